@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who may claim what.
+#![deny(missing_docs)]
+pub mod codec;
