@@ -2,3 +2,6 @@
 //! Who may claim what.
 #![deny(missing_docs)]
 pub mod codec;
+pub mod pair;
+pub mod signed;
+pub mod time;

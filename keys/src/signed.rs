@@ -1,0 +1,628 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! [`Signed<T>`]: the exact bytes of a claim and the signatures on them, as a `COSE_Sign1` (RFC 9052 section 4.2).
+//!
+//! A `Signed<T>` that was only decoded shows nothing of what it claims. The claim is decoded after a signature on its
+//! raw bytes has been verified, and it is handed out by [`Policy::judge`](crate::policy::Policy::judge), to those who
+//! want to use it, or by [`Signed::authentic`], to those who only carry or list it.
+//!
+//! Types are kept apart by the `typ` parameter (RFC 9596) of the protected header, which must be [`Claim::CONTEXT`]:
+//! a signature on one kind of claim is never one on another.
+//!
+//! A claim may carry up to [`MAX_SIGNATURES`] signatures. The first is the `COSE_Sign1` itself, so that any COSE
+//! library can check it; the others are `COSE_Sign1` structures with detached payload under the private unprotected
+//! parameter [`FURTHER`]. They stand in ascending order of keys, each key at most once: there is one encoding of a
+//! claim with a given set of signatures, and no key can count twice.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::codec::{CodecError, Fault, Reader, Wire, Writer, decode, encode};
+use crate::pair::{Pair, PublicKey, Signer};
+
+/// Most signatures on one claim.
+pub const MAX_SIGNATURES: usize = 16;
+
+/// The unprotected header parameter of further signatures, from RFC 9052's range for private use.
+/// It is the integer -65537; what is stored here is `n` of -1 - n.
+pub const FURTHER: u64 = 65_536;
+
+/// Longest [`Claim::CONTEXT`] in bytes.
+pub const MAX_CONTEXT_BYTES: usize = 32;
+
+/// Room for everything of a claim but its payload, in bytes.
+pub const MAX_ENVELOPE_BYTES: usize = 64 + MAX_SIGNATURES * 160;
+
+/// CBOR tag of a `COSE_Sign1`.
+const COSE_SIGN1_TAG: u64 = 18;
+/// COSE algorithm -8, EdDSA, as n of -1 - n.
+const EDDSA: u64 = 7;
+const HEADER_ALGORITHM: u64 = 1;
+const HEADER_KEY_ID: u64 = 4;
+const HEADER_TYPE: u64 = 16;
+
+/// Something that can be signed.
+pub trait Claim: Wire {
+    /// Name and version of this kind of claim, e.g. `potluck/entry/1`; at most [`MAX_CONTEXT_BYTES`] long. A change of
+    /// the encoding is a change of this string.
+    const CONTEXT: &'static str;
+
+    /// Largest encoding in bytes, checked before decoding.
+    const MAX_BYTES: usize;
+}
+
+/// Why a signed claim was refused before any question of trust.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// The envelope is not what it should be.
+    #[error("the signed claim is malformed: {0}")]
+    Envelope(CodecError),
+    /// A claim of another kind.
+    #[error("this is a claim of kind {found:?}, wanted was {want:?}")]
+    WrongContext {
+        /// The kind wanted.
+        want: &'static str,
+        /// The kind found.
+        found: String,
+    },
+    /// A signature does not fit the claim and the key that it names.
+    #[error("the signature of {0} does not fit the claim")]
+    BadSignature(Signer),
+    /// The signature fits, but what was signed is not a claim of its kind.
+    #[error("{signer} signed something malformed: {error}")]
+    Payload {
+        /// Who signed.
+        signer: Signer,
+        /// What is wrong.
+        error: CodecError,
+    },
+    /// Two sets of signatures belong to different payloads.
+    #[error("the signatures belong to different claims")]
+    OtherClaim,
+    /// More than [`MAX_SIGNATURES`] signatures, or none.
+    #[error("a claim has from 1 to {MAX_SIGNATURES} signatures")]
+    Signatures,
+    /// The claim is larger than its kind allows.
+    #[error("the claim has {got} bytes, its kind allows {limit}")]
+    TooLarge {
+        /// Its encoded size.
+        got: usize,
+        /// [`Claim::MAX_BYTES`].
+        limit: usize,
+    },
+}
+
+impl From<CodecError> for ClaimError {
+    fn from(error: CodecError) -> Self {
+        Self::Envelope(error)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Signature {
+    signer: Signer,
+    bytes: [u8; 64],
+}
+
+/// A claim as received, with one or more signatures.
+pub struct Signed<T> {
+    bytes: Box<[u8]>,
+    payload: Range<usize>,
+    signatures: Vec<Signature>,
+    /// One bit a signature, set when it was verified. A verdict of arithmetic, never of trust: it cannot grow stale.
+    verified: AtomicU16,
+    claim: OnceLock<T>,
+    kind: PhantomData<T>,
+}
+
+impl<T: Claim> Signed<T> {
+    /// Largest encoding in bytes.
+    pub const MAX_BYTES: usize = T::MAX_BYTES + MAX_ENVELOPE_BYTES;
+
+    /// Signs `claim` with every pair given.
+    ///
+    /// # Errors
+    /// [`ClaimError::Signatures`] when there are none, too many, or one twice; [`ClaimError::TooLarge`].
+    pub fn sign(claim: &T, pairs: &[&Pair]) -> Result<Self, ClaimError> {
+        let payload = encode(claim);
+        if payload.len() > T::MAX_BYTES {
+            return Err(ClaimError::TooLarge { got: payload.len(), limit: T::MAX_BYTES });
+        }
+        let signatures = pairs.iter().map(|pair| {
+            let signer = pair.signer();
+            let bytes = pair.sign(&to_be_signed(&protected::<T>(&signer), &payload));
+            Signature { signer, bytes }
+        });
+        Self::assemble(&payload, signatures.collect())
+    }
+
+    /// Adds the signatures of `other`, which must be on the same payload.
+    ///
+    /// # Errors
+    /// [`ClaimError::OtherClaim`] or [`ClaimError::Signatures`].
+    pub fn join(&self, other: &Self) -> Result<Self, ClaimError> {
+        if self.payload() != other.payload() {
+            return Err(ClaimError::OtherClaim);
+        }
+        let known = |theirs: &&Signature| self.signatures.iter().all(|ours| ours.signer != theirs.signer);
+        let added = other.signatures.iter().filter(known).cloned();
+        Self::assemble(self.payload(), self.signatures.iter().cloned().chain(added).collect())
+    }
+
+    fn assemble(payload: &[u8], mut signatures: Vec<Signature>) -> Result<Self, ClaimError> {
+        signatures.sort_by_key(|signature| signature.signer);
+        let twice = signatures.windows(2).any(|pair| pair[0].signer == pair[1].signer);
+        let Some((first, further)) = signatures.split_first() else { return Err(ClaimError::Signatures) };
+        if twice || signatures.len() > MAX_SIGNATURES {
+            return Err(ClaimError::Signatures);
+        }
+        let mut to = Writer::with_capacity(payload.len() + MAX_ENVELOPE_BYTES);
+        to.tag(COSE_SIGN1_TAG);
+        to.array(4);
+        to.bytes(&protected::<T>(&first.signer));
+        if further.is_empty() {
+            to.map(0);
+        } else {
+            to.map(1);
+            to.negative(FURTHER);
+            to.array(further.len());
+            for signature in further {
+                to.array(4);
+                to.bytes(&protected::<T>(&signature.signer));
+                to.map(0);
+                to.null();
+                to.bytes(&signature.bytes);
+            }
+        }
+        to.bytes(payload);
+        to.bytes(&first.bytes);
+        Self::decode(&to.into_bytes())
+    }
+
+    /// Takes a claim apart without believing any of it.
+    ///
+    /// # Errors
+    /// [`ClaimError`] when the envelope is not in its one canonical form, or when it is of another kind.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ClaimError> {
+        if bytes.len() > Self::MAX_BYTES {
+            return Err(ClaimError::TooLarge { got: bytes.len(), limit: Self::MAX_BYTES });
+        }
+        let mut from = Reader::new(bytes);
+        if from.tag()? != COSE_SIGN1_TAG {
+            return Err(from.invalid("the envelope", "it is not tagged as a COSE_Sign1").into());
+        }
+        from.array_of(4)?;
+        let first = read_protected::<T>(&mut from)?;
+        let further = read_further::<T>(&mut from)?;
+        let payload = from.bytes(T::MAX_BYTES)?;
+        let payload = from.at() - payload.len()..from.at();
+        let mut signatures = vec![Signature { signer: first, bytes: from.fixed()? }];
+        signatures.extend(further);
+        from.end()?;
+        if signatures.windows(2).any(|pair| pair[0].signer >= pair[1].signer) {
+            let why = "signatures out of order of their keys, or one key twice";
+            return Err(from.fault(Fault::NotCanonical { why }).into());
+        }
+        Ok(Self {
+            bytes: bytes.into(),
+            payload,
+            signatures,
+            verified: AtomicU16::new(0),
+            claim: OnceLock::new(),
+            kind: PhantomData,
+        })
+    }
+
+    /// The claim, if every signature on it is genuine: made by whom it says, which is no reason to trust it.
+    /// For those who carry, list or explain claims. What was verified once is not verified again.
+    ///
+    /// # Errors
+    /// [`ClaimError::BadSignature`] or [`ClaimError::Payload`].
+    pub fn authentic(&self) -> Result<&T, ClaimError> {
+        for (index, signature) in self.signatures.iter().enumerate() {
+            if !self.is_verified(index) {
+                let key = PublicKey::from_signer(&signature.signer)
+                    .map_err(|_| ClaimError::BadSignature(signature.signer))?;
+                self.verify(index, &key)?;
+            }
+        }
+        self.claim(0)
+    }
+
+    /// The claim, for callers that have seen signature `index` verified.
+    pub(crate) fn claim(&self, index: usize) -> Result<&T, ClaimError> {
+        debug_assert!(self.is_verified(index), "a claim is decoded only after a signature on it was verified");
+        if let Some(claim) = self.claim.get() {
+            return Ok(claim);
+        }
+        let claim = decode(self.payload(), T::MAX_BYTES)
+            .map_err(|error| ClaimError::Payload { signer: self.signatures[index].signer, error })?;
+        Ok(self.claim.get_or_init(|| claim))
+    }
+
+    /// Verifies signature `index` with the key that it names, once.
+    pub(crate) fn verify(&self, index: usize, key: &PublicKey) -> Result<(), ClaimError> {
+        if self.is_verified(index) {
+            return Ok(());
+        }
+        let signature = &self.signatures[index];
+        debug_assert_eq!(signature.signer, key.signer(), "a signature is verified with the key that it names");
+        let raw = ed25519_dalek::Signature::from_bytes(&signature.bytes);
+        if !key.verify(&self.message(index), &raw) {
+            return Err(ClaimError::BadSignature(signature.signer));
+        }
+        self.mark_verified(index);
+        Ok(())
+    }
+
+    /// The bytes that signature `index` signs.
+    fn message(&self, index: usize) -> Vec<u8> {
+        to_be_signed(&protected::<T>(&self.signatures[index].signer), self.payload())
+    }
+}
+
+impl<T> Signed<T> {
+    /// The exact bytes, for storing and sending.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The exact bytes that were signed, unverified and undecoded; their hash names the claim.
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[self.payload.clone()]
+    }
+
+    /// Who is said to have signed, in ascending order.
+    pub fn signers(&self) -> impl ExactSizeIterator<Item = Signer> {
+        self.signatures.iter().map(|signature| signature.signer)
+    }
+
+    fn is_verified(&self, index: usize) -> bool {
+        self.verified.load(Ordering::Acquire) & 1 << index != 0
+    }
+
+    fn mark_verified(&self, index: usize) {
+        self.verified.fetch_or(1 << index, Ordering::Release);
+    }
+}
+
+/// Two claims are equal when their bytes are.
+impl<T> PartialEq for Signed<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl<T> Eq for Signed<T> {}
+
+impl<T: Clone> Clone for Signed<T> {
+    fn clone(&self) -> Self {
+        Self {
+            bytes: self.bytes.clone(),
+            payload: self.payload.clone(),
+            signatures: self.signatures.clone(),
+            verified: AtomicU16::new(self.verified.load(Ordering::Acquire)),
+            claim: self.claim.clone(),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Signed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let signers: Vec<_> = self.signers().collect();
+        write!(f, "Signed({} bytes by {signers:?})", self.bytes.len())
+    }
+}
+
+/// Verifies many signatures together, about three times as fast as one by one. `key_of` gives the prepared key of a
+/// signer, or nothing to leave its signatures alone. Signatures that fit are remembered; those that do not are left
+/// unverified, to be found when they are judged.
+///
+/// A batch holds every signature to the strict rule but for one thing: whether the nonce point `R` has a component of
+/// small order is tested only for points that consist of nothing else. To make a signature that a batch takes and a
+/// lone check refuses, one must hold the secret key, and whoever holds it can as well sign properly; nobody else gains
+/// a second valid signature on anything. Keys cannot differ, since [`PublicKey`] admits only those of prime order.
+pub fn verify_batch<'k, T: Claim>(claims: &[&Signed<T>], key_of: impl Fn(&Signer) -> Option<&'k PublicKey>) {
+    /// Beyond this many the equation gains nothing and its tables leave the cache.
+    const LARGEST: usize = 256;
+    let mut open = Vec::with_capacity(claims.len());
+    for &claim in claims {
+        for (index, signature) in claim.signatures.iter().enumerate() {
+            if let Some(key) = key_of(&signature.signer)
+                && !claim.is_verified(index)
+                && !has_small_order_nonce(&signature.bytes)
+            {
+                open.push((claim, index, key));
+            }
+        }
+    }
+    for part in open.chunks(LARGEST) {
+        verify_part(part);
+    }
+}
+
+/// One batch; halved until the bad signatures stand alone, since one bad one fails all.
+fn verify_part<T: Claim>(part: &[(&Signed<T>, usize, &PublicKey)]) {
+    if let [(claim, index, key)] = part {
+        // Left unverified when it does not fit: the judge will name it.
+        let _ = claim.verify(*index, key);
+        return;
+    }
+    let messages: Vec<_> = part.iter().map(|(claim, index, _)| claim.message(*index)).collect();
+    let messages: Vec<_> = messages.iter().map(Vec::as_slice).collect();
+    let signatures: Vec<_> = part
+        .iter()
+        .map(|(claim, index, _)| ed25519_dalek::Signature::from_bytes(&claim.signatures[*index].bytes))
+        .collect();
+    let keys: Vec<_> = part.iter().map(|(_, _, key)| *key.raw()).collect();
+    if ed25519_dalek::verify_batch(&messages, &signatures, &keys).is_ok() {
+        for (claim, index, _) in part {
+            claim.mark_verified(*index);
+        }
+    } else {
+        let (left, right) = part.split_at(part.len() / 2);
+        verify_part(left);
+        verify_part(right);
+    }
+}
+
+fn has_small_order_nonce(signature: &[u8; 64]) -> bool {
+    let nonce = curve25519_dalek::edwards::CompressedEdwardsY(
+        signature[..32].try_into().expect("half of sixty-four are thirty-two"),
+    );
+    nonce.decompress().is_none_or(|point| point.is_small_order())
+}
+
+/// The protected header: algorithm, key and kind.
+fn protected<T: Claim>(signer: &Signer) -> Vec<u8> {
+    const { assert!(T::CONTEXT.len() <= MAX_CONTEXT_BYTES, "a context has at most 32 bytes") };
+    let mut to = Writer::with_capacity(80);
+    to.map(3);
+    to.uint(HEADER_ALGORITHM);
+    to.negative(EDDSA);
+    to.uint(HEADER_KEY_ID);
+    to.bytes(signer.as_bytes());
+    to.uint(HEADER_TYPE);
+    to.text(T::CONTEXT);
+    to.into_bytes()
+}
+
+fn read_protected<T: Claim>(from: &mut Reader<'_>) -> Result<Signer, ClaimError> {
+    const SHAPE: &str = "it does not name algorithm, key and kind";
+    let bytes = from.bytes(64 + MAX_CONTEXT_BYTES)?;
+    let mut header = Reader::new(bytes);
+    if header.map(3)? != 3 || header.uint()? != HEADER_ALGORITHM {
+        return Err(from.invalid("the protected header", SHAPE).into());
+    }
+    if header.negative()? != EDDSA {
+        return Err(from.invalid("the protected header", "its algorithm is not EdDSA").into());
+    }
+    if header.uint()? != HEADER_KEY_ID {
+        return Err(from.invalid("the protected header", SHAPE).into());
+    }
+    let signer = Signer::read(&mut header)?;
+    if header.uint()? != HEADER_TYPE {
+        return Err(from.invalid("the protected header", SHAPE).into());
+    }
+    let context = header.text(MAX_CONTEXT_BYTES)?;
+    header.end()?;
+    if context != T::CONTEXT {
+        return Err(ClaimError::WrongContext { want: T::CONTEXT, found: context.to_owned() });
+    }
+    Ok(signer)
+}
+
+fn read_further<T: Claim>(from: &mut Reader<'_>) -> Result<Vec<Signature>, ClaimError> {
+    if from.map(1)? == 0 {
+        return Ok(Vec::new());
+    }
+    if from.negative()? != FURTHER {
+        return Err(from.invalid("the unprotected header", "it holds an unknown parameter").into());
+    }
+    let count = from.array(MAX_SIGNATURES - 1)?;
+    if count == 0 {
+        return Err(from.fault(Fault::NotCanonical { why: "an empty list is left out" }).into());
+    }
+    let mut further = Vec::with_capacity(count);
+    for _ in 0..count {
+        from.array_of(4)?;
+        let signer = read_protected::<T>(from)?;
+        from.map(0)?;
+        from.null()?;
+        further.push(Signature { signer, bytes: from.fixed()? });
+    }
+    Ok(further)
+}
+
+/// The `Sig_structure` of RFC 9052 section 4.4, with empty external data.
+fn to_be_signed(protected: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut to = Writer::with_capacity(protected.len() + payload.len() + 32);
+    to.array(4);
+    to.text("Signature1");
+    to.bytes(protected);
+    to.bytes(&[]);
+    to.bytes(payload);
+    to.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::record! {
+        /// A claim of no consequence.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        struct Note {
+            1 => one number: u64,
+        }
+    }
+
+    impl Claim for Note {
+        const CONTEXT: &'static str = "potluck/test-note/1";
+        const MAX_BYTES: usize = 64;
+    }
+
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    struct Other(Note);
+
+    impl Wire for Other {
+        fn write(&self, to: &mut Writer) {
+            self.0.write(to);
+        }
+
+        fn read(from: &mut Reader<'_>) -> Result<Self, CodecError> {
+            Note::read(from).map(Self)
+        }
+    }
+
+    impl Claim for Other {
+        const CONTEXT: &'static str = "potluck/test-other/1";
+        const MAX_BYTES: usize = 64;
+    }
+
+    fn pair(seed: u8) -> Pair {
+        Pair::from_seed(&[seed; 32], "test")
+    }
+
+    #[test]
+    fn a_signed_claim_reads_back_with_any_number_of_signatures() {
+        let pairs: Vec<_> = (0..16).map(pair).collect();
+        for count in 1..=MAX_SIGNATURES {
+            let pairs: Vec<_> = pairs[..count].iter().collect();
+            let signed = Signed::sign(&Note { number: 7 }, &pairs).unwrap();
+            let read = Signed::<Note>::decode(signed.bytes()).unwrap();
+            assert_eq!(read.authentic().unwrap(), &Note { number: 7 });
+            assert_eq!(read.signers().len(), count);
+        }
+    }
+
+    #[test]
+    fn signatures_made_apart_join_to_the_same_bytes() {
+        let (a, b) = (pair(1), pair(2));
+        let note = Note { number: 7 };
+        let both = Signed::sign(&note, &[&a, &b]).unwrap();
+        let (one, two) = (Signed::sign(&note, &[&a]).unwrap(), Signed::sign(&note, &[&b]).unwrap());
+        assert_eq!(one.join(&two).unwrap(), both);
+        assert_eq!(two.join(&one).unwrap(), both);
+        assert_eq!(both.join(&one).unwrap(), both);
+        let other = Signed::sign(&Note { number: 8 }, &[&b]).unwrap();
+        assert_eq!(one.join(&other).unwrap_err(), ClaimError::OtherClaim);
+    }
+
+    #[test]
+    fn too_many_signatures_none_and_one_key_twice_are_refused() {
+        let pairs: Vec<_> = (0..17).map(pair).collect();
+        let all: Vec<_> = pairs.iter().collect();
+        let note = Note { number: 7 };
+        assert_eq!(Signed::sign(&note, &all).unwrap_err(), ClaimError::Signatures);
+        assert_eq!(Signed::sign(&note, &[]).unwrap_err(), ClaimError::Signatures);
+        assert_eq!(Signed::sign(&note, &[all[0], all[0]]).unwrap_err(), ClaimError::Signatures);
+    }
+
+    #[test]
+    fn a_forged_repetition_of_one_key_is_refused() {
+        let signed = Signed::sign(&Note { number: 7 }, &[&pair(1)]).unwrap();
+        let signature = signed.signatures[0].clone();
+        let mut to = Writer::new();
+        to.tag(COSE_SIGN1_TAG);
+        to.array(4);
+        to.bytes(&protected::<Note>(&signature.signer));
+        to.map(1);
+        to.negative(FURTHER);
+        to.array(1);
+        to.array(4);
+        to.bytes(&protected::<Note>(&signature.signer));
+        to.map(0);
+        to.null();
+        to.bytes(&signature.bytes);
+        to.bytes(signed.payload());
+        to.bytes(&signature.bytes);
+        let error = Signed::<Note>::decode(&to.into_bytes()).unwrap_err();
+        assert!(matches!(error, ClaimError::Envelope(CodecError { fault: Fault::NotCanonical { .. }, .. })));
+    }
+
+    #[test]
+    fn every_flip_of_a_bit_and_every_prefix_is_refused() {
+        let signed = Signed::sign(&Note { number: 7 }, &[&pair(1), &pair(2)]).unwrap();
+        let good = signed.bytes();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.to_vec();
+                bad[at] ^= 1 << bit;
+                let refused = Signed::<Note>::decode(&bad).and_then(|signed| signed.authentic().cloned());
+                assert!(refused.is_err(), "bit {bit} of byte {at}");
+            }
+            assert!(Signed::<Note>::decode(&good[..at]).is_err(), "prefix of {at}");
+        }
+        let mut longer = good.to_vec();
+        longer.push(0);
+        assert!(Signed::<Note>::decode(&longer).is_err());
+    }
+
+    #[test]
+    fn a_claim_of_one_kind_is_none_of_another() {
+        let signed = Signed::sign(&Note { number: 7 }, &[&pair(1)]).unwrap();
+        let error = Signed::<Other>::decode(signed.bytes()).unwrap_err();
+        assert!(matches!(error, ClaimError::WrongContext { .. }), "{error}");
+        // Rewriting the kind without the key breaks the signature.
+        let forged = Signed::<Other>::assemble(signed.payload(), signed.signatures.clone()).unwrap();
+        assert_eq!(forged.authentic().unwrap_err(), ClaimError::BadSignature(pair(1).signer()));
+    }
+
+    #[test]
+    fn a_signature_with_an_unreduced_scalar_is_refused() {
+        // The order of the base point, little-endian (RFC 8032 section 5.1): s and s + L satisfy the same equation.
+        const ORDER: [u8; 32] = [
+            0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        ];
+        let signed = Signed::sign(&Note { number: 7 }, &[&pair(1)]).unwrap();
+        let mut signature = signed.signatures[0].clone();
+        let mut carry = 0;
+        for (byte, add) in signature.bytes[32..].iter_mut().zip(ORDER) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            *byte = u8::try_from(sum & 0xff).unwrap();
+            carry = sum >> 8;
+        }
+        let forged = Signed::<Note>::assemble(signed.payload(), vec![signature]).unwrap();
+        assert!(forged.authentic().is_err());
+        let key = pair(1).public();
+        let again = Signed::<Note>::decode(forged.bytes()).unwrap();
+        verify_batch(&[&again, &signed], |_| Some(&key));
+        assert!(!again.is_verified(0), "the batch must hold to the same rule");
+        assert!(signed.is_verified(0), "and still find the good one");
+    }
+
+    #[test]
+    fn a_batch_finds_just_the_bad_ones() {
+        let pairs: Vec<_> = (0..8).map(pair).collect();
+        let keys: Vec<_> = pairs.iter().map(Pair::public).collect();
+        let mut claims: Vec<_> = (0..70_u64)
+            .map(|number| Signed::sign(&Note { number }, &[&pairs[usize::try_from(number % 8).unwrap()]]).unwrap())
+            .collect();
+        for bad in [3, 44] {
+            let signatures = claims[bad + 8].signatures.clone();
+            claims[bad] = Signed::assemble(claims[bad].payload(), signatures).unwrap();
+        }
+        let all: Vec<_> = claims.iter().collect();
+        verify_batch(&all, |signer| keys.iter().find(|key| key.signer() == *signer));
+        let bad: Vec<_> = (0..claims.len()).filter(|at| !claims[*at].is_verified(0)).collect();
+        assert_eq!(bad, [3, 44]);
+        assert!(claims[0].authentic().is_ok());
+        assert!(claims[3].authentic().is_err());
+    }
+
+    #[test]
+    fn what_is_signed_must_be_well_formed() {
+        let pair = pair(1);
+        let payload = [0xa0];
+        let bytes = pair.sign(&to_be_signed(&protected::<Note>(&pair.signer()), &payload));
+        let signature = Signature { signer: pair.signer(), bytes };
+        let signed = Signed::<Note>::assemble(&payload, vec![signature]).unwrap();
+        assert!(matches!(signed.authentic(), Err(ClaimError::Payload { .. })));
+    }
+}
