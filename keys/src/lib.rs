@@ -3,5 +3,8 @@
 #![deny(missing_docs)]
 pub mod codec;
 pub mod pair;
+pub mod policy;
+pub mod rules;
 pub mod signed;
+pub mod standing;
 pub mod time;

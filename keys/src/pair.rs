@@ -311,7 +311,8 @@ mod tests {
 
     #[test]
     fn a_file_cannot_ask_for_unbounded_work() {
-        let key = PrivateKey::new(KeypairData::Ed25519(Pair::from_seed(&[1; 32], "").keypair()), "a").unwrap();
+        let key =
+            PrivateKey::new(KeypairData::Ed25519(Pair::from_seed(&[1; 32], "").keypair()), "a").unwrap();
         let kdf = Kdf::Bcrypt { salt: vec![7; 16], rounds: 17 };
         let key = key.encrypt_with(Cipher::Aes256Ctr, kdf, 1, b"p").unwrap();
         // The rounds stand in clear in the file: raise them there.

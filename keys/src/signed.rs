@@ -234,7 +234,10 @@ impl<T: Claim> Signed<T> {
 
     /// The claim, for callers that have seen signature `index` verified.
     pub(crate) fn claim(&self, index: usize) -> Result<&T, ClaimError> {
-        debug_assert!(self.is_verified(index), "a claim is decoded only after a signature on it was verified");
+        debug_assert!(
+            self.is_verified(index),
+            "a claim is decoded only after a signature on it was verified"
+        );
         if let Some(claim) = self.claim.get() {
             return Ok(claim);
         }
@@ -249,7 +252,11 @@ impl<T: Claim> Signed<T> {
             return Ok(());
         }
         let signature = &self.signatures[index];
-        debug_assert_eq!(signature.signer, key.signer(), "a signature is verified with the key that it names");
+        debug_assert_eq!(
+            signature.signer,
+            key.signer(),
+            "a signature is verified with the key that it names"
+        );
         let raw = ed25519_dalek::Signature::from_bytes(&signature.bytes);
         if !key.verify(&self.message(index), &raw) {
             return Err(ClaimError::BadSignature(signature.signer));
@@ -577,8 +584,8 @@ mod tests {
     fn a_signature_with_an_unreduced_scalar_is_refused() {
         // The order of the base point, little-endian (RFC 8032 section 5.1): s and s + L satisfy the same equation.
         const ORDER: [u8; 32] = [
-            0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+            0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
         ];
         let signed = Signed::sign(&Note { number: 7 }, &[&pair(1)]).unwrap();
         let mut signature = signed.signatures[0].clone();
@@ -602,7 +609,9 @@ mod tests {
         let pairs: Vec<_> = (0..8).map(pair).collect();
         let keys: Vec<_> = pairs.iter().map(Pair::public).collect();
         let mut claims: Vec<_> = (0..70_u64)
-            .map(|number| Signed::sign(&Note { number }, &[&pairs[usize::try_from(number % 8).unwrap()]]).unwrap())
+            .map(|number| {
+                Signed::sign(&Note { number }, &[&pairs[usize::try_from(number % 8).unwrap()]]).unwrap()
+            })
             .collect();
         for bad in [3, 44] {
             let signatures = claims[bad + 8].signatures.clone();
