@@ -171,6 +171,32 @@ impl fmt::Debug for PublicKey {
     }
 }
 
+/// What a private key file tells without its passphrase.
+#[derive(Debug, Clone)]
+pub struct Outline {
+    /// The public half.
+    pub public: PublicKey,
+    /// The comment; empty when the file is protected, since it is encrypted with the key.
+    pub comment: String,
+    /// Whether a passphrase is needed.
+    pub encrypted: bool,
+}
+
+impl Outline {
+    /// Reads an OpenSSH private key file as far as anybody can.
+    ///
+    /// # Errors
+    /// [`KeyError`] when it is no such file or not of an ed25519 key.
+    pub fn from_openssh(text: &[u8]) -> Result<Self, KeyError> {
+        let key = PrivateKey::from_openssh(text)?;
+        let KeyData::Ed25519(bytes) = key.public_key().key_data() else {
+            return Err(KeyError::WrongAlgorithm(key.algorithm().to_string()));
+        };
+        let public = PublicKey::from_signer(&Signer(bytes.0))?;
+        Ok(Self { public, comment: key.comment().to_owned(), encrypted: key.is_encrypted() })
+    }
+}
+
 /// A key pair that can sign. Its secret half is wiped from memory when dropped and never shown.
 #[derive(Clone)]
 pub struct Pair {

@@ -21,7 +21,7 @@ pub use ballot::{Choice, Equivocation};
 pub use refusal::{Misfit, Reason, Refusal};
 
 use crate::pair::{PublicKey, Signer};
-use crate::rules::{Rule, Rules};
+use crate::rules::Rules;
 use crate::signed::{Claim, ClaimError, Signed, verify_batch};
 use crate::standing::{Revocation, Succession};
 use crate::time::Time;
