@@ -10,8 +10,8 @@
 //! floats, indefinite lengths and tags are refused. (The envelope of a signed claim needs a tag and one negative
 //! integer; it reads those through the hooks at the end of [`Reader`].)
 //!
-//! Records and choices of records are declared with [`record!`](crate::record) and [`choice!`](crate::choice), which
-//! write both directions from one definition, so that they cannot disagree.
+//! Records, choices of records and bare codes are declared with [`record!`](crate::record),
+//! [`choice!`](crate::choice) and [`code!`](crate::code), which write both directions from one definition, so that they cannot disagree.
 
 use cbor4ii::core::dec::{self, Decode as _};
 use cbor4ii::core::enc::Encode as _;
@@ -708,6 +708,43 @@ macro_rules! choice {
                         choice: stringify!($name), variant,
                     })),
                 })
+            }
+        }
+    };
+}
+
+/// Declares an enum without bodies and its encoding: the variant's number.
+#[macro_export]
+macro_rules! code {
+    (
+        $(#[$meta:meta])*
+        $vis:vis enum $name:ident {
+            $( $(#[$vmeta:meta])* $number:literal => $variant:ident, )+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        $vis enum $name {
+            $( $(#[$vmeta])* $variant = $number, )+
+        }
+
+        impl $name {
+            /// Every variant, in the order of their numbers.
+            pub const ALL: &[Self] = &[$( Self::$variant, )+];
+        }
+
+        impl $crate::codec::Wire for $name {
+            fn write(&self, to: &mut $crate::codec::Writer) {
+                to.uint(match self { $( Self::$variant => $number, )+ });
+            }
+
+            fn read(from: &mut $crate::codec::Reader<'_>) -> ::std::result::Result<Self, $crate::codec::CodecError> {
+                match from.uint()? {
+                    $( $number => Ok(Self::$variant), )+
+                    variant => Err(from.fault($crate::codec::Fault::UnknownVariant {
+                        choice: stringify!($name), variant,
+                    })),
+                }
             }
         }
     };

@@ -175,6 +175,7 @@ impl<'p, 'w, 'a, T: Scoped> Ballot<'p, 'w, 'a, T> {
 
     /// One vote for each key that the rule names, best first: by the order in which the rule names them, then the
     /// claim issued earlier, then the smaller payload, so that all who judge the same claims choose the same one.
+    /// Where later claims win, the newest comes first, whoever made it.
     fn votes(&mut self, rule: &Rule) -> Vec<Vote> {
         let mut standing: Vec<(Signer, usize)> = Vec::with_capacity(self.candidates.len());
         let mut refused = Vec::new();
@@ -203,10 +204,10 @@ impl<'p, 'w, 'a, T: Scoped> Ballot<'p, 'w, 'a, T> {
         for reason in refused {
             self.note(reason, Some(rule));
         }
-        votes.sort_by(|one, other| {
-            let key = |vote: &Vote| (vote.place, self.candidates[vote.candidate].scope.issued);
-            let payload = |vote: &Vote| self.candidates[vote.candidate].signed.payload();
-            key(one).cmp(&key(other)).then_with(|| payload(one).cmp(payload(other)))
+        votes.sort_by_key(|vote| {
+            let candidate = &self.candidates[vote.candidate];
+            let newest = T::LATER_WINS.then_some(Reverse(candidate.scope.issued));
+            (newest, vote.place, candidate.scope.issued, candidate.signed.payload())
         });
         votes
     }
@@ -215,14 +216,15 @@ impl<'p, 'w, 'a, T: Scoped> Ballot<'p, 'w, 'a, T> {
     fn vote_of(&self, rule: &Rule, claims: &[(Signer, usize)]) -> Result<usize, Reason> {
         let claims: Vec<usize> = claims.iter().map(|(_, candidate)| *candidate).collect();
         let mut tips = self.tips(&claims);
-        if rule.strict && self.differ(&tips) {
+        if rule.strict && !T::LATER_WINS && self.differ(&tips) {
             let signer = self.candidates[tips[0]].signers[0];
             return Err(Reason::Equivocation { signer });
         }
-        // The earlier one first; of several with the same output the one that holds longest.
+        // The earlier one first, unless later ones win; of several with the same output the one that holds longest.
         tips.sort_by_key(|tip| {
-            let candidate = &self.candidates[*tip];
-            (candidate.scope.issued, Reverse(candidate.scope.not_after))
+            let scope = &self.candidates[*tip].scope;
+            let newest = T::LATER_WINS.then_some(Reverse(scope.issued));
+            (newest, scope.issued, Reverse(scope.not_after))
         });
         let mut closest = Reason::Nothing;
         for tip in tips {
@@ -275,7 +277,7 @@ impl<'p, 'w, 'a, T: Scoped> Ballot<'p, 'w, 'a, T> {
     }
 
     fn equivocations(&self) -> Vec<Equivocation<'a, T>> {
-        if self.candidates.len() < 2 {
+        if T::LATER_WINS || self.candidates.len() < 2 {
             return Vec::new();
         }
         let mut signers: Vec<_> =

@@ -35,6 +35,10 @@ pub const MAX_SUCCESSIONS: usize = 8;
 
 /// A claim that answers a question.
 pub trait Scoped: Claim {
+    /// Whether a later claim of a signer silently takes the place of an earlier one, as with Heads, which count up.
+    /// Otherwise it must say what it replaces, else the signer contradicts itself.
+    const LATER_WINS: bool;
+
     /// What it answers, how, and for how long.
     fn scope(&self) -> Scope<'_>;
 
