@@ -203,10 +203,10 @@ impl Ring {
         let exists = || RingError::Exists { name: name.to_owned(), path: path.clone() };
         // The public half goes first: a crash in between leaves no private key that nobody knows of.
         let public_path = with_pub(&path);
-        if path.exists() || !publish(&public_path, format!("{public}\n").as_bytes(), 0o644)? {
+        if path.exists() || !write_new(&public_path, format!("{public}\n").as_bytes(), 0o644)? {
             return Err(exists());
         }
-        match publish(&path, private, 0o600) {
+        match write_new(&path, private, 0o600) {
             Ok(true) => Ok(()),
             failed => {
                 let _ = fs::remove_file(&public_path);
@@ -306,7 +306,8 @@ impl Ring {
         // Numbered: one key may be the subject of several claims by the same signers.
         for number in 0..MAX_FILES {
             let path = folder.join(format!("{kind}-{about}-by-{}-{number}.cose", by.join("-")));
-            if publish(&path, claim.bytes(), 0o600)? || read(&path, Signed::<T>::MAX_BYTES)? == claim.bytes()
+            if write_new(&path, claim.bytes(), 0o600)?
+                || read(&path, Signed::<T>::MAX_BYTES)? == claim.bytes()
             {
                 return Ok(path);
             }
@@ -352,7 +353,10 @@ fn with_pub(path: &Path) -> PathBuf {
 }
 
 /// Reads a file of at most `limit` bytes; no more than that is ever taken into memory.
-fn read(path: &Path, limit: usize) -> Result<Vec<u8>, RingError> {
+///
+/// # Errors
+/// [`RingError::TooLarge`] or [`RingError::Io`].
+pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>, RingError> {
     let io = |source| RingError::Io { what: "read", path: path.to_owned(), source };
     let mut bytes = Vec::new();
     File::open(path).map_err(io)?.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
@@ -382,7 +386,10 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, RingError> {
 }
 
 /// Makes `path` appear with all of `bytes`, durably; gives false when there is something of that name.
-fn publish(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, RingError> {
+///
+/// # Errors
+/// [`RingError::Io`].
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, RingError> {
     let io = |source| RingError::Io { what: "write", path: path.to_owned(), source };
     let folder = path.parent().unwrap_or(Path::new("."));
     // The temporary file starts with a dot and has mode 0600 from its creation on.
@@ -400,7 +407,10 @@ fn publish(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, RingError> {
 }
 
 /// Makes a folder that only its owner can use; one that is there must already be so.
-fn make_folder(path: &Path) -> Result<(), RingError> {
+///
+/// # Errors
+/// [`RingError::TooOpen`] or [`RingError::Io`].
+pub fn make_folder(path: &Path) -> Result<(), RingError> {
     let io = |source| RingError::Io { what: "make the folder", path: path.to_owned(), source };
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use potluck_keys::pair::Signer;
 use potluck_keys::policy::{Scope, Scoped, Trusted};
@@ -15,7 +16,7 @@ use potluck_keys::time::Time;
 
 use crate::action::{Project, Recipe};
 use crate::codec::{Bytes, CodecError, Reader, Text, Wire, Writer, decode, encode};
-use crate::digest::{Digest, MAX_BLOB_BYTES, to_hex};
+use crate::digest::{Digest, MAX_BLOB_BYTES, NotHex, from_hex, to_hex};
 use crate::entry::check_life;
 use crate::record;
 
@@ -53,6 +54,14 @@ impl Instance {
 impl fmt::Display for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         to_hex(&self.0, f)
+    }
+}
+
+impl FromStr for Instance {
+    type Err = NotHex;
+
+    fn from_str(text: &str) -> Result<Self, NotHex> {
+        from_hex(text).map(Self)
     }
 }
 
