@@ -10,7 +10,7 @@ use potluck_keys::pair::PublicKey;
 use potluck_keys::policy::Policy;
 use potluck_keys::ring::{Ring, RingError};
 use potluck_keys::rules::{Layer, MAX_RULES_BYTES, Rules, RulesError};
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{Array, DocumentMut, Item, Key, RawString, Table, Value};
 
 use crate::home::{Home, HomeError, read_text};
 
@@ -157,34 +157,23 @@ pub fn add(home: &Home, addition: &Addition) -> Result<bool, TrustError> {
         let fingerprint = signer.key.signer().to_string();
         return Err(TrustError::OtherKey { name: addition.name.clone(), fingerprint });
     }
-    edit(home, |document| {
-        if signer.is_none() {
-            let mut table = Table::new();
-            table["key"] = value(addition.key.to_openssh(&addition.comment));
-            let signers = document.entry("signer").or_insert_with(implicit_table);
-            signers[&addition.name] = Item::Table(table);
-        }
-        let rules = document.entry("rule").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
-        if let Some(rules) = rules.as_array_of_tables_mut() {
-            rules.push(rule_of(addition));
-        }
-    })
+    let signer = signer.is_none();
+    // Appended as text: nothing that is there moves.
+    edit(home, |text| format!("{}\n{}", text.trim_end(), tables_of(addition, signer)).trim_start().to_owned())
 }
 
-fn implicit_table() -> Item {
-    let mut table = Table::new();
-    table.set_implicit(true);
-    Item::Table(table)
-}
-
-fn rule_of(addition: &Addition) -> Table {
-    let mut rule = Table::new();
-    rule["project"] = value(&addition.project);
-    if let Some(recipe) = &addition.recipe {
-        rule["recipe"] = value(recipe);
+/// The tables of an addition, with those of the signer when they are wanted.
+fn tables_of(addition: &Addition, signer: bool) -> String {
+    let mut text = String::new();
+    if signer {
+        let line = addition.key.to_openssh(&addition.comment);
+        text += &format!("\n[signer.{}]\nkey = {}\n", Key::new(&addition.name), Value::from(line));
     }
-    rule["accept"] = value(Array::from_iter([&addition.name]));
-    rule
+    text += &format!("\n[[rule]]\nproject = {}\n", Value::from(&addition.project));
+    if let Some(recipe) = &addition.recipe {
+        text += &format!("recipe = {}\n", Value::from(recipe));
+    }
+    text + &format!("accept = [{}]\n", Value::from(&addition.name))
 }
 
 /// Removes a signer, and its name from every rule; rules that would accept nobody go with it.
@@ -194,44 +183,89 @@ fn rule_of(addition: &Addition) -> Table {
 pub fn remove(home: &Home, name: &str) -> Result<bool, TrustError> {
     let file = home.trust_path().display().to_string();
     let mut found = false;
-    let changed = edit(home, |document| {
-        if let Some(signers) = document.get_mut("signer").and_then(Item::as_table_like_mut) {
-            found = signers.remove(name).is_some();
-        }
-        if let Some(rules) = document.get_mut("rule").and_then(Item::as_array_of_tables_mut) {
-            for rule in rules.iter_mut() {
-                for key in ["accept", "authority"] {
-                    if let Some(names) = rule.get_mut(key).and_then(Item::as_array_mut) {
-                        names.retain(|other| other.as_str() != Some(name));
-                    }
-                }
-            }
-            rules.retain(|rule| !rule.get("accept").and_then(Item::as_array).is_some_and(Array::is_empty));
-        }
+    let changed = edit(home, |text| {
+        let mut document: DocumentMut = text.parse().expect("rules that were read are a document");
+        found = remove_from(&mut document, name);
+        document.to_string()
     })?;
     if found { Ok(changed) } else { Err(TrustError::NoSuchSigner { name: name.to_owned(), file }) }
 }
 
+fn remove_from(document: &mut DocumentMut, name: &str) -> bool {
+    let mut left = Vec::new();
+    let signers = document.get_mut("signer").and_then(Item::as_table_like_mut);
+    let signer = signers.and_then(|signers| signers.remove(name));
+    left.extend(signer.as_ref().and_then(Item::as_table).map(comments_above));
+    if let Some(rules) = document.get_mut("rule").and_then(Item::as_array_of_tables_mut) {
+        for rule in rules.iter_mut() {
+            for key in ["accept", "authority"] {
+                if let Some(names) = rule.get_mut(key).and_then(Item::as_array_mut) {
+                    names.retain(|other| other.as_str() != Some(name));
+                }
+            }
+        }
+        let useless = |rule: &Table| rule.get("accept").and_then(Item::as_array).is_some_and(Array::is_empty);
+        left.extend(rules.iter().filter(|rule| useless(rule)).map(comments_above));
+        rules.retain(|rule| !useless(rule));
+    }
+    left.sort();
+    for (position, comments) in left.into_iter().rev() {
+        keep_comments(document, position, &comments);
+    }
+    signer.is_some()
+}
+
+/// Where a table stands in its document, and what a person wrote above it.
+fn comments_above(table: &Table) -> (isize, String) {
+    let above = table.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
+    (table.position().unwrap_or(isize::MAX), above.to_owned())
+}
+
+/// Puts what stood above a table that is gone above the next one, or at the end.
+fn keep_comments(document: &mut DocumentMut, position: isize, comments: &str) {
+    if comments.trim().is_empty() {
+        return;
+    }
+    let (mut signers, mut rules) = (Vec::new(), Vec::new());
+    for (key, item) in document.iter_mut() {
+        match item {
+            Item::Table(table) if key == "signer" => {
+                signers = table.iter_mut().filter_map(|(_, item)| item.as_table_mut()).collect();
+            }
+            Item::ArrayOfTables(tables) => rules = tables.iter_mut().collect(),
+            _ => {}
+        }
+    }
+    let later = signers.into_iter().chain(rules).filter(|table| table.position() > Some(position));
+    if let Some(next) = later.min_by_key(|table| table.position()) {
+        let (_, above) = comments_above(next);
+        next.decor_mut().set_prefix(format!("{comments}{above}"));
+    } else {
+        let trailing = format!("{comments}{}", document.trailing().as_str().unwrap_or_default());
+        document.set_trailing(trailing);
+    }
+}
+
 /// Changes the user's file, if all layers together still make sense afterwards.
-fn edit(home: &Home, change: impl FnOnce(&mut DocumentMut)) -> Result<bool, TrustError> {
+fn edit(home: &Home, change: impl FnOnce(&str) -> String) -> Result<bool, TrustError> {
     let path = home.trust_path();
     let mut layers = layers(home)?;
     // Read first as rules: its errors name the line, and what passes is sure to be a document.
-    Rules::read(&layers)?;
+    let before = Rules::read(&layers)?;
     if layers.last().is_none_or(|layer| layer.file != path) {
         layers.push(Layer::new(&path, TEMPLATE));
     }
     let user = layers.last_mut().expect("the user's layer was added");
-    let mut document: DocumentMut = user.text.parse().expect("rules that were read are a document");
-    let before = document.to_string();
-    change(&mut document);
-    user.text = document.to_string();
-    let after = user.text.clone();
-    let rules = Rules::read(&layers).map_err(TrustError::After)?;
-    if before == after || repeats_a_rule(&rules) {
+    let text = change(&user.text);
+    if text == user.text {
         return Ok(false);
     }
-    replace(&path, &after).map_err(HomeError::from)?;
+    user.text.clone_from(&text);
+    let after = Rules::read(&layers).map_err(TrustError::After)?;
+    if after.signers.len() == before.signers.len() && repeats_a_rule(&after) {
+        return Ok(false);
+    }
+    replace(&path, &text).map_err(HomeError::from)?;
     Ok(true)
 }
 
