@@ -1,3 +1,40 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! x
-fn main() {}
+//! The `potluck` program: reads the command line, runs one verb, and turns what comes of it into text and an exit code.
+
+mod args;
+mod exit;
+mod failure;
+mod say;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::args::Args;
+use crate::exit::Exit;
+use crate::say::Say;
+
+fn main() -> ExitCode {
+    let matches = args::with_groups(Args::command()).get_matches();
+    let args = match Args::from_arg_matches(&matches) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
+    let mut say = Say::new(&args.global);
+    match verbs::run(args, &mut say) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            say.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+/// A reader that went away, as in `potluck … | head`, has had enough; that is no failure.
+impl From<std::io::Error> for failure::Failure {
+    fn from(error: std::io::Error) -> Self {
+        let exit = if error.kind() == std::io::ErrorKind::BrokenPipe { Exit::Done } else { Exit::Failed };
+        Self::new(exit, format!("cannot write the answer: {error}"))
+    }
+}

@@ -1,2 +1,4 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! x
+//! What the tests share.
+
+pub mod program;

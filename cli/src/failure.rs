@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a person reads when something did not work: one sentence, and what to do about it.
+
+use potluck_keys::ring::RingError;
+use potluck_keys::rules::RulesError;
+use potluck_keys::signed::ClaimError;
+use potluck_node::home::HomeError;
+use potluck_node::trust::TrustError;
+
+use crate::exit::Exit;
+
+/// A verb that did not work.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) exit: Exit,
+    /// What went wrong, as one sentence without a full stop.
+    pub(crate) message: String,
+    /// What to do about it.
+    pub(crate) hints: Vec<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hints: Vec::new() }
+    }
+
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+impl From<RingError> for Failure {
+    fn from(error: RingError) -> Self {
+        let exit = match error {
+            RingError::NotFound { .. } => Exit::NotFound,
+            RingError::BadName(_) => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        let hint = error.hint();
+        Self { hints: hint.into_iter().collect(), ..Self::new(exit, error.to_string()) }
+    }
+}
+
+impl From<RulesError> for Failure {
+    fn from(error: RulesError) -> Self {
+        Self::failed(error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<ClaimError> for Failure {
+    fn from(error: ClaimError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        let message = error.to_string();
+        match error {
+            HomeError::Ring(error) => error.into(),
+            HomeError::Missing(_) => Self::failed(message).hint("`potluck init` makes one"),
+            HomeError::NoFolder(_) => Self::failed(message).hint("name a folder with --home or POTLUCK_HOME"),
+            HomeError::Instance(path) => Self::failed(message).hint(format!(
+                "if nothing was published with it: rm {}, then `potluck init`",
+                path.display()
+            )),
+            HomeError::Config(_) => Self::failed(message)
+                .hint("mend the line; `potluck init` in an empty home writes every setting with its default"),
+            _ => Self::failed(message),
+        }
+    }
+}
+
+impl From<TrustError> for Failure {
+    fn from(error: TrustError) -> Self {
+        let message = error.to_string();
+        match error {
+            TrustError::Home(error) => error.into(),
+            TrustError::Rules(error) => error.into(),
+            TrustError::Ring(error) => error.into(),
+            TrustError::After(error) => Self::failed(message).hint(error.hint()),
+            TrustError::NoSuchSigner { .. } => Self::new(Exit::NotFound, message)
+                .hint("`potluck trust list` shows the signers and where they stand"),
+            TrustError::OtherKey { .. } => {
+                Self::failed(message).hint("choose another name, or remove the old signer first")
+            }
+            _ => Self::failed(message),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The verbs, one file each.
+
+mod completions;
+mod init;
+mod key;
+mod man;
+mod trust;
+
+use clap::Subcommand;
+use potluck_node::home::Home;
+
+use crate::args::Args;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::say::Say;
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Init(init::Init),
+    Key(key::Key),
+    Trust(trust::Trust),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+/// Does it.
+pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
+    let home = || Home::locate(args.global.home);
+    match args.verb {
+        Verb::Init(verb) => verb.run(&home()?, say),
+        Verb::Key(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Trust(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Completions(verb) => verb.run(),
+        Verb::Man(verb) => verb.run(say),
+    }
+}
