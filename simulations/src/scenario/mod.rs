@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The worlds that can be run.
+
+mod fleet;
+
+use serde_json::Value;
+
+/// A name, and what runs a world from a seed and reports.
+type Scenario = (&'static str, fn(u64) -> Value);
+
+/// Every scenario.
+pub(crate) const ALL: &[Scenario] = &[("fleet", fleet::run)];
