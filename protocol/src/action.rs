@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::codec::{CodecError, Reader, Wire, Writer};
-use crate::digest::{NotHex, from_hex, to_hex};
+use crate::hex::hex_name;
 
 /// BLAKE3 derive-key context of an [`ActionId`].
 pub const ACTION_CONTEXT: &str = "potluck 2026-11 action id v1";
@@ -148,14 +148,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The name of a question: what would the tool with this Recipe and key give in this Project?
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ActionId([u8; ActionId::LEN]);
+hex_name! {
+    /// The name of a question: what would the tool with this Recipe and key give in this Project?
+    ActionId, 32
+}
 
 impl ActionId {
-    /// Length in bytes.
-    pub const LEN: usize = 32;
-
     /// Derives the id; `secret` is the Project's, when it has one.
     ///
     /// # Errors
@@ -176,46 +174,6 @@ impl ActionId {
         material.bytes(key);
         let id = blake3::derive_key(ACTION_CONTEXT, &material.into_bytes());
         Ok(Self(secret.map_or(id, |secret| *blake3::keyed_hash(&secret.0, &id).as_bytes())))
-    }
-
-    /// Takes an id that was derived elsewhere.
-    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
-    }
-
-    /// The id itself.
-    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
-        &self.0
-    }
-}
-
-impl FromStr for ActionId {
-    type Err = NotHex;
-
-    fn from_str(text: &str) -> Result<Self, NotHex> {
-        from_hex(text).map(Self)
-    }
-}
-
-impl fmt::Display for ActionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to_hex(&self.0, f)
-    }
-}
-
-impl fmt::Debug for ActionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to_hex(&self.0[..6], f)
-    }
-}
-
-impl Wire for ActionId {
-    fn write(&self, to: &mut Writer) {
-        to.bytes(&self.0);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, CodecError> {
-        from.fixed().map(Self)
     }
 }
 

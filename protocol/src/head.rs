@@ -6,18 +6,17 @@
 //! set up, so that several machines (a CI fleet) may hold one key without treading on each other's numbers.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
-use potluck_keys::pair::Signer;
+use potluck_keys::pair::{PublicKey, Signer};
 use potluck_keys::policy::{Scope, Scoped, Trusted};
-use potluck_keys::signed::{Claim, ClaimError, Signed};
+use potluck_keys::signed::{Claim, ClaimError, Signed, verify_batch};
 use potluck_keys::time::Time;
 
 use crate::action::{Project, Recipe};
-use crate::codec::{Bytes, CodecError, Reader, Text, Wire, Writer, decode, encode};
-use crate::digest::{Digest, MAX_BLOB_BYTES, NotHex, from_hex, to_hex};
+use crate::codec::{Bytes, CodecError, Text, decode, encode};
+use crate::digest::{Digest, MAX_BLOB_BYTES};
 use crate::entry::check_life;
+use crate::hex::hex_name;
 use crate::record;
 
 /// The name under which a signer's Catalog stands.
@@ -35,50 +34,9 @@ pub const MAX_INSTANCES: usize = 16;
 /// Largest encoded [`HeadSet`] in bytes.
 pub const MAX_HEAD_SET_BYTES: usize = 16 + MAX_INSTANCES * (MAX_CATALOG_HEAD_BYTES + 3);
 
-/// Which of the machines that hold one key is speaking: 16 random bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instance([u8; 16]);
-
-impl Instance {
-    /// Takes 16 random bytes.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Instance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to_hex(&self.0, f)
-    }
-}
-
-impl FromStr for Instance {
-    type Err = NotHex;
-
-    fn from_str(text: &str) -> Result<Self, NotHex> {
-        from_hex(text).map(Self)
-    }
-}
-
-impl fmt::Debug for Instance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to_hex(&self.0[..4], f)
-    }
-}
-
-impl Wire for Instance {
-    fn write(&self, to: &mut Writer) {
-        to.bytes(&self.0);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, CodecError> {
-        from.fixed().map(Self)
-    }
+hex_name! {
+    /// Which of the machines that hold one key is speaking: 16 random bytes.
+    Instance, 16
 }
 
 record! {
@@ -359,10 +317,14 @@ impl HeadSet {
     /// [`HeadSetError`].
     pub fn decode(bytes: &[u8], signer: Signer, project: Project) -> Result<Self, HeadSetError> {
         let listed: Heads = decode(bytes, MAX_HEAD_SET_BYTES)?;
+        let heads = listed.heads.iter().map(|head| Signed::decode(head));
+        let heads = heads.collect::<Result<Vec<Signed<Head>>, _>>()?;
+        if let Ok(key) = PublicKey::from_signer(&signer) {
+            verify_batch(&heads.iter().collect::<Vec<_>>(), |by| (*by == signer).then_some(&key));
+        }
         let mut set = Self::new(signer, project);
         let mut last = None;
-        for head in listed.heads {
-            let head = Signed::decode(&head)?;
+        for head in heads {
             let instance = head.authentic().map(|head: &Head| head.instance)?;
             if last.replace(instance).is_some_and(|last| last >= instance) {
                 return Err(HeadSetError::Foreign("the heads are not in ascending order of their instances"));

@@ -17,6 +17,7 @@ pub mod digest;
 pub mod entry;
 pub mod frame;
 pub mod head;
+pub mod hex;
 pub mod names;
 pub mod peer;
 pub mod piece;

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Names on the wire: Networks, stream protocols, keys of the DHT. They stand here and nowhere else.
 
-use std::fmt;
-use std::str::FromStr;
-
 use potluck_keys::pair::Signer;
 
 use crate::action::Project;
-use crate::codec::{CodecError, Reader, Wire, Writer};
-use crate::digest::{Digest, NotHex, from_hex, to_hex};
+use crate::codec::{Wire as _, Writer};
+use crate::digest::Digest;
+use crate::hex::hex_name;
 
 /// BLAKE3 derive-key context of a private Network's id.
 pub const PRIVATE_NETWORK_CONTEXT: &str = "potluck 2026-11 private network id v1";
@@ -21,10 +19,11 @@ pub const HOLDERS_KEY_CONTEXT: &str = "potluck 2026-11 dht entry holders v1";
 /// BLAKE3 derive-key context of the DHT key of those who hold a Blob.
 pub const BLOB_KEY_CONTEXT: &str = "potluck 2026-11 dht blob holders v1";
 
-/// The name of a swarm on the wire, 16 bytes. A private Network's is made from its key, so that it tells strangers
-/// nothing; a public one's from its name, so that everyone finds it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NetworkId([u8; 16]);
+hex_name! {
+    /// The name of a swarm on the wire, 16 bytes. A private Network's is made from its key, so that it tells strangers
+    /// nothing; a public one's from its name, so that everyone finds it.
+    NetworkId, 16
+}
 
 impl NetworkId {
     /// The id of the private Network with this pre-shared key.
@@ -39,41 +38,6 @@ impl NetworkId {
 
     fn cut(hash: [u8; 32]) -> Self {
         Self(hash[..16].try_into().expect("half of thirty-two are sixteen"))
-    }
-
-    /// The id as bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl fmt::Display for NetworkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to_hex(&self.0, f)
-    }
-}
-
-impl fmt::Debug for NetworkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to_hex(&self.0, f)
-    }
-}
-
-impl FromStr for NetworkId {
-    type Err = NotHex;
-
-    fn from_str(text: &str) -> Result<Self, NotHex> {
-        from_hex(text).map(Self)
-    }
-}
-
-impl Wire for NetworkId {
-    fn write(&self, to: &mut Writer) {
-        to.bytes(&self.0);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, CodecError> {
-        from.fixed().map(Self)
     }
 }
 
@@ -109,9 +73,10 @@ impl Purpose {
     }
 }
 
-/// A key of the DHT.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DhtKey([u8; 32]);
+hex_name! {
+    /// A key of the DHT.
+    DhtKey, 32
+}
 
 impl DhtKey {
     /// Where the Catalog Heads of a signer in a Project stand, a [`crate::head::HeadSet`].
@@ -139,17 +104,6 @@ impl DhtKey {
             group.write(&mut material);
         }
         Self(blake3::derive_key(context, &material.into_bytes()))
-    }
-
-    /// The key as bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for DhtKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to_hex(&self.0[..6], f)
     }
 }
 

@@ -110,10 +110,11 @@ impl PieceList {
 
     /// Merges the values and compares the result with `digest`.
     ///
-    /// This proves the values. It does not prove the size: a list with a false size of as many pieces passes, and so
-    /// may one that passes off inner nodes of the tree as values of fewer pieces. Either is caught by the first piece
-    /// that does not fit, at the latest by the last piece, for which no bytes of the wrong length or at the wrong
-    /// height of the tree can be found. Whoever must be sure of the size checks the last piece first.
+    /// This proves that the values are nodes of the Blob's tree. It does not prove the size: a list with a false size
+    /// of as many pieces passes, and so may one that passes off nodes from higher or lower in the tree as values of
+    /// fewer or more pieces. No false bytes get through for that, since a chaining value binds the length of its
+    /// subtree and its place in the Blob; but the pieces of a false list are refused, at the latest the last one,
+    /// whose value always ends where the Blob ends. Whoever must be sure of the size checks the last piece first.
     ///
     /// # Errors
     /// [`PieceError::WrongList`], [`PieceError::WrongCount`] or [`PieceError::TooLarge`].
@@ -309,7 +310,8 @@ impl PieceHasher {
         Self { hasher: Hasher::new(), size: 0, values: Vec::new() }
     }
 
-    /// Takes the next bytes.
+    /// Takes the next bytes. Memory grows by one chaining value a piece, also beyond [`MAX_BLOB_BYTES`], which only
+    /// [`PieceHasher::finish`] refuses: whoever reads from a stranger stops by [`PieceHasher::size`].
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let filled = usize::try_from(self.hasher.count()).expect("at most the length of a piece");
@@ -334,7 +336,7 @@ impl PieceHasher {
     /// Ends the Blob.
     ///
     /// # Errors
-    /// [`PieceError::TooLarge`].
+    /// [`PieceError::TooLarge`] beyond [`MAX_BLOB_BYTES`].
     pub fn finish(mut self) -> Result<Pieces, PieceError> {
         if self.size > MAX_BLOB_BYTES {
             return Err(PieceError::TooLarge(self.size));
@@ -493,6 +495,61 @@ mod tests {
                 assert_eq!(proven.check(index, piece(&data, other)), Err(PieceError::WrongBytes { index }));
             }
         }
+    }
+
+    #[test]
+    fn halves_passed_off_as_pieces_fit_no_bytes() {
+        const HALF: usize = PIECE / 2;
+        for halves in 2..=4 {
+            let data = bytes(halves * HALF);
+            let value = |at: usize| {
+                let mut hasher = Hasher::new();
+                hasher.set_input_offset((at * HALF) as u64);
+                hasher.update(&data[at * HALF..][..HALF]).finalize_non_root()
+            };
+            let values: Vec<_> = (0..halves).map(value).collect();
+            for size in [(halves - 1) * PIECE + HALF, halves * PIECE] {
+                let list = PieceList { size: size as u64, values: values.clone() };
+                let proven = list.verify(&Digest::of(&data)).unwrap();
+                for index in 0..proven.count() {
+                    let range = proven.range(index).unwrap();
+                    let len = usize::try_from(range.end - range.start).unwrap();
+                    for at in (0..=data.len() - len).step_by(HALF) {
+                        let refused = proven.check(index, &data[at..at + len]);
+                        assert_eq!(refused, Err(PieceError::WrongBytes { index }), "{halves} {size} {at}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lists_of_other_shapes_are_refused() {
+        let read = |head: &[u8], values: usize| {
+            let mut encoded = head.to_vec();
+            encoded.resize(head.len() + values, 7);
+            decode::<PieceList>(&encoded, MAX_PIECE_LIST_BYTES)
+        };
+        // {1: 1 MiB + 1, 2: 64 bytes}
+        assert!(read(b"\xa2\x01\x1a\x00\x10\x00\x01\x02\x58\x40", 64).is_ok());
+        // Not whole values, one value too many, none although there are pieces, an empty string of values.
+        assert!(read(b"\xa2\x01\x1a\x00\x10\x00\x01\x02\x58\x41", 65).is_err());
+        assert!(read(b"\xa2\x01\x1a\x00\x10\x00\x01\x02\x58\x60", 96).is_err());
+        assert!(read(b"\xa1\x01\x1a\x00\x10\x00\x01", 0).is_err());
+        assert!(read(b"\xa2\x01\x01\x02\x40", 0).is_err());
+        // The size in a longer form than needed, and bytes after the end.
+        assert!(read(b"\xa1\x01\x01", 0).is_ok());
+        assert!(read(b"\xa1\x01\x18\x01", 0).is_err());
+        assert!(read(b"\xa1\x01\x01", 1).is_err());
+    }
+
+    #[test]
+    fn the_largest_list_fits_its_cap() {
+        let values = vec![[1; VALUE_BYTES]; usize::try_from(MAX_PIECES).unwrap()];
+        let list = PieceList { size: MAX_BLOB_BYTES, values };
+        let encoded = encode(&list);
+        assert!(encoded.len() <= MAX_PIECE_LIST_BYTES);
+        assert_eq!(decode(&encoded, MAX_PIECE_LIST_BYTES), Ok(list));
     }
 
     proptest! {

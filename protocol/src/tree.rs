@@ -9,7 +9,6 @@
 //! folder shows in two neighbouring members.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::fmt;
 
 use unicase::UniCase;
@@ -88,15 +87,20 @@ impl TreePath {
     }
 }
 
+/// The order of paths: component by component, bytewise.
+fn order(one: &str, other: &str) -> Ordering {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let rank = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    match one.iter().zip(other).position(|(a, b)| a != b) {
+        // No component holds a NUL, so nothing else has the rank of the slash.
+        Some(at) => rank(&one[at]).cmp(&rank(&other[at])),
+        None => one.len().cmp(&other.len()),
+    }
+}
+
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        let (one, other) = (self.0.as_bytes(), other.0.as_bytes());
-        let rank = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
-        match one.iter().zip(other).position(|(a, b)| a != b) {
-            // No component holds a NUL, so nothing else has the rank of the slash.
-            Some(at) => rank(&one[at]).cmp(&rank(&other[at])),
-            None => one.len().cmp(&other.len()),
-        }
+        order(&self.0, &other.0)
     }
 }
 
@@ -128,6 +132,7 @@ pub enum Kind {
     /// names. No such link leads out of the Tree, whatever other links it passes through: the folder it starts from
     /// holds no link, since nothing lies below one; going up from there stays in the Tree; and every link that is
     /// met on the way down starts, in its turn, from a folder in the Tree and never goes up after having gone down.
+    /// This holds where different paths are different files: see [`Tree::case_clashes`] for where they are not.
     Symlink {
         /// Where it leads, relative to the folder that holds it.
         target: String,
@@ -278,7 +283,34 @@ impl TreeError {
     }
 }
 
+/// Bytes of the shortest CBOR head that can carry `value` (RFC 8949 section 3).
+fn head_bytes(value: u64) -> usize {
+    match value {
+        0..=0x17 => 1,
+        0x18..=0xff => 2,
+        0x100..=0xffff => 3,
+        0x1_0000..=0xffff_ffff => 5,
+        _ => 9,
+    }
+}
+
+fn string_bytes(text: &str) -> usize {
+    head_bytes(text.len() as u64) + text.len()
+}
+
 /// A checked list of members.
+///
+/// Its Blob is deterministic CBOR (RFC 8949 section 4.2.1): the map `{1: [member, ...]}`, bytes `a1 01` and the array
+/// of all members in order; without members it is the empty map, the single byte `a0`. Each member is an array:
+///
+/// | kind | member | first bytes |
+/// |---|---|---|
+/// | file | `[path, 0, digest, size]` | `84`, path, `00 58 20`, the 32 bytes of the Digest, size |
+/// | file that may be run | `[path, 1, digest, size]` | `84`, path, `01 58 20`, the 32 bytes of the Digest, size |
+/// | symbolic link | `[path, 2, target]` | `83`, path, `02`, target |
+/// | empty folder | `[path, 3]` | `82`, path, `03` |
+///
+/// Paths and targets are text strings, sizes unsigned integers; all heads are the shortest possible.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tree {
     members: Vec<Member>,
@@ -293,7 +325,7 @@ impl Tree {
     pub fn new(mut members: Vec<Member>) -> Result<Self, TreeError> {
         members.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         let tree = Self::checked(members)?;
-        if tree.size_hint() > MAX_TREE_BYTES {
+        if tree.encoded_bytes() > MAX_TREE_BYTES {
             return Err(TreeError::TooLarge { limit: MAX_TREE_BYTES as u64 });
         }
         Ok(tree)
@@ -328,19 +360,24 @@ impl Tree {
         Ok(Self { members, total })
     }
 
-    /// An upper bound of the encoding's size in bytes.
-    fn size_hint(&self) -> usize {
+    /// The length of the encoding in bytes, known without encoding.
+    fn encoded_bytes(&self) -> usize {
+        if self.members.is_empty() {
+            return 1;
+        }
+        let digest = head_bytes(Digest::LEN as u64) + Digest::LEN;
+        // The heads of the array and of the kind take a byte each.
         let member = |member: &Member| match &member.kind {
-            Kind::File { .. } => member.path.0.len() + 50,
-            Kind::Symlink { target } => member.path.0.len() + target.len() + 10,
-            Kind::Directory => member.path.0.len() + 6,
+            Kind::File { size, .. } => 2 + string_bytes(&member.path.0) + digest + head_bytes(*size),
+            Kind::Symlink { target } => 2 + string_bytes(&member.path.0) + string_bytes(target),
+            Kind::Directory => 2 + string_bytes(&member.path.0),
         };
-        16 + self.members.iter().map(member).sum::<usize>()
+        2 + head_bytes(self.members.len() as u64) + self.members.iter().map(member).sum::<usize>()
     }
 
     /// The Blob of this Tree.
     pub fn encode(&self) -> Vec<u8> {
-        let mut to = Writer::with_capacity(self.size_hint());
+        let mut to = Writer::with_capacity(self.encoded_bytes());
         write_members(&self.members, &mut to);
         to.into_bytes()
     }
@@ -363,39 +400,54 @@ impl Tree {
 
     /// Pairs of paths that a file system which does not tell upper from lower case, or composed from decomposed
     /// letters, would take for one: by canonical caseless matching (The Unicode Standard, section 3.13, D145). They
-    /// are shown, not refused, since most file systems tell them apart. At most [`MAX_CLASHES`] are listed.
+    /// are shown, not refused, since most file systems tell them apart. At most [`MAX_CLASHES`] are listed; memory is
+    /// a small multiple of the Tree's.
+    ///
+    /// Such a file system would also merge a link with a folder: with `d/A` a link to `..`, the member `d/a/l` would
+    /// be written outside of `d`, and if it is a link to `../..`, it would lead out of the Tree. Whoever writes a
+    /// Tree to one must hence refuse clashes, or never pass through a link.
     pub fn case_clashes(&self) -> Vec<(&str, &str)> {
-        let mut seen: HashMap<String, &str> = HashMap::new();
+        // Sorted by their folded forms, the paths below one merged folder are neighbours, so that only the folders
+        // which the last path lies in need to be kept. A table of all would be larger than the Tree by its depth.
+        let paths = self.members.iter().map(|member| member.path.as_str());
+        let mut rows: Vec<(String, &str)> = paths.map(|path| (fold(path), path)).collect();
+        rows.sort_unstable_by(|one, other| order(&one.0, &other.0).then_with(|| order(one.1, other.1)));
+        let mut open: Vec<Vec<&str>> = Vec::new();
         let mut clashes = Vec::new();
         let mut before = "";
-        for member in &self.members {
-            let path = member.path.as_str();
-            for prefix in new_prefixes(before, path) {
-                match seen.entry(fold(prefix)) {
-                    std::collections::hash_map::Entry::Occupied(other) if clashes.len() < MAX_CLASHES => {
-                        clashes.push((*other.get(), prefix));
-                    }
-                    std::collections::hash_map::Entry::Occupied(_) => return clashes,
-                    std::collections::hash_map::Entry::Vacant(place) => {
-                        place.insert(prefix);
+        for (folded, path) in &rows {
+            open.truncate(shared_components(before, folded));
+            for (depth, spelling) in prefixes(path).enumerate() {
+                match open.get_mut(depth) {
+                    None => open.push(vec![spelling]),
+                    Some(spellings) if spellings.contains(&spelling) => {}
+                    Some(_) if clashes.len() == MAX_CLASHES => return clashes,
+                    Some(spellings) => {
+                        let first = spellings[0];
+                        let in_order = order(first, spelling).is_lt();
+                        clashes.push(if in_order { (first, spelling) } else { (spelling, first) });
+                        spellings.push(spelling);
                     }
                 }
             }
-            before = path;
+            before = folded;
         }
         clashes
     }
 }
 
-/// The folders of `path`, and itself, that `before` does not lie in.
-fn new_prefixes<'a>(before: &str, path: &'a str) -> impl Iterator<Item = &'a str> {
-    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-    ends.map(|end| &path[..end]).filter(move |prefix| {
-        let shared = before.strip_prefix(*prefix).is_some_and(|rest| rest.starts_with('/'));
-        !shared
-    })
+/// The folders that `path` lies in, outermost first, and itself.
+fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(at, _)| at).chain([path.len()]).map(|end| &path[..end])
 }
 
+/// How many components two paths have in common at their start.
+fn shared_components(one: &str, other: &str) -> usize {
+    one.split('/').zip(other.split('/')).take_while(|(one, other)| one == other).count()
+}
+
+/// The form that is equal for two paths just when they match caselessly. Components fold each by itself: no other
+/// letter becomes a slash, and no mark is reordered across one.
 fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
@@ -460,6 +512,8 @@ impl From<&Tree> for Digest {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -533,7 +587,10 @@ mod tests {
             assert!(matches!(forged(vec![member]), Err(TreeError::Codec(_))), "{path:?}");
         }
         let deep = format!("{}a", "a/".repeat(MAX_DEPTH - 1));
-        for path in ["a", "...", "a..b", "a\\b", "ä/ö", &"x".repeat(255), &deep] {
+        let longest = format!("{}/", "x".repeat(254)).repeat(16) + &"x".repeat(16);
+        assert_eq!(longest.len(), MAX_PATH_BYTES);
+        assert!(TreePath::new(&format!("{longest}x")).is_err());
+        for path in ["a", "...", "a..b", "a\\b", "ä/ö", &"x".repeat(255), &deep, &longest] {
             assert!(TreePath::new(path).is_ok(), "{path:?}");
         }
     }
@@ -559,7 +616,10 @@ mod tests {
             assert!(Tree::new(vec![link(path, target)]).is_err(), "{path} -> {target}");
             assert!(forged(vec![link(path, target)]).is_err(), "{path} -> {target}");
         }
-        for (path, target) in [("l", "a"), ("a/l", ".."), ("a/l", "../b/c"), ("a/b/l", "../.."), ("l", "l")] {
+        let longest = "x".repeat(MAX_PATH_BYTES);
+        let inside =
+            [("l", "a"), ("a/l", ".."), ("a/l", "../b/c"), ("a/b/l", "../.."), ("l", "l"), ("l", &longest)];
+        for (path, target) in inside {
             assert!(forged(vec![link(path, target)]).is_ok(), "{path} -> {target}");
         }
     }
@@ -644,6 +704,7 @@ mod tests {
     fn counts_and_sizes_are_bounded() {
         assert!(Tree::new(vec![sized("a", MAX_BLOB_BYTES)]).is_ok());
         assert!(matches!(Tree::new(vec![sized("a", MAX_BLOB_BYTES + 1)]), Err(TreeError::Member { .. })));
+        assert!(Tree::new(vec![sized("a", MAX_BLOB_BYTES - 1), sized("b", 1)]).is_ok());
         let two = vec![sized("a", MAX_BLOB_BYTES), sized("b", 1)];
         assert!(matches!(Tree::new(two), Err(TreeError::TooLarge { .. })));
         let mut head = Writer::new();
@@ -746,6 +807,89 @@ mod tests {
         assert_eq!(clashes(&many.iter().map(String::as_str).collect::<Vec<_>>()).len(), MAX_CLASHES);
     }
 
+    #[test]
+    fn clashes_among_many_spellings_are_shown_once() {
+        let clashes = |paths: &[&str]| {
+            let tree = Tree::new(paths.iter().map(|path| file(path)).collect()).unwrap();
+            tree.case_clashes().iter().map(|(one, other)| format!("{one}={other}")).collect::<Vec<_>>()
+        };
+        // The members of both folders alternate in the folded order.
+        assert_eq!(clashes(&["A/1", "a/2", "A/3", "a/4", "A.b/1"]), ["A=a"]);
+        assert_eq!(clashes(&["A/x", "a/x", "b"]), ["A=a", "A/x=a/x"]);
+        assert_eq!(clashes(&["AA", "Aa", "aA", "aa"]), ["AA=Aa", "AA=aA", "AA=aa"]);
+        assert_eq!(clashes(&["A", "a/x"]), ["A=a"], "a file and a folder");
+        assert_eq!(clashes(&["A/y/1", "a.b", "a/Y/2"]), ["A=a", "A/y=a/Y"]);
+        assert!(clashes(&["a/x", "a.x", "ab/x", "b/a/x"]).is_empty());
+    }
+
+    #[test]
+    fn a_link_that_would_merge_with_a_folder_shows_as_a_clash() {
+        // Where `d/A` and `d/a` are one, `d/a/l` would be made beside `d` and lead out of the tree.
+        let tree = Tree::new(vec![link("d/A", ".."), link("d/a/l", "../..")]).unwrap();
+        assert_eq!(tree.case_clashes(), [("d/A", "d/a")]);
+    }
+
+    #[test]
+    fn the_encoding_is_as_documented() {
+        let executable = Kind::File { digest: Digest::from_bytes([7; 32]), size: 500, executable: true };
+        let members = vec![
+            link("l", "e"),
+            Member { path: TreePath::new("x").unwrap(), kind: executable },
+            Member { path: TreePath::new("e").unwrap(), kind: Kind::Directory },
+        ];
+        let tree = Tree::new(members).unwrap();
+        let mut want = b"\xa1\x01\x83\x82\x61e\x03\x83\x61l\x02\x61e\x84\x61x\x01\x58\x20".to_vec();
+        want.extend([7; 32]);
+        want.extend(b"\x19\x01\xf4");
+        assert_eq!(tree.encode(), want);
+        assert_eq!(Digest::from(&tree), Digest::of(&want));
+    }
+
+    #[test]
+    fn other_forms_of_an_encoding_are_refused() {
+        assert!(Tree::decode(b"\xa1\x01\x81\x82\x61a\x03").is_ok());
+        for (bytes, what) in [
+            (&b"\xb8\x01\x01\x81\x82\x61a\x03"[..], "map"),
+            (b"\xbf\x01\x81\x82\x61a\x03\xff", "map of indefinite length"),
+            (b"\xa1\x18\x01\x81\x82\x61a\x03", "field"),
+            (b"\xa1\x01\x98\x01\x82\x61a\x03", "list"),
+            (b"\xa1\x01\x9f\x82\x61a\x03\xff", "list of indefinite length"),
+            (b"\xa1\x01\x81\x98\x02\x61a\x03", "member"),
+            (b"\xa1\x01\x81\x82\x78\x01a\x03", "path"),
+            (b"\xa1\x01\x81\x82\x61a\x18\x03", "kind"),
+            (b"\xa1\x01\x81\x82\x61\xff\x03", "path that is not UTF-8"),
+            (b"\xa1\x01\x81\x82\x61a\x03\x00", "bytes after the end"),
+            (b"\xa0\x00", "bytes after the empty tree"),
+        ] {
+            assert!(matches!(Tree::decode(bytes), Err(TreeError::Codec(_))), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_largest_encoding_is_accepted_and_no_larger_one() {
+        const LEN: usize = 4000;
+        let path = |n: usize, len: usize| {
+            let components = format!("{n:07}/{}", format!("{}/", "x".repeat(254)).repeat(16));
+            TreePath(components[..len - 1].to_owned() + "y")
+        };
+        // Five bytes of heads and kind a member, five for the list. The last two members take what space is left.
+        let count = MAX_TREE_BYTES / (LEN + 5) - 1;
+        let rest = MAX_TREE_BYTES - 5 - count * (LEN + 5);
+        let tree = |rest: usize| {
+            let last = [path(count, rest / 2 - 5), path(count + 1, rest - rest / 2 - 5)];
+            let paths = (0..count).map(|n| path(n, LEN)).chain(last);
+            Tree::new(paths.map(|path| Member { path, kind: Kind::Directory }).collect())
+        };
+        let largest = tree(rest).unwrap();
+        let bytes = largest.encode();
+        assert_eq!(bytes.len(), MAX_TREE_BYTES);
+        assert!(Tree::decode(&bytes).unwrap() == largest);
+        let limit = MAX_TREE_BYTES as u64;
+        assert_eq!(tree(rest + 1).unwrap_err(), TreeError::TooLarge { limit });
+        let error = Tree::decode(&vec![0; MAX_TREE_BYTES + 1]).unwrap_err();
+        assert!(matches!(error, TreeError::Codec(CodecError { fault: Fault::TooLong { .. }, .. })));
+    }
+
     fn members() -> impl Strategy<Value = Vec<Member>> {
         let path = "[a-c]{1,2}(/[a-c.]{1,2}x){0,3}";
         let kind = prop_oneof![
@@ -777,7 +921,7 @@ mod tests {
             shuffled.sort_by_key(|member| Digest::of(format!("{seed}{}", member.path).as_bytes()));
             let tree = Tree::new(members).unwrap();
             let bytes = tree.encode();
-            prop_assert!(bytes.len() <= tree.size_hint());
+            prop_assert_eq!(bytes.len(), tree.encoded_bytes());
             prop_assert_eq!(&Tree::new(shuffled).unwrap().encode(), &bytes);
             prop_assert_eq!(&Tree::decode(&bytes).unwrap(), &tree);
             for len in 0..bytes.len() {
