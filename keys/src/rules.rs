@@ -103,6 +103,8 @@ pub struct Rule {
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
+    /// Length in bytes of what stands before the first special character: most names fail on that already.
+    literal: usize,
     /// None for the lone `*`.
     matcher: Option<GlobMatcher>,
 }
@@ -128,17 +130,23 @@ impl Pattern {
             .backslash_escape(false)
             .build()
             .map_err(|error| error.kind().to_string())?;
-        Ok(Self { text: text.to_owned(), matcher: Some(glob.compile_matcher()) })
+        let literal = text.find(['*', '?', '[', '{']).unwrap_or(text.len());
+        Ok(Self { text: text.to_owned(), literal, matcher: Some(glob.compile_matcher()) })
     }
 
     /// The glob that covers every name.
     fn everything() -> Self {
-        Self { text: "*".to_owned(), matcher: None }
+        Self { text: "*".to_owned(), literal: 0, matcher: None }
     }
 
     /// Whether `name` is covered.
     pub fn covers(&self, name: &str) -> bool {
-        self.matcher.as_ref().is_none_or(|matcher| matcher.is_match(name))
+        let matches = |matcher: &GlobMatcher| match name.strip_prefix(&self.text[..self.literal]) {
+            Some(rest) if self.literal == self.text.len() => rest.is_empty(),
+            Some(_) => matcher.is_match(name),
+            None => false,
+        };
+        self.matcher.as_ref().is_none_or(matches)
     }
 }
 
