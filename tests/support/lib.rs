@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tests share.
 
+pub mod decoders;
 pub mod program;
+pub mod samples;
