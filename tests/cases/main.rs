@@ -8,3 +8,7 @@ mod cli;
 mod corpus;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod trust;
+#[cfg(test)]
+mod vectors;

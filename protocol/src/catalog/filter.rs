@@ -7,7 +7,7 @@
 //!
 //! # Probing
 //! All arithmetic is on unsigned integers and wraps. `k` is the first eight bytes of the ActionId, little-endian.
-//! 1. `h = k + seed`, then three rounds of MurmurHash3's finaliser: `h ^= h >> 33`, `h *= 0xff51afd7ed558ccd`,
+//! 1. `h = k + seed`, then the finaliser of MurmurHash3: `h ^= h >> 33`, `h *= 0xff51afd7ed558ccd`,
 //!    `h ^= h >> 33`, `h *= 0xc4ceb9fe1a85ec53`, `h ^= h >> 33`.
 //! 2. `p0 = (h * segment_count_length) >> 64` (a 128-bit product), `p1 = p0 + segment_length`,
 //!    `p2 = p1 + segment_length`; then `p1 ^= (h >> 18) & (segment_length - 1)`, `p2 ^= h & (segment_length - 1)`.
@@ -31,7 +31,8 @@ pub const MAGIC: [u8; 8] = *b"potfuse\x01";
 
 const HEADER_BYTES: usize = 32;
 const CHECKSUM_BYTES: usize = 32;
-/// The longest segment that the construction makes.
+/// The shortest and the longest segment that the construction makes.
+const MIN_SEGMENT_LENGTH: u32 = 4;
 const MAX_SEGMENT_LENGTH: u32 = 1 << 18;
 
 /// A set of ActionIds, approximately.
@@ -87,7 +88,7 @@ impl Filter {
         if keys.len() > MAX_KEYS {
             return Err(FilterError::TooManyKeys(keys.len()));
         }
-        // The construction never ends on a key that stands twice.
+        // The construction demands distinct keys, and sorted ones make equal sets give equal filters.
         keys.sort_unstable();
         keys.dedup();
         let inner = BinaryFuse16::try_from(&keys).map_err(|_| FilterError::NoSeed)?;
@@ -161,18 +162,28 @@ impl Filter {
     }
 }
 
+/// Most fingerprints that a filter of so many keys may have; the construction stays below it for every count.
+const fn max_slots(keys: u64) -> u64 {
+    2 * keys + 64
+}
+
+/// Largest encoding in bytes of a filter of at most `keys` keys: what a follower may be made to hold for them.
+pub(super) const fn max_bytes(keys: u64) -> u64 {
+    (HEADER_BYTES + CHECKSUM_BYTES) as u64 + 2 * max_slots(keys)
+}
+
 /// With these relations every position of a probe lies within the fingerprints: the first is below the segment count
 /// length, each further one at most in the next segment, since segments are aligned and the mask moves within one.
 fn check_parameters(keys: u64, segment_length: u32, segment_count_length: u32) -> Result<(), FilterError> {
     let slots = u64::from(segment_count_length) + 2 * u64::from(segment_length);
     let sound = segment_length.is_power_of_two()
-        && segment_length <= MAX_SEGMENT_LENGTH
+        && (MIN_SEGMENT_LENGTH..=MAX_SEGMENT_LENGTH).contains(&segment_length)
         && segment_count_length >= segment_length
         && segment_count_length.is_multiple_of(segment_length)
         && keys <= MAX_KEYS as u64
         // A filter has a slot a key and some more; a tiny one has a few dozen in any case.
         && keys <= slots
-        && slots <= 8 * keys + 64;
+        && slots <= max_slots(keys);
     if sound { Ok(()) } else { Err(FilterError::Parameters) }
 }
 
@@ -250,7 +261,7 @@ mod tests {
         };
         assert_eq!(forge(0, b"potfuse\x02"), Some(FilterError::Magic));
         assert_eq!(forge(8, &u64::MAX.to_le_bytes()), Some(FilterError::Parameters));
-        for length in [0_u32, 3, 1 << 19, u32::MAX] {
+        for length in [0_u32, 1, 2, 3, 1 << 19, u32::MAX] {
             assert_eq!(forge(24, &length.to_le_bytes()), Some(FilterError::Parameters), "{length}");
         }
         for length in [0_u32, 7, u32::MAX, 1 << 31] {

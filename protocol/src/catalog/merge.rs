@@ -6,8 +6,8 @@ use std::collections::BinaryHeap;
 use std::iter::Peekable;
 use std::ops::Range;
 
-use super::Catalog;
 use super::segment::{MAX_ROWS, Row, RowKind, Segment, SegmentError};
+use super::{Catalog, MAX_TIER, SegmentRef};
 use crate::action::ActionId;
 
 /// How many Segments of one tier are merged into one of the next.
@@ -44,19 +44,36 @@ pub fn merge(newest_first: &[&Segment], bottom: bool) -> Result<Option<Segment>,
 }
 
 /// Which run of neighbouring Segments should be merged next, as indices into [`Catalog::segments`]; the result goes
-/// one tier up. Called until it gives nothing, it leaves at most three Segments a tier, so that `n` rows lie in at
-/// most `3 (1 + log4 n)` Segments, and each row is rewritten at most `log4 n` times. Runs that would make too large a
-/// Segment are left alone.
+/// one tier up, to where the run stood. A run of one only changes its tier: merging it gives the same bytes, unless
+/// withdrawn rows go with it.
+///
+/// Called until it gives nothing, it leaves at most three Segments a tier. As long as everything fits into one
+/// Segment, `n` appends hence lie in at most `3 (1 + log4 n)` of them, and each row is rewritten at most `log4 n`
+/// times. When a tier has grown beyond what one Segment may hold, as many of its oldest Segments go up as fit, so that
+/// large ones climb out of the way of the small: otherwise one full Segment would stop everything newer from merging.
 pub fn next_merge(catalog: &Catalog) -> Option<Range<usize>> {
     let mut start = 0;
     for run in catalog.segments.chunk_by(|one, other| one.tier == other.tier) {
-        let rows: u64 = run.iter().map(|segment| segment.rows).sum();
-        if run.len() >= FAN_OUT && rows <= MAX_ROWS as u64 {
-            return Some(start..start + run.len());
+        let end = start + run.len();
+        if run.len() >= FAN_OUT && run[0].tier < MAX_TIER {
+            return Some(end - oldest_that_fit(run)..end);
         }
-        start += run.len();
+        start = end;
     }
     None
+}
+
+/// How many of the oldest of `run` fit into one Segment together; at least one, since each fits alone.
+fn oldest_that_fit(run: &[SegmentRef]) -> usize {
+    let mut rows = 0_u64;
+    run.iter()
+        .rev()
+        .take_while(|segment| {
+            rows = rows.saturating_add(segment.rows);
+            rows <= MAX_ROWS as u64
+        })
+        .count()
+        .max(1)
 }
 
 #[cfg(test)]
@@ -67,7 +84,8 @@ mod tests {
 
     use super::*;
     use crate::action::Project;
-    use crate::catalog::SegmentRef;
+    use crate::catalog::{MAX_CATALOG_BYTES, MAX_SEGMENTS};
+    use crate::codec::{decode, encode};
     use crate::digest::Digest;
 
     fn row(action: u8, version: u64) -> Row {
@@ -146,6 +164,60 @@ mod tests {
         let kept = merge(&[&new, &old], false).unwrap().unwrap();
         assert_eq!(kept.rows().collect::<Vec<_>>(), [row(1, 5)]);
         assert_eq!(merge(&[&new, &old], true).unwrap(), None);
+    }
+
+    /// Appends to a Catalog of bare references until `appends` were made; gives the most Segments there ever were.
+    fn append(catalog: &mut Catalog, appends: u64, rows: u64) -> usize {
+        let mut most = 0;
+        for n in 0..appends {
+            let describe = |rows: u64, tier: u32| {
+                let digest = Digest::of(format!("{n} {rows} {tier}").as_bytes());
+                SegmentRef { digest, size: rows * 65 + 16, rows, filter: digest, filter_size: 88, tier }
+            };
+            catalog.segments.insert(0, describe(rows, 0));
+            while let Some(run) = next_merge(catalog) {
+                let merged = &catalog.segments[run.clone()];
+                let (rows, tier) = (merged.iter().map(|segment| segment.rows).sum(), merged[0].tier + 1);
+                assert!(rows <= MAX_ROWS as u64);
+                catalog.segments.splice(run, [describe(rows, tier)]);
+            }
+            assert!(catalog.segments.is_sorted_by_key(|segment| segment.tier));
+            most = most.max(catalog.segments.len());
+        }
+        most
+    }
+
+    #[test]
+    fn one_full_segment_does_not_stop_small_ones_from_merging() {
+        let mut catalog = Catalog { project: Project::default(), segments: Vec::new() };
+        append(&mut catalog, 1, MAX_ROWS as u64);
+        assert!(append(&mut catalog, 20_000, 1) <= 25);
+        append(&mut catalog, 5, MAX_ROWS as u64);
+        assert!(append(&mut catalog, 20_000, 1) <= 40);
+        assert!(decode::<Catalog>(&encode(&catalog), MAX_CATALOG_BYTES).is_ok());
+    }
+
+    #[test]
+    fn ten_million_rows_fit_however_they_come() {
+        for rows in [50, 100, 1000, 70_000, 262_145, 300_000, 524_289, MAX_ROWS as u64] {
+            let mut catalog = Catalog { project: Project::default(), segments: Vec::new() };
+            let most = append(&mut catalog, 10_000_000 / rows, rows);
+            assert!(most <= MAX_SEGMENTS, "{most} segments of batches of {rows}");
+        }
+    }
+
+    #[test]
+    fn too_many_rows_are_refused_as_such() {
+        let half = |first: u8| {
+            let rows = (0..=MAX_ROWS as u64 / 2).map(|n| {
+                let mut action = [first; 32];
+                action[1..9].copy_from_slice(&n.to_be_bytes());
+                Row { action: ActionId::from_bytes(action), ..row(1, 1) }
+            });
+            Segment::new(rows.collect()).unwrap()
+        };
+        let error = merge(&[&half(1), &half(2)], true).unwrap_err();
+        assert_eq!(error, SegmentError::Count(MAX_ROWS + 2));
     }
 
     #[test]

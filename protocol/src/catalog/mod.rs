@@ -23,6 +23,10 @@ pub const MAX_SEGMENTS: usize = 64;
 /// Largest encoding of a Catalog in bytes.
 pub const MAX_CATALOG_BYTES: usize = 16 * 1024;
 
+/// Bytes of one row in a Segment, and most bytes beside the rows.
+const ROW_BYTES: u64 = 65;
+const SEGMENT_OVERHEAD: u64 = 64;
+
 /// Highest tier.
 pub const MAX_TIER: u32 = 31;
 
@@ -65,6 +69,12 @@ impl SegmentRef {
         }
         if self.rows == 0 || self.rows > MAX_ROWS as u64 {
             return Err("it has no rows, or more than a segment may");
+        }
+        // Otherwise a list of few rows could make a follower fetch and hold gigabytes.
+        if self.size > SEGMENT_OVERHEAD + ROW_BYTES * self.rows
+            || self.filter_size > filter::max_bytes(self.rows)
+        {
+            return Err("a size is too large for so few rows");
         }
         if self.tier > MAX_TIER { Err("its tier is beyond 31") } else { Ok(()) }
     }
@@ -109,7 +119,7 @@ mod tests {
 
     fn segment(n: u64, tier: u32) -> SegmentRef {
         let digest = Digest::of(&n.to_le_bytes());
-        SegmentRef { digest, size: MAX_SEGMENT_BYTES as u64, rows: 7, filter: digest, filter_size: 9, tier }
+        SegmentRef { digest, size: 7 * 65 + 64, rows: 7, filter: digest, filter_size: 9, tier }
     }
 
     fn catalog(segments: Vec<SegmentRef>) -> Catalog {
@@ -134,6 +144,9 @@ mod tests {
         assert!(!accepted(vec![segment(1, MAX_TIER + 1)]));
         assert!(!accepted(vec![SegmentRef { rows: 0, ..segment(1, 0) }]));
         assert!(!accepted(vec![SegmentRef { rows: MAX_ROWS as u64 + 1, ..segment(1, 0) }]));
+        assert!(!accepted(vec![SegmentRef { size: 7 * 65 + 65, ..segment(1, 0) }]));
+        assert!(!accepted(vec![SegmentRef { filter_size: filter::max_bytes(7) + 1, ..segment(1, 0) }]));
+        assert!(accepted(vec![SegmentRef { filter_size: filter::max_bytes(7), ..segment(1, 0) }]));
         assert!(!accepted(vec![SegmentRef { size: MAX_SEGMENT_BYTES as u64 + 1, ..segment(1, 0) }]));
         assert!(!accepted(vec![SegmentRef { filter_size: MAX_FILTER_BYTES as u64 + 1, ..segment(1, 0) }]));
     }

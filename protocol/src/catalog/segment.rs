@@ -101,6 +101,9 @@ impl Segment {
     /// # Errors
     /// [`SegmentError`].
     pub fn new(mut rows: Vec<Row>) -> Result<Self, SegmentError> {
+        if rows.is_empty() || rows.len() > MAX_ROWS {
+            return Err(SegmentError::Count(rows.len()));
+        }
         rows.sort_unstable_by_key(|row| row.action);
         let column =
             |of: fn(&Row) -> &[u8; 32]| -> Vec<u8> { rows.iter().flat_map(|row| *of(row)).collect() };
@@ -293,7 +296,7 @@ mod tests {
             action[..8].copy_from_slice(&n.to_be_bytes());
             rows.push(Row { action: ActionId::from_bytes(action), ..row(1) });
         }
-        assert!(Segment::new(rows.clone()).is_err());
+        assert_eq!(Segment::new(rows.clone()).unwrap_err(), SegmentError::Count(MAX_ROWS + 1));
         rows.pop();
         let full = Segment::new(rows).unwrap();
         assert!(full.bytes().len() <= MAX_SEGMENT_BYTES);
