@@ -164,7 +164,7 @@ fn from_then_on_the_old_key_is_not_believed_any_more() {
 fn successions_may_follow_each_other_but_not_for_ever() {
     let mut policy = ann_only("rotate = true");
     let name = |n: usize| if n == 0 { "ann".to_owned() } else { format!("ann{n}") };
-    let mut succeed = |policy: &mut Policy, n| {
+    let succeed = |policy: &mut Policy, n| {
         assert!(policy.heed_succession(&succeed(&name(n), &name(n + 1), before(HOUR))).unwrap());
     };
     (0..MAX_SUCCESSIONS).for_each(|n| succeed(&mut policy, n));
