@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod codec;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod tidy;

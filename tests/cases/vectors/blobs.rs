@@ -18,7 +18,7 @@ pub(crate) fn sheets() -> Vec<Sheet> {
 /// Byte i is i * 7 + i / 251, modulo 256.
 pub(crate) fn pattern(len: u64) -> Vec<u8> {
     // It repeats after 251 * 256 bytes.
-    let period: Vec<u8> = (0..251 * 256_u32).map(|i| ((i * 7 + i / 251) % 256) as u8).collect();
+    let period: Vec<u8> = (0..251 * 256_u32).map(|i| (i * 7 + i / 251).to_le_bytes()[0]).collect();
     period.into_iter().cycle().take(usize::try_from(len).expect("it fits into memory")).collect()
 }
 
@@ -95,14 +95,17 @@ fn piece() -> Sheet {
     let digest = json!({ "digest": three.digest().show() });
     let mut turned = three.list().clone();
     turned.values.swap(0, 1);
-    sheet.bad_with("PieceList", "the values are in another order", &encode(&turned), digest.clone());
+    sheet.bad("PieceList", "the values are in another order", &encode(&turned));
+    sheet.given(&digest);
     let mut flipped = three.list().clone();
     flipped.values[2][31] ^= 1;
-    sheet.bad_with("PieceList", "a bit of a value is flipped", &encode(&flipped), digest.clone());
+    sheet.bad("PieceList", "a bit of a value is flipped", &encode(&flipped));
+    sheet.given(&digest);
     let other = PieceList { size: 2 * mib + 1, values: vec![[0; 32]; 3] };
-    sheet.bad_with("PieceList", "the values of nothing", &encode(&other), digest);
+    sheet.bad("PieceList", "the values of nothing", &encode(&other));
+    sheet.given(&digest);
     let good = encode(&PieceList { size: mib + 1, values: vec![[7; 32]; 2] });
-    sheet.spoil("PieceList", &good, &[]);
+    sheet.spoil_record("PieceList", &good, &[]);
     let forged = |size, values: usize| encode(&PieceList { size, values: vec![[7; 32]; values] });
     sheet.bad("PieceList", "a value for a single piece", &forged(mib, 1));
     sheet.bad("PieceList", "a value less than there are pieces", &forged(2 * mib + 1, 2));
@@ -110,7 +113,11 @@ fn piece() -> Sheet {
     sheet.bad("PieceList", "no values where there are pieces", &forged(mib + 1, 0));
     sheet.bad("PieceList", "a size beyond 1 TiB", &forged(MAX_BLOB_BYTES + 1, 2));
     sheet.bad("PieceList", "a value cut short", &with(&good, &[2], Item::Bytes(vec![7; 63])));
-    sheet.bad("PieceList", "values beyond their bound", &with(&good, &[2], Item::Raw(vec![0x5a, 2, 0, 0, 1])));
+    sheet.bad(
+        "PieceList",
+        "values beyond their bound",
+        &with(&good, &[2], Item::Raw(vec![0x5a, 2, 0, 0, 1])),
+    );
     let single = encode(&PieceList { size: 5, values: Vec::new() });
     let empty = bent(&single, &[], |list| list.pairs().push((Item::Uint(2), Item::Bytes(Vec::new()))));
     sheet.bad("PieceList", "values that are there but empty", &empty);
@@ -131,8 +138,10 @@ fn link(path: &str, target: &str) -> Member {
 }
 
 fn tree() -> Sheet {
-    let mut sheet =
-        Sheet::new("tree", "Trees. `hex` is the Blob of the Tree and `digest` its Digest. Files have no kind in `value`: what has a digest is a file, what has a target a link, and what has neither a folder.");
+    let mut sheet = Sheet::new(
+        "tree",
+        "Trees. `hex` is the Blob of the Tree and `digest` its Digest. Files have no kind in `value`: what has a digest is a file, what has a target a link, and what has neither a folder.",
+    );
     let deep = vec!["d"; 128].join("/");
     let longest = format!("{}/", "x".repeat(254)).repeat(16) + &"x".repeat(16);
     for (name, members) in [
@@ -149,15 +158,25 @@ fn tree() -> Sheet {
             ],
         ),
         // The slash comes before every other byte: a/b before a-b, though `-` is smaller in ASCII.
-        ("the order of paths", vec![file("a/b", false), file("a-b", false), file("a0", false), file("ä", false)]),
+        (
+            "the order of paths",
+            vec![file("a/b", false), file("a-b", false), file("a0", false), file("ä", false)],
+        ),
         ("names that only look bad", vec![file("...", false), file("a..b", false), file("a\\b", false)]),
         ("names with control characters", vec![file("a\nb", false), file("\u{1b}[0m", false)]),
-        ("links", vec![link("a/b/l", "../.."), link("a/l", ".."), link("dangling", "no/where"), link("l", "l")]),
+        (
+            "links",
+            vec![link("a/b/l", "../.."), link("a/l", ".."), link("dangling", "no/where"), link("l", "l")],
+        ),
         ("128 components", vec![file(&deep, false)]),
         ("the longest path", vec![member(&longest, Kind::Directory)]),
-        ("the largest file", vec![member("a", Kind::File {
-            digest: Digest::of(b""), size: MAX_BLOB_BYTES, executable: false,
-        })]),
+        (
+            "the largest file",
+            vec![member(
+                "a",
+                Kind::File { digest: Digest::of(b""), size: MAX_BLOB_BYTES, executable: false },
+            )],
+        ),
     ] {
         let tree = Tree::new(members).unwrap();
         let (bytes, digest) = (hex(&tree.encode()), Digest::from(&tree));

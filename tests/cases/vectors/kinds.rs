@@ -7,7 +7,7 @@ use potluck_keys::standing::{Revocation, Succession};
 use potluck_keys::time::Time;
 use potluck_protocol::action::{ActionId, MAX_KEY_BYTES, Project, Recipe, Secret};
 use potluck_protocol::catalog::{Catalog, Filter, MAX_CATALOG_BYTES, Segment};
-use potluck_protocol::codec::{Reader, Wire, Writer, decode, encode};
+use potluck_protocol::codec::{CodecError, Reader, Wire, Writer, decode, encode};
 use potluck_protocol::control::{Reply, Request};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Entry, claim_digest};
@@ -83,15 +83,15 @@ pub(crate) fn accept(vector: &Value, bytes: &[u8]) -> Result<Read, String> {
         "BlobsFrame" => framed::<Blobs>(bytes),
         "RequestFrame" => framed::<Request>(bytes),
         "ReplyFrame" => framed::<Reply>(bytes),
-        "PrivateNetwork" => derived(&NetworkId::private(&bytes_of(vector, "key"))),
-        "PublicNetwork" => derived(&NetworkId::public(text_of(vector, "public"))),
-        "CatalogKey" => derived(&DhtKey::catalog(&signer_of(vector), &project_of(vector))),
+        "PrivateNetwork" => Ok(derived(&NetworkId::private(&bytes_of(vector, "key")))),
+        "PublicNetwork" => Ok(derived(&NetworkId::public(text_of(vector, "public")))),
+        "CatalogKey" => Ok(derived(&DhtKey::catalog(&signer_of(vector), &project_of(vector)))),
         "HoldersKey" => {
             let group = u32::try_from(vector["group"].as_u64().expect("a number")).expect("of 32 bits");
-            derived(&DhtKey::holders(&signer_of(vector), &project_of(vector), group))
+            Ok(derived(&DhtKey::holders(&signer_of(vector), &project_of(vector), group)))
         }
-        "BlobKey" => derived(&DhtKey::blob(&Digest::from_bytes(bytes_of(vector, "digest")))),
-        "Protocol" => protocol(vector),
+        "BlobKey" => Ok(derived(&DhtKey::blob(&Digest::from_bytes(bytes_of(vector, "digest"))))),
+        "Protocol" => Ok(protocol(vector)),
         other => panic!("no such type: {other}"),
     }
 }
@@ -117,29 +117,31 @@ fn plain<T: Wire + Show>(bytes: &[u8], max: usize) -> Result<Read, String> {
     Ok((encode(&value), json!({ "value": value.show() })))
 }
 
-fn derived(name: &impl Wire) -> Result<Read, String> {
+fn derived(name: &impl Wire) -> Read {
     // A name of bytes is encoded as they, after a head of one or two bytes.
     let encoded = encode(name);
     let head = if encoded[0] == 0x58 { 2 } else { 1 };
-    Ok((encoded[head..].to_vec(), json!({})))
+    (encoded[head..].to_vec(), json!({}))
 }
 
-fn protocol(vector: &Value) -> Result<Read, String> {
+fn protocol(vector: &Value) -> Read {
     let network = NetworkId::from_bytes(bytes_of(vector, "network"));
     let wanted = text_of(vector, "purpose");
     let purpose = Purpose::ALL.into_iter().find(|purpose| format!("{purpose:?}") == wanted);
-    Ok((purpose.expect("a known purpose").protocol(&network).into_bytes(), json!({})))
+    (purpose.expect("a known purpose").protocol(&network).into_bytes(), json!({}))
+}
+
+fn read_material<'a>(from: &mut Reader<'a>) -> Result<(Project, Recipe, &'a [u8]), CodecError> {
+    from.array_of(3)?;
+    let parts = (Project::read(from)?, Recipe::read(from)?, from.bytes(MAX_KEY_BYTES)?);
+    from.end()?;
+    Ok(parts)
 }
 
 /// What is hashed to an ActionId. Nothing sends it; it is read here only to hold its parts to their rules.
 fn material(bytes: &[u8], secret: Option<&Secret>) -> Result<Read, String> {
-    let read = |from: &mut Reader<'_>| {
-        from.array_of(3)?;
-        let parts = (Project::read(from)?, Recipe::read(from)?, from.bytes(MAX_KEY_BYTES)?);
-        from.end()?;
-        Ok::<_, potluck_protocol::codec::CodecError>(parts)
-    };
-    let (project, recipe, key) = read(&mut Reader::new(bytes)).map_err(|error| error.to_string())?;
+    let parts = read_material(&mut Reader::new(bytes)).map_err(|error| error.to_string())?;
+    let (project, recipe, key) = parts;
     let id = ActionId::derive(&project, &recipe, key, secret).map_err(|error| error.to_string())?;
     let mut again = Writer::new();
     again.array(3);
@@ -230,7 +232,8 @@ fn encode_text(text: &str) -> Vec<u8> {
 }
 
 fn head_set(vector: &Value, bytes: &[u8]) -> Result<Read, String> {
-    let set = HeadSet::decode(bytes, signer_of(vector), project_of(vector)).map_err(|error| error.to_string())?;
+    let set =
+        HeadSet::decode(bytes, signer_of(vector), project_of(vector)).map_err(|error| error.to_string())?;
     let heads: Vec<_> = set.heads().map(|head| head.authentic().expect("verified").show()).collect();
     Ok((set.encode(), json!({ "value": heads })))
 }

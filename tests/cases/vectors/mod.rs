@@ -16,6 +16,7 @@ mod show;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use potluck_protocol::codec::{Wire, encode};
 use potluck_tests::program::repository;
@@ -50,16 +51,15 @@ impl Sheet {
 
     /// Something that is refused; its name says why, too.
     fn bad(&mut self, kind: &str, why: &str, bytes: &[u8]) {
-        self.bad_with(kind, why, bytes, json!({}));
+        let name = format!("{kind}: {why}");
+        self.invalid.push(json!({ "name": name, "type": kind, "hex": hex(bytes), "why": why }));
     }
 
-    /// Something that is refused in this context.
-    fn bad_with(&mut self, kind: &str, why: &str, bytes: &[u8], context: Value) {
-        let name = format!("{kind}: {why}");
-        let mut vector = json!({ "name": name, "type": kind, "hex": hex(bytes), "why": why });
+    /// Adds to what was refused last what else one must know to read it.
+    fn given(&mut self, context: &Value) {
         let Value::Object(context) = context else { panic!("the context is an object") };
-        vector.as_object_mut().expect("made as one").extend(context);
-        self.invalid.push(vector);
+        let last = self.invalid.last_mut().and_then(Value::as_object_mut);
+        last.expect("something was refused").extend(context.clone());
     }
 
     /// Every way in which an encoding can be spoilt.
@@ -67,6 +67,12 @@ impl Sheet {
         for (why, bytes) in shape::spoil(good, path) {
             self.bad(kind, why, &bytes);
         }
+    }
+
+    /// The same of a record whose first field must be there.
+    fn spoil_record(&mut self, kind: &str, good: &[u8], path: &[u64]) {
+        self.spoil(kind, good, path);
+        self.bad(kind, "the first field is missing", &shape::without_first(good, path));
     }
 
     fn text(&self) -> String {
@@ -96,21 +102,30 @@ fn sheets() -> Vec<Sheet> {
     all.into_iter().flatten().collect()
 }
 
+/// All sheets; they are on disk when `POTLUCK_BLESS=1` asks for that.
+fn blessed() -> &'static [Sheet] {
+    static BLESSED: OnceLock<Vec<Sheet>> = OnceLock::new();
+    BLESSED.get_or_init(|| {
+        let sheets = sheets();
+        if std::env::var_os("POTLUCK_BLESS").is_some_and(|value| value == "1") {
+            fs::create_dir_all(folder()).unwrap();
+            for sheet in &sheets {
+                fs::write(folder().join(format!("{}.json", sheet.format)), sheet.text()).unwrap();
+            }
+        }
+        sheets
+    })
+}
+
 #[test]
 fn the_committed_vectors_are_what_is_made() {
-    let bless = std::env::var_os("POTLUCK_BLESS").is_some_and(|value| value == "1");
-    let sheets = sheets();
-    if bless {
-        fs::create_dir_all(folder()).unwrap();
-        for sheet in &sheets {
-            fs::write(folder().join(format!("{}.json", sheet.format)), sheet.text()).unwrap();
-        }
-    }
-    for sheet in &sheets {
+    let sheets = blessed();
+    for sheet in sheets {
         let path = folder().join(format!("{}.json", sheet.format));
         let committed = fs::read_to_string(&path).unwrap_or_default();
         assert!(committed == sheet.text(), "{} is stale; POTLUCK_BLESS=1 makes it anew", path.display());
-        let mut names: Vec<_> = sheet.valid.iter().chain(&sheet.invalid).map(|vector| &vector["name"]).collect();
+        let mut names: Vec<_> =
+            sheet.valid.iter().chain(&sheet.invalid).map(|vector| &vector["name"]).collect();
         names.sort_by_key(|name| name.as_str());
         let twice = names.windows(2).find(|two| two[0] == two[1]);
         assert_eq!(twice, None, "{}: a name stands twice", sheet.format);
@@ -124,6 +139,7 @@ fn the_committed_vectors_are_what_is_made() {
 
 #[test]
 fn the_code_agrees_with_every_committed_vector() {
+    blessed();
     let mut files: Vec<_> = fs::read_dir(folder()).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     let (mut accepted, mut refused) = (0, 0);
@@ -152,7 +168,7 @@ fn the_code_agrees_with_every_committed_vector() {
 
 #[test]
 fn a_wrong_vector_is_noticed() {
-    for sheet in sheets() {
+    for sheet in blessed() {
         for vector in &sheet.valid {
             let mut bytes = unhex(vector["hex"].as_str().unwrap());
             for at in [0, bytes.len() / 2, bytes.len().saturating_sub(1)] {

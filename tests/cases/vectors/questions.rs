@@ -42,7 +42,11 @@ fn time() -> Sheet {
     sheet.bad("Time", "it is a float", &[0xfb, 0, 0, 0, 0, 0, 0, 0, 0]);
     sheet.bad("Time", "it is a big number", &[0xc2, 0x41, 0x01]);
     sheet.bad("Time", "a head of two bytes where one is enough", &[0x18, 0x17]);
-    sheet.bad("Time", "a head of nine bytes where five are enough", &[0x1b, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    sheet.bad(
+        "Time",
+        "a head of nine bytes where five are enough",
+        &[0x1b, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff],
+    );
     sheet.bad("Time", "a head that means nothing", &[0x1c]);
     sheet.spoil("Time", &Item::Uint(1_000).bytes(), &[]);
     sheet

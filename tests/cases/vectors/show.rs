@@ -198,9 +198,9 @@ impl Show for Tree {
 
 impl Show for Segment {
     fn show(&self) -> Option<Value> {
-        let rows = self.rows().map(|row| {
-            json!({ "action": row.action.show(), "claim": row.claim.show(), "kind": row.kind.show() })
-        });
+        let rows = self.rows().map(
+            |row| json!({ "action": row.action.show(), "claim": row.claim.show(), "kind": row.kind.show() }),
+        );
         Some(json!({ "rows": rows.collect::<Vec<_>>() }))
     }
 }

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Vectors of what local processes and the daemon say to each other.
+
+use potluck_protocol::action::{Project, Recipe};
+use potluck_protocol::codec::{Bytes, Text};
+use potluck_protocol::control::{
+    Answer, Answers, Data, Failed, Failure, Greeting, Lookup, Miss, Missing, Plain, Publish, Published, Read,
+    Reply, Report, Request, VERSION, Welcome, Written,
+};
+use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES};
+use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
+
+use super::Sheet;
+use super::shape::{Item, NULL, many, text, with};
+
+pub(crate) fn sheets() -> Vec<Sheet> {
+    vec![control()]
+}
+
+fn bytes<const MAX: usize>(bytes: &[u8]) -> Bytes<MAX> {
+    Bytes::new(bytes.to_vec()).unwrap()
+}
+
+fn control() -> Sheet {
+    let mut sheet = Sheet::new(
+        "control",
+        "What a client (Request) and the daemon (Reply) say to each other, without frames. `value` has one member, \
+         named after the variant.",
+    );
+    requests(&mut sheet);
+    replies(&mut sheet);
+    sheet
+}
+
+fn requests(sheet: &mut Sheet) {
+    let (project, recipe) = (Project::new("acme/web").unwrap(), Recipe::new("rustc@1").unwrap());
+    let client = Text::new("cli").unwrap();
+    let greeting =
+        sheet.good("Request", "greeting", &Request::Greeting(Greeting { version: VERSION, client }));
+    sheet.good("Request", "status", &Request::Status(Plain { id: 1 }));
+    sheet.good("Request", "stop", &Request::Stop(Plain { id: 2 }));
+    let keys = vec![bytes(b"key one"), bytes(b"")];
+    let lookup =
+        Lookup { id: 3, project: project.clone(), recipe: recipe.clone(), keys, deadline_ms: Some(250) };
+    let lookup = sheet.good("Request", "lookup", &Request::Lookup(lookup));
+    let missing = Missing { id: 4, digests: vec![Digest::of(b"a"), Digest::of(b"b")] };
+    let missing = sheet.good("Request", "missing", &Request::Missing(missing));
+    let read = |offset, len| Request::Read(Read { id: 5, digest: Digest::of(b"hello"), offset, len });
+    sheet.good("Request", "read to the end", &read(0, None));
+    let ranged = sheet.good("Request", "read a range", &read(MAX_BLOB_BYTES - 1, Some(1)));
+    let data = Data { id: 6, bytes: bytes(b"hello"), last: true };
+    let write = sheet.good("Request", "write", &Request::Write(data));
+    let publish = Publish {
+        id: 7,
+        project,
+        recipe,
+        key: bytes(b"key one"),
+        output: Output::Blob(BlobOutput { digest: Digest::of(b"hello"), size: 5 }),
+        labels: Labels { tool: Text::new("rustc"), ..Labels::default() },
+        taints: vec![Text::new("network").unwrap()],
+    };
+    let publish = sheet.good("Request", "publish", &Request::Publish(publish));
+    sheet.good("Request", "forget", &Request::Forget(Plain { id: 3 }));
+    sheet.spoil_record("Request", &lookup, &[1]);
+    for (why, bad) in [
+        ("an unknown variant", with(&greeting, &[0], Item::Uint(9))),
+        ("the body of another variant", with(&greeting, &[0], Item::Uint(1))),
+        ("an empty client", with(&greeting, &[1, 2], text(""))),
+        ("a client of 65 bytes", with(&greeting, &[1, 2], text(&"c".repeat(65)))),
+        ("a client that is not UTF-8", with(&greeting, &[1, 2], Item::Text(vec![0xff]))),
+        ("an empty list of keys", with(&lookup, &[1, 4], Item::List(Vec::new()))),
+        ("1025 keys", with(&lookup, &[1, 4], Item::List(vec![Item::Bytes(Vec::new()); 1025]))),
+        ("a key beyond 64 KiB", with(&lookup, &[1, 4, 0], Item::Raw(vec![0x5a, 0, 1, 0, 1]))),
+        ("a deadline of more than 32 bits", with(&lookup, &[1, 5], Item::Uint(1 << 32))),
+        ("a deadline that is null", with(&lookup, &[1, 5], NULL)),
+        ("a digest of 31 bytes", with(&missing, &[1, 2, 0], Item::Bytes(vec![1; 31]))),
+        ("a read beyond the largest blob", with(&ranged, &[1, 4], Item::Uint(2))),
+        ("a read that overflows", with(&ranged, &[1, 4], Item::Uint(u64::MAX))),
+        ("more than 256 KiB of data", with(&write, &[1, 2], Item::Raw(vec![0x5a, 0, 4, 0, 1]))),
+        ("`last` is a number", with(&write, &[1, 3], Item::Uint(1))),
+        ("`last` in two bytes", with(&write, &[1, 3], Item::Raw(vec![0xf8, 0x15]))),
+        ("an unknown output", with(&publish, &[1, 5, 0], Item::Uint(2))),
+        ("seventeen taints", many(&publish, &[1, 7], 17)),
+    ] {
+        sheet.bad("Request", why, &bad);
+    }
+}
+
+fn replies(sheet: &mut Sheet) {
+    sheet.good("Reply", "welcome", &Reply::Welcome(Welcome { version: VERSION, pid: 4242 }));
+    sheet.good("Reply", "report", &Reply::Report(Report { id: 1, json: bytes(b"{\"v\":1}") }));
+    sheet.good("Reply", "stopping", &Reply::Stopping(Plain { id: 2 }));
+    let tree = TreeOutput { digest: Digest::of(b"tree"), size: 300, members: 4, total: 70_000 };
+    let hits = [
+        Answer::Hit(Output::Blob(BlobOutput { digest: Digest::of(b"hello"), size: 5 })),
+        Answer::Hit(Output::Tree(tree)),
+    ];
+    let answers = hits.into_iter().chain(Miss::ALL.iter().copied().map(Answer::Miss)).collect();
+    let answers = sheet.good("Reply", "answers", &Reply::Answers(Answers { id: 3, answers }));
+    sheet.good("Reply", "all can be delivered", &Reply::Missing(Missing { id: 4, digests: Vec::new() }));
+    let some = Missing { id: 4, digests: vec![Digest::of(b"a")] };
+    sheet.good("Reply", "one cannot be delivered", &Reply::Missing(some));
+    let data = Data { id: 5, bytes: bytes(b"hello"), last: false };
+    sheet.good("Reply", "data", &Reply::Data(data));
+    let written = Written { id: 6, digest: Digest::of(b"hello"), size: 5 };
+    sheet.good("Reply", "written", &Reply::Written(written));
+    let published = Published { id: 7, entry: Digest::of(b"entry") };
+    sheet.good("Reply", "published", &Reply::Published(published));
+    for kind in Failure::ALL {
+        let (message, hint) = (Text::new("It did not work.").unwrap(), Text::new("Try again."));
+        let failed = Failed { id: 8, kind: *kind, message, hint };
+        sheet.good("Reply", &format!("failed: {kind:?}"), &Reply::Failed(failed));
+    }
+    let message = Text::new("It did not work.").unwrap();
+    let failed = Failed { id: 8, kind: Failure::Failed, message, hint: None };
+    let failed = sheet.good("Reply", "failed without a hint", &Reply::Failed(failed));
+    sheet.spoil_record("Reply", &failed, &[1]);
+    for (why, bad) in [
+        ("an unknown variant", with(&failed, &[0], Item::Uint(9))),
+        ("failure 0", with(&failed, &[1, 2], Item::Uint(0))),
+        ("failure 5", with(&failed, &[1, 2], Item::Uint(5))),
+        ("a message of 513 bytes", with(&failed, &[1, 3], text(&"m".repeat(513)))),
+        ("a message with a line end", with(&failed, &[1, 3], text("a\nb"))),
+        ("an unknown answer", with(&answers, &[1, 2, 0, 0], Item::Uint(2))),
+        ("an unknown miss", with(&answers, &[1, 2, 2, 1], Item::Uint(6))),
+        ("a miss that is a record", with(&answers, &[1, 2, 2, 1], Item::Map(Vec::new()))),
+    ] {
+        sheet.bad("Reply", why, &bad);
+    }
+}
