@@ -8,7 +8,7 @@
 use crate::action::{Project, Recipe};
 use crate::codec::{Bytes, Text};
 use crate::digest::{Digest, MAX_BLOB_BYTES};
-use crate::entry::{Labels, MAX_TAINTS, Output, Taint};
+use crate::entry::{Labels, MAX_TAINTS, Output, Taint, check_taints};
 use crate::frame::Message;
 use crate::{choice, code, record};
 
@@ -111,7 +111,7 @@ record! {
 record! {
     /// "Claim that this key gave this output." All its Blobs must have been written.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct Publish {
+    pub struct Publish, check Publish::check {
         /// Chosen by the client.
         1 => one id: u64,
         /// The Project.
@@ -124,8 +124,14 @@ record! {
         5 => one output: Output,
         /// For people and for collection.
         6 => one labels: Labels,
-        /// What must be admitted about it.
+        /// What must be admitted about it, in ascending order.
         7 => many(MAX_TAINTS) taints: Taint,
+    }
+}
+
+impl Publish {
+    fn check(&self) -> Result<(), &'static str> {
+        check_taints(&self.taints)
     }
 }
 

@@ -304,7 +304,7 @@ impl HeadSet {
         self.heads.values()
     }
 
-    /// The encoding: an array of byte strings, one a Head, in ascending order of their instances.
+    /// The encoding: a record whose field 1 lists the Heads as byte strings, in ascending order of their instances.
     pub fn encode(&self) -> Vec<u8> {
         let heads =
             self.heads.values().map(|head| Bytes::new(head.bytes().to_vec()).expect("checked when added"));

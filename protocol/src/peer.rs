@@ -14,7 +14,7 @@ use crate::digest::{Digest, MAX_BLOB_BYTES};
 use crate::entry::Entry;
 use crate::frame::Message;
 use crate::head::{Head, Instance, MAX_CATALOG_HEAD_BYTES, MAX_INSTANCES};
-use crate::piece::PIECE_BYTES;
+use crate::piece::{MAX_PIECES, PIECE_BYTES, piece_count};
 use crate::{choice, code, record};
 
 /// Most topics in one [`Hello`] or [`Pull`].
@@ -254,7 +254,6 @@ record! {
 
 impl Run {
     fn check(&self) -> Result<(), &'static str> {
-        const MAX_PIECES: u64 = MAX_BLOB_BYTES / PIECE_BYTES as u64;
         match self.first.checked_add(self.count) {
             Some(end) if end <= MAX_PIECES && self.count > 0 => Ok(()),
             _ => Err("it is empty or reaches beyond the largest Blob"),
@@ -280,26 +279,53 @@ record! {
 record! {
     /// What the asked side has of a Blob: the first answer to a [`Want`].
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct Have {
+    pub struct Have, check Have::check {
         /// The id of the question.
         1 => one id: u64,
         /// The Blob's size in bytes, as far as the other side knows.
         2 => one size: u64,
-        /// One bit a piece, the first piece in the least significant bit of the first byte; absent when it has all.
+        /// One bit a piece, the first piece in the least significant bit of the first byte, as many bytes as that
+        /// takes; absent when it has all.
         3 => opt bitmap: Bytes<MAX_BITMAP_BYTES>,
+    }
+}
+
+impl Have {
+    fn check(&self) -> Result<(), &'static str> {
+        if self.size > MAX_BLOB_BYTES {
+            return Err("the size is beyond 1 TiB");
+        }
+        let bytes = piece_count(self.size).div_ceil(8);
+        match &self.bitmap {
+            Some(bitmap) if bitmap.len() as u64 != bytes => Err("the bitmap has not a bit a piece"),
+            _ => Ok(()),
+        }
     }
 }
 
 record! {
     /// Chaining values of a Blob's pieces. See [`crate::piece::PieceList`].
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct Values {
+    pub struct Values, check Values::check {
         /// The id of the question.
         1 => one id: u64,
         /// The piece that the first value belongs to.
         2 => one first: u64,
-        /// Values of 32 bytes each.
+        /// Values of 32 bytes each, at least one.
         3 => one values: Bytes<MAX_VALUES_BYTES>,
+    }
+}
+
+impl Values {
+    fn check(&self) -> Result<(), &'static str> {
+        let count = self.values.len() as u64 / 32;
+        if count == 0 || !self.values.len().is_multiple_of(32) {
+            return Err("it holds no values, or a part of one");
+        }
+        match self.first.checked_add(count) {
+            Some(end) if end <= MAX_PIECES => Ok(()),
+            _ => Err("it reaches beyond the largest Blob"),
+        }
     }
 }
 
@@ -411,7 +437,7 @@ mod tests {
         let piece = Piece { id: u64::MAX, index: u64::MAX, size, packing: Packing::Raw, bytes };
         assert!(frame(&Blobs::Piece(piece)).is_ok());
         let bitmap = Bytes::new(vec![0; MAX_BITMAP_BYTES]);
-        assert!(frame(&Blobs::Have(Have { id: u64::MAX, size: u64::MAX, bitmap })).is_ok());
+        assert!(frame(&Blobs::Have(Have { id: u64::MAX, size: MAX_BLOB_BYTES, bitmap })).is_ok());
         let values = Bytes::new(vec![0; MAX_VALUES_BYTES]).unwrap();
         assert!(frame(&Blobs::Values(Values { id: u64::MAX, first: u64::MAX, values })).is_ok());
     }
@@ -439,6 +465,19 @@ mod tests {
         assert!(piece(10, Packing::Raw, 10) && piece(10, Packing::Zstd, 9) && piece(0, Packing::Raw, 0));
         assert!(!piece(10, Packing::Raw, 9) && !piece(10, Packing::Zstd, 10));
         assert!(!piece(PIECE_BYTES as u64 + 1, Packing::Zstd, 9));
+        let have = |size, bytes: Option<usize>| {
+            let bitmap = bytes.map(|bytes| Bytes::new(vec![0; bytes]).unwrap());
+            decode::<Have>(&encode(&Have { id: 1, size, bitmap }), usize::MAX).is_ok()
+        };
+        assert!(have(MAX_BLOB_BYTES, None) && have(0, Some(1)) && have(8 << 20, Some(1)));
+        assert!(have((8 << 20) + 1, Some(2)) && have(MAX_BLOB_BYTES, Some(MAX_BITMAP_BYTES)));
+        assert!(!have(MAX_BLOB_BYTES + 1, None) && !have(8 << 20, Some(2)) && !have(0, Some(0)));
+        let values = |first, bytes: usize| {
+            let values = Bytes::new(vec![0; bytes]).unwrap();
+            decode::<Values>(&encode(&Values { id: 1, first, values }), usize::MAX).is_ok()
+        };
+        assert!(values(0, 32) && values(MAX_PIECES - 1, 32));
+        assert!(!values(0, 0) && !values(0, 33) && !values(MAX_PIECES, 32) && !values(u64::MAX, 32));
         let run = |first, count| decode::<Run>(&encode(&Run { first, count }), usize::MAX).is_ok();
         assert!(run(0, 1) && run((1 << 20) - 1, 1));
         assert!(!run(0, 0) && !run(1 << 20, 1) && !run(u64::MAX, 2));

@@ -206,16 +206,15 @@ fn blobs() -> impl Strategy<Value = Blobs> {
     prop_oneof![
         (id(), digest(), any::<bool>(), vec(run, 0..4))
             .prop_map(|(id, digest, values, pieces)| Blobs::Want(peer::Want { id, digest, values, pieces })),
-        (id(), id(), option::of(bytes())).prop_map(|(id, size, bitmap)| Blobs::Have(peer::Have {
-            id,
-            size,
-            bitmap
-        })),
-        (id(), id(), bytes()).prop_map(|(id, first, values)| Blobs::Values(peer::Values {
-            id,
-            first,
-            values
-        })),
+        (id(), 0..40_u64 << 20, option::of(any::<u8>())).prop_map(|(id, size, bits)| {
+            let bytes = usize::try_from(size.div_ceil(1 << 20).max(1).div_ceil(8)).unwrap();
+            let bitmap = bits.map(|bits| Bytes::new(vec![bits; bytes]).unwrap());
+            Blobs::Have(peer::Have { id, size, bitmap })
+        }),
+        (id(), 0..1000_u64, vec(any::<[u8; 32]>(), 1..4)).prop_map(|(id, first, values)| {
+            let values = Bytes::new(values.concat()).unwrap();
+            Blobs::Values(peer::Values { id, first, values })
+        }),
         piece,
         (id(), option::of(proptest::sample::select(peer::No::ALL)))
             .prop_map(|(id, no)| Blobs::End(peer::End { id, no })),
@@ -235,7 +234,7 @@ fn request() -> impl Strategy<Value = Request> {
     let id = any::<u64>;
     let plain = move || id().prop_map(|id| control::Plain { id });
     let lookup = (id(), project(), recipe(), vec(bytes(), 0..4), option::of(any::<u32>()));
-    let publish = (id(), (project(), recipe(), bytes()), output(), labels(), vec(text(), 0..4));
+    let publish = (id(), (project(), recipe(), bytes()), output(), labels(), btree_set(text(), 0..4));
     prop_oneof![
         (id(), text()).prop_map(|(version, client)| Request::Greeting(control::Greeting { version, client })),
         plain().prop_map(Request::Status),
@@ -249,6 +248,7 @@ fn request() -> impl Strategy<Value = Request> {
             .prop_map(|(id, digest, offset, len)| Request::Read(control::Read { id, digest, offset, len })),
         data().prop_map(Request::Write),
         publish.prop_map(|(id, (project, recipe, key), output, labels, taints)| {
+            let taints = taints.into_iter().collect();
             Request::Publish(control::Publish { id, project, recipe, key, output, labels, taints })
         }),
     ]

@@ -91,10 +91,13 @@ def string(value, limit):
     return value
 
 
+DECEIVES = "[\0-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+
+
 def text(limit):
     def read(value):
         string(value, limit)
-        need(value and not re.search("[\0-\x1f\x7f-\x9f]", value), "empty, or a control character")
+        need(value and not re.search(DECEIVES, value), "empty, or a character that deceives")
         return value
 
     return read
@@ -435,10 +438,15 @@ def check_catalog(value):
     need(len({segment["digest"] for segment in segments}) == len(segments), "a segment twice")
 
 
+def check_segment_ref(value):
+    need(value["size"] <= 64 + 65 * value["rows"], "a segment too large for its rows")
+    need(value["filter_size"] <= 192 + 4 * value["rows"], "a filter too large for its rows")
+
+
 SEGMENT_REF = record({
     1: ("digest", "one", digest), 2: ("size", "one", uint(68157504)), 3: ("rows", "one", uint(1048576, 1)),
     4: ("filter", "one", digest), 5: ("filter_size", "one", uint(67108864)), 6: ("tier", "one", uint(31)),
-})
+}, check_segment_ref)
 CATALOG = record({1: ("project", "one", project), 2: ("segments", 64, SEGMENT_REF)}, check_catalog)
 COLUMNS = record({
     1: ("actions", "one", octets(32 * MIB)), 2: ("claims", "one", octets(32 * MIB)), 3: ("kinds", "one", octets(MIB)),
@@ -466,9 +474,9 @@ def filter_of(data):
         int.from_bytes(data[at:end], "little") for at, end in ((8, 16), (16, 24), (24, 28), (28, 32))
     )
     slots = count + 2 * length
-    need(1 <= length <= 262144 and length & (length - 1) == 0, "a bad segment length")
+    need(4 <= length <= 262144 and length & (length - 1) == 0, "a bad segment length")
     need(count >= length and count % length == 0, "a bad segment count length")
-    need(keys <= 16777216 and keys <= slots <= 8 * keys + 64, "a bad number of keys")
+    need(keys <= 16777216 and keys <= slots <= 2 * keys + 64, "a bad number of keys")
     need(len(data) == 64 + 2 * slots, "a bad length")
     return {
         "keys": keys, "seed": seed, "segment_length": length, "segment_count_length": count, "fingerprints": slots,

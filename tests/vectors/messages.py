@@ -20,6 +20,22 @@ def check_run(value):
     need(value["first"] + value["count"] <= 1048576, "beyond the largest Blob")
 
 
+def check_have(value):
+    pieces = max(1, -(-value["size"] // MIB))
+    need("bitmap" not in value or len(value["bitmap"]) // 2 == -(-pieces // 8), "not a bit a piece")
+
+
+def check_values(value):
+    count, part = divmod(len(value["values"]) // 2, 32)
+    need(count > 0 and part == 0, "no values, or a part of one")
+    need(value["first"] + count <= 1048576, "beyond the largest Blob")
+
+
+def check_publish(value):
+    taints = [taint.encode() for taint in value.get("taints", [])]
+    need(all(one < other for one, other in zip(taints, taints[1:])), "taints out of order")
+
+
 def check_read(value):
     need(value["offset"] + value.get("len", 0) <= TIB, "beyond the largest Blob")
 
@@ -53,8 +69,8 @@ ASK = choice({
 RUN = record({1: ("first", "one", u64), 2: ("count", "one", uint(least=1))}, check_run)
 BLOBS = choice({
     0: ("Want", record({1: ID, 2: ("digest", "one", digest), 3: ("values", "one", boolean), 4: ("pieces", 64, RUN)})),
-    1: ("Have", record({1: ID, 2: ("size", "one", u64), 3: ("bitmap", "opt", octets(131072))})),
-    2: ("Values", record({1: ID, 2: ("first", "one", u64), 3: ("values", "one", octets(1048576))})),
+    1: ("Have", record({1: ID, 2: ("size", "one", uint(TIB)), 3: ("bitmap", "opt", octets(131072))}, check_have)),
+    2: ("Values", record({1: ID, 2: ("first", "one", u64), 3: ("values", "one", octets(1048576))}, check_values)),
     3: ("Piece", record({
         1: ID, 2: ("index", "one", u64), 3: ("size", "one", uint(MIB)), 4: ("packing", "one", PACKING),
         5: ("bytes", "one", octets(1048576)),
@@ -81,7 +97,7 @@ REQUEST = choice({
     7: ("Publish", record({
         1: ID, 2: ("project", "one", project), 3: ("recipe", "one", recipe), 4: ("key", "one", octets(65536)),
         5: ("output", "one", OUTPUT), 6: ("labels", "one", LABELS), 7: ("taints", 16, text(64)),
-    })),
+    }, check_publish)),
     8: ("Forget", PLAIN),
 })
 MISS = code(["Unclaimed", "Refused", "Undeliverable", "Late", "NotWorthIt", "Broken"])

@@ -26,7 +26,7 @@ pub use reader::Reader;
 pub use record::Fields;
 pub use value::{Bytes, Text};
 
-/// How deep arrays and maps may nest in any format: the deepest that exists uses 7.
+/// How deep arrays and maps may nest in any format: the deepest that exists uses 6.
 pub const MAX_DEPTH: usize = 12;
 
 /// A type with exactly one CBOR encoding.

@@ -84,15 +84,23 @@ impl<const MAX: usize> Wire for Bytes<MAX> {
     }
 }
 
-/// A text string of at most `MAX` bytes without control characters, so that it can be shown on a terminal.
+/// Whether a character could make a text look like another one: control characters (Unicode category Cc), marks that
+/// are not seen, and marks that turn the direction of the text, as in CVE-2021-42574.
+fn deceives(c: char) -> bool {
+    let unseen = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+    c.is_control() || unseen || matches!(c, '\u{ad}' | '\u{61c}' | '\u{feff}')
+}
+
+/// A text string of 1 to `MAX` bytes that can be shown on a terminal as it is: no control characters, and none that
+/// are invisible or turn the direction of what is shown.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text<const MAX: usize>(String);
 
 impl<const MAX: usize> Text<MAX> {
-    /// Wraps `text`, or gives nothing when it is empty, too long or holds a control character.
+    /// Wraps `text`, or gives nothing when it is empty, too long or holds a character that it must not.
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
-        let fits = !text.is_empty() && text.len() <= MAX && !text.chars().any(char::is_control);
+        let fits = !text.is_empty() && text.len() <= MAX && !text.chars().any(deceives);
         fits.then_some(Self(text))
     }
 }
@@ -118,6 +126,7 @@ impl<const MAX: usize> Wire for Text<MAX> {
 
     fn read(from: &mut Reader<'_>) -> Result<Self, CodecError> {
         let text = from.text(MAX)?;
-        Self::new(text).ok_or_else(|| from.invalid("text", "it is empty or holds a control character"))
+        Self::new(text)
+            .ok_or_else(|| from.invalid("text", "it is empty or holds a character that is not seen"))
     }
 }

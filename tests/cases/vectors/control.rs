@@ -80,6 +80,8 @@ fn requests(sheet: &mut Sheet) {
         ("`last` is a number", with(&write, &[1, 3], Item::Uint(1))),
         ("`last` in two bytes", with(&write, &[1, 3], Item::Raw(vec![0xf8, 0x15]))),
         ("an unknown output", with(&publish, &[1, 5, 0], Item::Uint(2))),
+        ("taints out of order", with(&publish, &[1, 7], Item::List(vec![text("b"), text("a")]))),
+        ("a taint twice", with(&publish, &[1, 7], Item::List(vec![text("a"), text("a")]))),
         ("seventeen taints", many(&publish, &[1, 7], 17)),
     ] {
         sheet.bad("Request", why, &bad);

@@ -59,6 +59,8 @@ fn catalog() -> Sheet {
         ("a segment without rows", with(&good, &[2, 0, 3], Item::Uint(0))),
         ("a segment with too many rows", with(&good, &[2, 0, 3], Item::Uint(MAX_ROWS as u64 + 1))),
         ("a segment that is too large", with(&good, &[2, 0, 2], Item::Uint(MAX_SEGMENT_BYTES as u64 + 1))),
+        ("a segment too large for its rows", with(&good, &[2, 0, 2], Item::Uint(64 + 65 * 1000))),
+        ("a filter too large for its rows", with(&good, &[2, 0, 5], Item::Uint(192 + 4 * 1000))),
         ("a filter that is too large", with(&good, &[2, 0, 5], Item::Uint(MAX_FILTER_BYTES as u64 + 1))),
         ("a digest of 33 bytes", with(&good, &[2, 0, 1], Item::Bytes(vec![1; 33]))),
         ("a segment without a tier", bent(&good, &[2, 0], |segment| drop(segment.pairs().pop()))),

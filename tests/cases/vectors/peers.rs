@@ -70,6 +70,8 @@ struct Good {
     wanted: Vec<u8>,
     sent: Vec<u8>,
     ended: Vec<u8>,
+    have: Vec<u8>,
+    values: Vec<u8>,
 }
 
 fn peer() -> Sheet {
@@ -98,20 +100,21 @@ fn peer() -> Sheet {
     let ask = Want { id: 7, digest: Digest::of(b""), values: false, pieces: Vec::new() };
     sheet.good("Blobs", "want to know", &Blobs::Want(ask));
     sheet.good("Blobs", "have all", &Blobs::Have(Have { id: 7, size: 1 << 30, bitmap: None }));
-    let some = Have { id: 7, size: 1 << 30, bitmap: Some(bytes(&[0b101])) };
-    sheet.good("Blobs", "have some", &Blobs::Have(some));
-    sheet.good("Blobs", "values", &Blobs::Values(Values { id: 7, first: 0, values: bytes(&[9; 64]) }));
+    let some = Have { id: 7, size: (8 << 20) + 1, bitmap: Some(bytes(&[0b101, 1])) };
+    let have = sheet.good("Blobs", "have some", &Blobs::Have(some));
+    let values =
+        sheet.good("Blobs", "values", &Blobs::Values(Values { id: 7, first: 0, values: bytes(&[9; 64]) }));
     let sent = sheet.good("Blobs", "piece", &piece());
     sheet.good("Blobs", "end", &Blobs::End(End { id: 7, no: None }));
     let ended = sheet.good("Blobs", "end with a no", &Blobs::End(End { id: 7, no: Some(No::Busy) }));
     sheet.good("Blobs", "stop", &Blobs::Stop(Stop { id: u64::MAX }));
 
-    refuse(&mut sheet, &Good { said, pushed, pull, question, answered, wanted, sent, ended });
+    refuse(&mut sheet, &Good { said, pushed, pull, question, answered, wanted, sent, ended, have, values });
     sheet
 }
 
 fn refuse(sheet: &mut Sheet, good: &Good) {
-    let Good { said, pushed, pull, question, answered, wanted, sent, ended } = good;
+    let Good { said, pushed, pull, question, answered, wanted, sent, ended, have, values } = good;
     sheet.spoil("Hello", said, &[]);
     sheet.spoil_record("Heads", pull, &[1]);
     sheet.spoil_record("Ask", question, &[1]);
@@ -123,6 +126,8 @@ fn refuse(sheet: &mut Sheet, good: &Good) {
         ("Hello", "an empty agent", with(said, &[1], text(""))),
         ("Hello", "an agent with a control character", with(said, &[1], text("\u{1b}[0m"))),
         ("Hello", "an empty list", with(said, &[2], Item::List(Vec::new()))),
+        ("Hello", "an agent that turns its direction", with(said, &[1], text("a\u{202e}b"))),
+        ("Hello", "an agent with a mark that is not seen", with(said, &[1], text("a\u{200b}b"))),
         ("Hello", "257 topics", with(said, &[2], Item::Raw(vec![0x99, 0x01, 0x01]))),
         ("Hello", "a signer of 31 bytes", with(said, &[2, 0, 1], Item::Bytes(vec![1; 31]))),
         ("Hello", "a topic without a project", bent(said, &[2, 0], |topic| drop(topic.pairs().pop()))),
@@ -158,6 +163,12 @@ fn refuse(sheet: &mut Sheet, good: &Good) {
         ("Blobs", "65 runs", many(wanted, &[1, 4], 65)),
         ("Blobs", "a piece of another size", with(sent, &[1, 3], Item::Uint(4))),
         ("Blobs", "a piece of more than 1 MiB", with(sent, &[1, 5], Item::Raw(vec![0x5a, 0, 0x10, 0, 1]))),
+        ("Blobs", "a bitmap with a byte too many", with(have, &[1, 3], Item::Bytes(vec![1; 3]))),
+        ("Blobs", "a bitmap with a byte too few", with(have, &[1, 3], Item::Bytes(vec![1]))),
+        ("Blobs", "a size beyond the largest blob", with(have, &[1, 2], Item::Uint((1 << 40) + 1))),
+        ("Blobs", "no values", with(values, &[1, 3], Item::Bytes(Vec::new()))),
+        ("Blobs", "half a value", with(values, &[1, 3], Item::Bytes(vec![9; 48]))),
+        ("Blobs", "values beyond the largest blob", with(values, &[1, 2], Item::Uint((1 << 20) - 1))),
         ("Blobs", "an unknown no", with(ended, &[1, 2], Item::Uint(3))),
     ] {
         sheet.bad(kind, why, &bad);
