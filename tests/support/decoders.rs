@@ -9,11 +9,12 @@ use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
 
-use potluck_keys::codec::{Wire, decode, encode};
+use globset::GlobBuilder;
+use potluck_keys::codec::{CodecError, Reader, Wire, Writer, decode, encode};
 use potluck_keys::pair::{Outline, Pair, PublicKey, Signer};
 use potluck_keys::policy::{Policy, Scoped, Want};
 use potluck_keys::rules::{Layer, Pattern, Rules};
-use potluck_keys::signed::{Claim, Signed};
+use potluck_keys::signed::{Claim, Signed, verify_batch};
 use potluck_keys::standing::{Revocation, Succession};
 use potluck_keys::time::Time;
 use potluck_protocol::action::{ActionId, Project, Recipe};
@@ -21,8 +22,9 @@ use potluck_protocol::catalog::{Catalog, Filter, MAX_CATALOG_BYTES, Segment};
 use potluck_protocol::control::{Reply, Request};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Entry;
-use potluck_protocol::frame::{Message, body_len, frame, read_body};
-use potluck_protocol::head::{Head, HeadSet};
+use potluck_protocol::frame::{HEADER_BYTES, Message, body_len, frame, read_body};
+use potluck_protocol::head::{Head, HeadSet, Instance};
+use potluck_protocol::names::{DhtKey, NetworkId};
 use potluck_protocol::peer::{Ask, Blobs, Heads, Hello};
 use potluck_protocol::piece::{MAX_PIECE_LIST_BYTES, PieceList};
 use potluck_protocol::tree::{Tree, TreePath};
@@ -41,6 +43,7 @@ pub const DECODERS: &[Decoder] = &[
     ("head_set", head_set),
     ("heads", message::<Heads>),
     ("hello", message::<Hello>),
+    ("items", items),
     ("key_file", key_file),
     ("names", names),
     ("pattern", pattern),
@@ -74,13 +77,88 @@ fn same<T: Wire>(bytes: &[u8], limit: usize) -> Option<T> {
     Some(value)
 }
 
-fn message<M: Message>(bytes: &[u8]) {
-    if let Some(header) = bytes.first_chunk() {
-        let _ = body_len::<M>(*header);
+/// Any items, one after the other, whatever they may mean.
+fn items(bytes: &[u8]) {
+    let (mut from, mut to) = (Reader::new(bytes), Writer::new());
+    while from.end().is_err() {
+        if item(bytes, &mut from, &mut to).is_err() {
+            break;
+        }
+        // What was read is already what a writer makes.
+        let made = to.into_bytes();
+        assert_eq!(made, bytes[..from.at()], "two encodings of one item");
+        to = Writer::with_capacity(made.len());
+        made_again(&made, &mut to);
     }
+    assert!(from.at() <= bytes.len(), "read beyond the end");
+    every_question(bytes);
+}
+
+fn made_again(made: &[u8], to: &mut Writer) {
+    let mut from = Reader::new(made);
+    while from.end().is_err() {
+        item(made, &mut from, to).expect("what a writer made, a reader takes");
+    }
+}
+
+/// Copies one item, with all that is in it.
+fn item(bytes: &[u8], from: &mut Reader<'_>, to: &mut Writer) -> Result<(), CodecError> {
+    const MOST: usize = 1 << 32;
+    let first = bytes.get(from.at()).copied().unwrap_or(0xff);
+    match first >> 5 {
+        0 => to.uint(from.uint()?),
+        2 => to.bytes(from.bytes(MOST)?),
+        3 => to.text(from.text(MOST)?),
+        major @ (4 | 5) => {
+            let count = if major == 4 { from.array(MOST)? } else { from.map(MOST)? };
+            if major == 4 {
+                to.array(count);
+            } else {
+                to.map(count);
+            }
+            let inside = if major == 4 { count } else { 2 * count };
+            from.nested(|from| (0..inside).try_for_each(|_| item(bytes, from, to)))?;
+        }
+        _ if first == 0xf6 => {
+            from.null()?;
+            to.null();
+        }
+        _ => to.boolean(from.boolean()?),
+    }
+    Ok(())
+}
+
+/// Asks for each kind of item at each of the first places: at most one kind can stand there.
+fn every_question(bytes: &[u8]) {
+    for start in 0..bytes.len().min(64) {
+        let answers: [fn(&mut Reader<'_>) -> bool; 7] = [
+            |from| from.uint().is_ok(),
+            |from| from.bytes(100).is_ok(),
+            |from| from.text(100).is_ok(),
+            |from| from.array(100).is_ok(),
+            |from| from.map(100).is_ok(),
+            |from| from.boolean().is_ok(),
+            |from| from.null().is_ok(),
+        ];
+        let there = answers.iter().filter(|ask| ask(&mut Reader::new(&bytes[start..]))).count();
+        assert!(there <= 1, "one item of two kinds");
+    }
+}
+
+/// The bytes as a message, and as a message with its length before it.
+fn message<M: Message>(bytes: &[u8]) {
     if let Ok(value) = read_body::<M>(bytes) {
         let framed = frame(&value).expect("what was small enough to be read is small enough to be sent");
-        assert_eq!(&framed[4..], bytes, "two encodings of one value");
+        assert_eq!(&framed[HEADER_BYTES..], bytes, "two encodings of one value");
+    }
+    let Some((header, rest)) = bytes.split_first_chunk() else { return };
+    let Ok(len) = body_len::<M>(*header) else { return };
+    assert!(len <= M::MAX_BYTES);
+    if let Some(body) = rest.get(..len)
+        && let Ok(value) = read_body::<M>(body)
+    {
+        let framed = frame(&value).expect("what was small enough to be read is small enough to be sent");
+        assert_eq!(framed, bytes[..HEADER_BYTES + len], "two frames of one value");
     }
 }
 
@@ -88,17 +166,26 @@ fn claim<T: Claim>(bytes: &[u8]) {
     same::<T>(bytes, T::MAX_BYTES);
 }
 
-fn signed<T: Claim>(bytes: &[u8]) {
+fn signed<T: Claim + Clone>(bytes: &[u8]) {
     let Ok(claim) = Signed::<T>::decode(bytes) else { return };
     assert_eq!(claim.bytes(), bytes);
     assert!(claim.signers().len() > 0, "a claim has a signer");
+    assert!(claim.join(&claim) == Ok(claim.clone()), "two envelopes of one claim");
+    let together = claim.clone();
+    let keys: Vec<_> = claim.signers().filter_map(|signer| PublicKey::from_signer(&signer).ok()).collect();
+    verify_batch(&[&together, &together], |signer| keys.iter().find(|key| key.signer() == *signer));
+    assert_eq!(
+        together.authentic().is_ok(),
+        claim.authentic().is_ok(),
+        "a batch must judge as one alone does"
+    );
     if let Ok(genuine) = claim.authentic() {
         assert_eq!(encode(genuine), claim.payload(), "two encodings of one value");
     }
 }
 
 /// As [`signed`], and whatever it is, a policy without rules accepts nothing.
-fn judged<T: Scoped>(bytes: &[u8]) {
+fn judged<T: Scoped + Clone>(bytes: &[u8]) {
     signed::<T>(bytes);
     let Ok(claim) = Signed::<T>::decode(bytes) else { return };
     if let Ok(genuine) = claim.authentic() {
@@ -168,9 +255,17 @@ fn tree(bytes: &[u8]) {
     tree.case_clashes();
 }
 
-fn reads_back<T: FromStr + Display + PartialEq>(text: &str) {
+fn reads_back<T: FromStr + Display>(text: &str) {
     if let Ok(value) = text.parse::<T>() {
         assert!(value.to_string() == text, "two texts of one value: {text:?}");
+    }
+}
+
+/// Instants may be written with a fraction, and are shown without.
+fn time(text: &str) {
+    if let Ok(time) = text.parse::<Time>() {
+        let shown: Time = time.to_string().parse().expect("what we write, we read");
+        assert!(time <= Time::MAX && shown.as_millis() == time.as_millis() / 1000 * 1000);
     }
 }
 
@@ -179,11 +274,13 @@ fn names(bytes: &[u8]) {
     reads_back::<Project>(text);
     reads_back::<Recipe>(text);
     reads_back::<Digest>(text);
-    if let Ok(time) = text.parse::<Time>() {
-        assert!(time <= Time::MAX && !time.to_string().is_empty());
-    }
+    reads_back::<ActionId>(text);
+    reads_back::<DhtKey>(text);
+    reads_back::<NetworkId>(text);
+    reads_back::<Instance>(text);
+    time(text);
     if let Ok(path) = TreePath::new(text) {
-        assert_eq!(path.as_str(), text);
+        assert_eq!(path.to_string(), text);
     }
 }
 
@@ -193,7 +290,11 @@ fn pattern(bytes: &[u8]) {
     let (glob, name) = text.split_once('\n').unwrap_or((text, "acme/web"));
     if let Ok(pattern) = Pattern::new(glob) {
         assert_eq!(pattern.to_string(), glob);
-        pattern.covers(name);
+        // Without the short cuts; a lone `*` covers every name, which no glob does.
+        let mut plain = GlobBuilder::new(glob);
+        let plain = plain.literal_separator(true).backslash_escape(false).build().expect("it was read");
+        let covered = glob == "*" || plain.compile_matcher().is_match(name);
+        assert_eq!(pattern.covers(name), covered, "{glob:?} and {name:?}");
     }
 }
 
@@ -218,15 +319,17 @@ fn public_key(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok((key, comment)) = PublicKey::from_openssh(text) {
         let line = key.to_openssh(&comment);
-        assert_eq!(PublicKey::from_openssh(&line).expect("what we write, we read").0, key);
+        assert_eq!(PublicKey::from_openssh(&line).expect("what we write, we read"), (key, comment));
     }
 }
 
 fn key_file(bytes: &[u8]) {
-    let _ = Outline::from_openssh(bytes);
+    let outline = Outline::from_openssh(bytes);
     if let Ok(pair) = Pair::from_openssh(bytes, || None) {
         let text = pair.to_openssh(None).expect("a pair has a text form");
         let again = Pair::from_openssh(text.as_bytes(), || None).expect("what we write, we read");
-        assert_eq!(again.signer(), pair.signer());
+        assert_eq!((again.signer(), again.comment()), (pair.signer(), pair.comment()));
+        let outline = outline.expect("the outside of what is open");
+        assert!(outline.public == pair.public() && !outline.encrypted);
     }
 }

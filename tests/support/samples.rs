@@ -285,5 +285,6 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     all.extend(requests().iter().map(|request| ("request", encode(request))));
     all.extend(replies().iter().map(|reply| ("reply", encode(reply))));
     all.extend(key_texts());
+    all.push(("items", b"\x84\x19\x01\xf4\x42\x00\xff\x61x\xa2\x01\xf5\x18\x18\xf6".to_vec()));
     all
 }
