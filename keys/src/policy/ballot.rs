@@ -222,9 +222,9 @@ impl<'p, 'w, 'a, T: Scoped> Ballot<'p, 'w, 'a, T> {
         }
         // The earlier one first, unless later ones win; of several with the same output the one that holds longest.
         tips.sort_by_key(|tip| {
-            let scope = &self.candidates[*tip].scope;
+            let Candidate { scope, signed, .. } = &self.candidates[*tip];
             let newest = T::LATER_WINS.then_some(Reverse(scope.issued));
-            (newest, scope.issued, Reverse(scope.not_after))
+            (newest, scope.issued, Reverse(scope.not_after), signed.payload())
         });
         let mut closest = Reason::Nothing;
         for tip in tips {

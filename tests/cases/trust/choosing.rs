@@ -151,6 +151,14 @@ fn the_order_in_which_claims_arrive_does_not_matter() {
 }
 
 #[test]
+fn nor_does_it_when_contradicting_claims_bear_one_date() {
+    let claims = ["u", "v", "w"].map(|output| sign(&entry(output), &["ann"]));
+    let first = chosen(&ann_only(""), &claims);
+    let turned = [claims[2].clone(), claims[0].clone(), claims[1].clone()];
+    assert_eq!(chosen(&ann_only(""), &turned), first);
+}
+
+#[test]
 fn a_flood_of_strangers_does_not_drown_an_honest_claim() {
     let mut claims: Vec<_> = (0..50).map(|n| sign(&entry(&format!("evil {n}")), &["mallory"])).collect();
     claims.insert(25, sign(&entry("x"), &["ann"]));
