@@ -20,7 +20,7 @@ use stage::{
 
 fn judging(c: &mut Criterion) {
     let (key, mut policy, entries) = (pair(SIGNERS), policy(), entries());
-    let claims = signed(&key);
+    let claims = signed(&entries, &key);
     let mut group = c.benchmark_group("claim");
     group.bench_function("sign", |b| b.iter(|| Signed::sign(black_box(&entries[0]), &[&key])));
     group.bench_function("decode the envelope", |b| {

@@ -44,8 +44,8 @@ pub(crate) fn action(n: u64) -> ActionId {
     ActionId::from_bytes(*Digest::of(&n.to_le_bytes()).as_bytes())
 }
 
-pub(crate) fn signed(key: &Pair) -> Vec<Signed<Entry>> {
-    entries().iter().map(|entry| Signed::sign(entry, &[key]).expect("an entry fits")).collect()
+pub(crate) fn signed(entries: &[Entry], key: &Pair) -> Vec<Signed<Entry>> {
+    entries.iter().map(|entry| Signed::sign(entry, &[key]).expect("an entry fits")).collect()
 }
 
 pub(crate) fn fresh(claims: &[Signed<Entry>]) -> Vec<Signed<Entry>> {

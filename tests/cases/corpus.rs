@@ -86,6 +86,34 @@ fn depth_and_declared_lengths_cost_nothing() {
     }
 }
 
+#[test]
+fn deep_text_costs_nothing() {
+    let deep = |part: &str| part.repeat(100_000);
+    for text in [
+        deep("["),
+        deep("{"),
+        deep("/"),
+        deep("a/"),
+        deep("*"),
+        format!("x = {}", deep("[")),
+        format!("x = {}", deep("{a=")),
+        format!("x = {}1{}", deep("["), deep("]")),
+        format!("x = {}1{}", deep("{a="), deep("}")),
+        format!("{}a = 1", deep("a.")),
+        format!("[{}a]", deep("a.")),
+        format!("[[{}a]]", deep("a.")),
+        format!("[signer]\nx = {{{}a = 1}}", deep("a.")),
+        format!("[[rule]]\nproject{}.a = 1", deep(".a")),
+        format!("[[rule]]\ntaints{}.a = 1", deep(".a")),
+        format!("ssh-ed25519 {}", deep("AAAA")),
+        format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}", deep("AAAA")),
+    ] {
+        for (_, decode) in DECODERS {
+            decode(text.as_bytes());
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn nonsense_is_handled(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
