@@ -4,8 +4,14 @@
 //! * [`home`] is the folder that holds all of it; [`config`] its settings, with the defaults as documentation.
 //! * [`trust`] reads, judges with and edits `trust.toml`.
 //! * [`observe`] holds the only clock.
+//! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
+//! * [`content`] keeps Blobs; [`relocate`] takes paths out of outputs and puts them back.
 
+pub mod cache;
 pub mod config;
+pub mod content;
+pub mod front;
 pub mod home;
 pub mod observe;
+pub mod relocate;
 pub mod trust;

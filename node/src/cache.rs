@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one door through which tools come: look-up, missing, read, write, publish.
+//!
+//! In the daemon the door is the [`crate::engine`]; in a process of its own, such as a compiler wrapper, it is the
+//! [`crate::control::client`], which passes everything on to the daemon. A Front cannot tell which.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use potluck_protocol::action::{Project, Recipe};
+pub use potluck_protocol::control::{Answer, Miss};
+use potluck_protocol::digest::Digest;
+use potluck_protocol::entry::{Labels, Output, Taint};
+use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+
+/// Most stretches of a Blob that wait for a slow reader.
+pub const STRETCHES: usize = 4;
+
+/// A Blob as it is read: stretches of at most [`potluck_protocol::control::MAX_DATA_BYTES`] bytes, in order. It ends
+/// where the channel ends; an error is the last item. The bytes were checked against the Digest that was asked for.
+pub type Stretches = mpsc::Receiver<Result<Vec<u8>, CacheError>>;
+
+/// Some keys of one tool.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The Project of all of them.
+    pub project: Project,
+    /// The Recipe of all of them.
+    pub recipe: Recipe,
+    /// The tool's own keys, each at most [`potluck_protocol::control::MAX_KEY_BYTES`] long; at most
+    /// [`potluck_protocol::control::MAX_KEYS`] of them.
+    pub keys: Vec<Vec<u8>>,
+    /// How long the tool waits until it has been found out who has the answer. Transfers may go on for as long as
+    /// making the output again would take.
+    pub deadline: Duration,
+}
+
+/// "This key gave this output." All Blobs that the output names must have been written.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The Project.
+    pub project: Project,
+    /// The Recipe.
+    pub recipe: Recipe,
+    /// The tool's own key.
+    pub key: Vec<u8>,
+    /// What it gave.
+    pub output: Output,
+    /// For people and for collection.
+    pub labels: Labels,
+    /// What must be admitted about it, in ascending order.
+    pub taints: Vec<Taint>,
+}
+
+/// Why the door did not do what was asked. A miss is not an error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// The daemon cannot be reached, or went away.
+    #[error("the daemon cannot be reached: {0}")]
+    Unreachable(std::io::Error),
+    /// The daemon did not answer in time.
+    #[error("the daemon did not answer in time")]
+    Late,
+    /// The daemon speaks another language.
+    #[error("the daemon and this program do not understand each other: {0}")]
+    Protocol(String),
+    /// There is no such Blob here.
+    #[error("blob {0} is not here")]
+    NotHere(Digest),
+    /// The Blob is damaged.
+    #[error("blob {0} is damaged")]
+    Damaged(Digest),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The store does not work.
+    #[error("{0}")]
+    Store(String),
+    /// What the tool wanted to store cannot be read.
+    #[error("cannot read what is to be stored: {0}")]
+    Source(std::io::Error),
+}
+
+/// The door. Every method may be dropped at any await; what it had begun leaves nothing half-done that can be seen.
+pub trait Cache: Send + Sync {
+    /// What is known under these keys: an answer each, in the same order.
+    fn lookup(&self, question: Question) -> impl Future<Output = Result<Vec<Answer>, CacheError>> + Send;
+
+    /// Which of these Blobs are not here.
+    fn missing(&self, digests: Vec<Digest>) -> impl Future<Output = Result<Vec<Digest>, CacheError>> + Send;
+
+    /// These bytes of a Blob, or all of them.
+    fn read(
+        &self,
+        digest: Digest,
+        range: Option<Range<u64>>,
+    ) -> impl Future<Output = Result<Stretches, CacheError>> + Send;
+
+    /// Stores a Blob; gives its name and size.
+    fn write(
+        &self,
+        from: impl AsyncRead + Send + Unpin,
+    ) -> impl Future<Output = Result<(Digest, u64), CacheError>> + Send;
+
+    /// Claims that a key gave an output; gives the Digest of the Entry that now stands.
+    fn publish(&self, publication: Publication) -> impl Future<Output = Result<Digest, CacheError>> + Send;
+}

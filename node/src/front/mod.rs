@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One folder a tool: its protocol, translated to the door.
+
+pub mod rustc;
