@@ -10,8 +10,15 @@
 pub mod cache;
 pub mod config;
 pub mod content;
+pub mod control;
+pub mod drive;
 pub mod front;
 pub mod home;
+pub mod index;
+pub mod link;
+pub mod network;
 pub mod observe;
+pub mod peer;
+pub mod plan;
 pub mod relocate;
 pub mod trust;

@@ -2,3 +2,4 @@
 //! What looks at the world from outside the logic. Everything else is told the time.
 
 pub mod clock;
+pub mod span;

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The door as a process outside the daemon sees it: everything is passed on over the socket.
+
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use potluck_protocol::codec::{Bytes, Text};
+use potluck_protocol::control::{
+    Data, Failed, Failure, Greeting, Lookup, MAX_DATA_BYTES, Missing, Plain, Publish, Read, Reply, Request,
+    VERSION,
+};
+use potluck_protocol::digest::Digest;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+use crate::cache::{Answer, Cache, CacheError, Publication, Question, STRETCHES, Stretches};
+use crate::link::{Answers, Link, read_message, write_message};
+use crate::observe::span;
+
+/// How long the daemon may take to say hello: it does so at once, or something is wrong with it.
+const HELLO: Duration = Duration::from_secs(2);
+
+/// A connection to the daemon.
+#[derive(Clone)]
+pub struct Client {
+    link: Link<Request, Reply>,
+    pid: u64,
+}
+
+impl Client {
+    /// Connects to the daemon whose socket is at `path`; `who` is for its log.
+    ///
+    /// # Errors
+    /// [`CacheError::Unreachable`] when nobody listens there, [`CacheError::Late`] when nobody answers.
+    pub async fn connect(path: &Path, who: &str) -> Result<Self, CacheError> {
+        let hello = async {
+            let mut stream = UnixStream::connect(path).await.map_err(CacheError::Unreachable)?;
+            let client = Text::new(who).ok_or_else(|| CacheError::Usage(format!("{who:?} is no name")))?;
+            let greeting = Request::Greeting(Greeting { version: VERSION, client });
+            write_message(&mut stream, &greeting).await.map_err(protocol)?;
+            match read_message::<Reply>(&mut stream).await.map_err(protocol)? {
+                Some(Reply::Welcome(welcome)) if welcome.version == VERSION => Ok((stream, welcome.pid)),
+                Some(Reply::Failed(failed)) => Err(failure(failed)),
+                _ => Err(CacheError::Protocol("it did not say hello".to_owned())),
+            }
+        };
+        let (stream, pid) = tokio::time::timeout(HELLO, hello).await.map_err(|_| CacheError::Late)??;
+        Ok(Self { link: Link::start(stream), pid })
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u64 {
+        self.pid
+    }
+
+    /// What is going on, as one JSON object.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn status(&self) -> Result<Vec<u8>, CacheError> {
+        match self.one(|id| Request::Status(Plain { id })).await? {
+            Reply::Report(report) => Ok(report.json.into_inner()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Asks the daemon to end; it does so after answering.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn stop(&self) -> Result<(), CacheError> {
+        match self.one(|id| Request::Stop(Plain { id })).await? {
+            Reply::Stopping(_) => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Waits until the daemon has closed the connection, which it does when it ends.
+    pub async fn gone(&self) {
+        while !self.link.is_closed() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        make: impl FnOnce(u64) -> Request + Send + 'static,
+    ) -> Result<Answers<Reply>, CacheError> {
+        self.link.ask(make).await.ok_or_else(broken)
+    }
+
+    async fn one(&self, make: impl FnOnce(u64) -> Request + Send + 'static) -> Result<Reply, CacheError> {
+        self.ask(make).await?.next().await.ok_or_else(broken)
+    }
+}
+
+impl Cache for Client {
+    async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
+        let Question { project, recipe, keys, deadline } = question;
+        let keys: Option<Vec<_>> = keys.into_iter().map(Bytes::new).collect();
+        let keys = keys.ok_or_else(|| CacheError::Usage("a key is too long".to_owned()))?;
+        let wanted = keys.len();
+        let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
+        let make =
+            move |id| Request::Lookup(Lookup { id, project, recipe, keys, deadline_ms: Some(deadline_ms) });
+        match self.one(make).await? {
+            Reply::Answers(answers) if answers.answers.len() == wanted => Ok(answers.answers),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, CacheError> {
+        match self.one(|id| Request::Missing(Missing { id, digests })).await? {
+            Reply::Missing(missing) => Ok(missing.digests),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn read(&self, digest: Digest, range: Option<Range<u64>>) -> Result<Stretches, CacheError> {
+        let (offset, len) =
+            range.map_or((0, None), |range| (range.start, Some(range.end.saturating_sub(range.start))));
+        let mut answers = self.ask(move |id| Request::Read(Read { id, digest, offset, len })).await?;
+        let (to, from) = mpsc::channel(STRETCHES);
+        // The link must outlive the answers.
+        let link = self.link.clone();
+        span::spawn("read", async move {
+            loop {
+                let (stretch, last) = match answers.next().await {
+                    Some(Reply::Data(data)) => (Ok(data.bytes.into_inner()), data.last),
+                    Some(Reply::Failed(failed)) => (Err(of_blob(failed, digest)), true),
+                    Some(other) => (Err(unexpected(other)), true),
+                    None => (Err(broken()), true),
+                };
+                if to.send(stretch).await.is_err() {
+                    link.say(Request::Forget(Plain { id: answers.id })).await;
+                    return;
+                }
+                if last {
+                    return;
+                }
+            }
+        });
+        Ok(from)
+    }
+
+    async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
+        let (bytes, mut last) = stretch(&mut from).await?;
+        let mut answers = self.ask(move |id| Request::Write(Data { id, bytes, last })).await?;
+        let id = answers.id;
+        while !last {
+            let bytes;
+            (bytes, last) = match stretch(&mut from).await {
+                Ok(stretch) => stretch,
+                Err(error) => {
+                    self.link.say(Request::Forget(Plain { id })).await;
+                    return Err(error);
+                }
+            };
+            if !self.link.say(Request::Write(Data { id, bytes, last })).await {
+                return Err(broken());
+            }
+        }
+        match answers.next().await.ok_or_else(broken)? {
+            Reply::Written(written) => Ok((written.digest, written.size)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {
+        let Publication { project, recipe, key, output, labels, taints } = publication;
+        let key = Bytes::new(key).ok_or_else(|| CacheError::Usage("the key is too long".to_owned()))?;
+        let make = move |id| Request::Publish(Publish { id, project, recipe, key, output, labels, taints });
+        match self.one(make).await? {
+            Reply::Published(published) => Ok(published.entry),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+/// The next bytes to be written, and whether they are the last.
+async fn stretch(from: &mut (impl AsyncRead + Unpin)) -> Result<(Bytes<MAX_DATA_BYTES>, bool), CacheError> {
+    let mut bytes = Vec::with_capacity(MAX_DATA_BYTES);
+    from.take(MAX_DATA_BYTES as u64).read_to_end(&mut bytes).await.map_err(CacheError::Source)?;
+    // A full stretch may be the last as well: an empty one follows then.
+    let last = bytes.len() < MAX_DATA_BYTES;
+    Ok((Bytes::new(bytes).expect("no more was read than fits"), last))
+}
+
+fn broken() -> CacheError {
+    CacheError::Unreachable(std::io::ErrorKind::ConnectionReset.into())
+}
+
+fn protocol(error: crate::link::FrameError) -> CacheError {
+    match error {
+        crate::link::FrameError::Io(error) => CacheError::Unreachable(error),
+        crate::link::FrameError::Codec(error) => CacheError::Protocol(error.to_string()),
+    }
+}
+
+fn unexpected(reply: Reply) -> CacheError {
+    match reply {
+        Reply::Failed(failed) => failure(failed),
+        _ => CacheError::Protocol("it answered something else".to_owned()),
+    }
+}
+
+fn failure(failed: Failed) -> CacheError {
+    let message = failed.message.to_string();
+    match failed.kind {
+        Failure::Usage => CacheError::Usage(message),
+        _ => CacheError::Store(message),
+    }
+}
+
+fn of_blob(failed: Failed, digest: Digest) -> CacheError {
+    match failed.kind {
+        Failure::NotFound => CacheError::NotHere(digest),
+        _ => failure(failed),
+    }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Local processes and the daemon, over `$POTLUCK_HOME/potluck.sock`; the messages are in
+//! [`potluck_protocol::control`].
+
+pub mod client;
+pub mod server;
+
+use potluck_protocol::control::{Reply, Request};
+
+use crate::link::Addressed;
+
+impl Addressed for Reply {
+    fn id(&self) -> Option<u64> {
+        Some(match self {
+            Self::Welcome(_) => return None,
+            Self::Report(report) => report.id,
+            Self::Stopping(plain) => plain.id,
+            Self::Answers(answers) => answers.id,
+            Self::Missing(missing) => missing.id,
+            Self::Data(data) => data.id,
+            Self::Written(written) => written.id,
+            Self::Published(published) => published.id,
+            Self::Failed(failed) => failed.id,
+        })
+    }
+
+    fn is_last(&self) -> bool {
+        !matches!(self, Self::Data(data) if !data.last)
+    }
+}
+
+/// The id of a request, by which it is answered.
+fn id_of(request: &Request) -> Option<u64> {
+    Some(match request {
+        Request::Greeting(_) => return None,
+        Request::Status(plain) | Request::Stop(plain) | Request::Forget(plain) => plain.id,
+        Request::Lookup(lookup) => lookup.id,
+        Request::Missing(missing) => missing.id,
+        Request::Read(read) => read.id,
+        Request::Write(data) => data.id,
+        Request::Publish(publish) => publish.id,
+    })
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The daemon's side of the socket: whatever comes through it goes through the door.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use potluck_protocol::codec::{Bytes, Text};
+use potluck_protocol::control::{
+    self, Answers, Data, Failed, Failure, MAX_REPORT_BYTES, Missing, Plain, Published, Read, Reply, Report,
+    Request, VERSION, Welcome, Written,
+};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::id_of;
+use crate::cache::{Cache, CacheError, Publication, Question};
+use crate::link::{read_message, write_message};
+
+/// Most local processes at a time.
+pub const MAX_CONNECTIONS: usize = 512;
+/// Most requests of one process that are worked on at a time.
+pub const MAX_REQUESTS: usize = 64;
+/// How long a process may take to say hello.
+const HELLO: Duration = Duration::from_secs(5);
+/// The look-up deadline of a process that names none.
+const DEADLINE: Duration = Duration::from_millis(1000);
+/// Replies, and stretches of a write, that wait.
+const QUEUE: usize = 8;
+
+/// What the socket shows beside the door.
+pub trait Daemon: Cache + 'static {
+    /// One JSON object.
+    fn status(&self) -> impl Future<Output = Vec<u8>> + Send;
+    /// Asks the daemon to end.
+    fn stop(&self);
+}
+
+/// The socket could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {path}: {source}", path = path.display())]
+pub struct BindError {
+    /// The socket.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Makes the socket, in place of one that a dead daemon left behind: the caller holds the lock of the home, so nobody
+/// else listens there. Only the user may connect.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let fail = |source| BindError { path: path.to_owned(), source };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+        _ => {}
+    }
+    // The home is closed to others, so nobody can connect before the mode is set.
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    Ok(listener)
+}
+
+/// Serves the socket until `stop` turns true.
+pub async fn serve<D: Daemon>(daemon: Arc<D>, listener: UnixListener, mut stop: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let daemon = Arc::clone(&daemon);
+                    connections.spawn(async move {
+                        connection(daemon, stream).await;
+                        drop(place);
+                    });
+                }
+                // Out of file descriptors, most likely: others will end soon.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection<D: Daemon>(daemon: Arc<D>, mut stream: UnixStream) {
+    let hello = tokio::time::timeout(HELLO, read_message::<Request>(&mut stream)).await;
+    let Ok(Ok(Some(Request::Greeting(greeting)))) = hello else { return };
+    let answer = if greeting.version == VERSION {
+        Reply::Welcome(Welcome { version: VERSION, pid: std::process::id().into() })
+    } else {
+        let (kind, hint) = (Failure::Usage, text("run the same version of potluck on both sides"));
+        let message = text("the daemon is of another version");
+        Reply::Failed(Failed { id: 0, kind, message, hint: Some(hint) })
+    };
+    let welcome = matches!(answer, Reply::Welcome(_));
+    if write_message(&mut stream, &answer).await.is_err() || !welcome {
+        return;
+    }
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (replies, mut queue) = mpsc::channel::<Reply>(QUEUE);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Some(reply) = queue.recv().await {
+            if write_message(&mut writer, &reply).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut session = Session { daemon, replies, tasks, open: BTreeMap::new(), newest: 0 };
+    // Ends with the process on the other side; dropping the session ends its tasks.
+    while let Ok(Some(request)) = read_message::<Request>(&mut reader).await {
+        if session.replies.is_closed() {
+            return;
+        }
+        session.take(request).await;
+    }
+}
+
+/// What one process has under way.
+struct Session<D> {
+    daemon: Arc<D>,
+    replies: mpsc::Sender<Reply>,
+    tasks: JoinSet<()>,
+    open: BTreeMap<u64, Open>,
+    /// The highest id so far: clients count up.
+    newest: u64,
+}
+
+/// A request that is being worked on.
+struct Open {
+    abort: tokio::task::AbortHandle,
+    /// Where further stretches go, for a write.
+    more: Option<mpsc::Sender<Data>>,
+}
+
+impl<D: Daemon> Session<D> {
+    async fn take(&mut self, request: Request) {
+        self.open.retain(|_, open| !open.abort.is_finished());
+        let Some(id) = id_of(&request) else { return };
+        match request {
+            Request::Forget(_) => {
+                if let Some(open) = self.open.remove(&id) {
+                    open.abort.abort();
+                }
+            }
+            Request::Write(data) if self.open.get(&id).is_some_and(|open| open.more.is_some()) => {
+                let more = self.open.get(&id).and_then(|open| open.more.clone());
+                // When the write has failed, what still comes is of no use.
+                if let Some(more) = more {
+                    let _ = more.send(data).await;
+                }
+            }
+            _ if self.open.contains_key(&id) || self.open.len() >= MAX_REQUESTS => {
+                self.newest = self.newest.max(id);
+                let (kind, message) = (Failure::Usage, text("too many requests at a time"));
+                let _ = self.replies.send(Reply::Failed(Failed { id, kind, message, hint: None })).await;
+            }
+            // The rest of a write that has failed already.
+            Request::Write(_) if id <= self.newest => {}
+            request => self.begin(id, request),
+        }
+    }
+
+    fn begin(&mut self, id: u64, request: Request) {
+        self.newest = self.newest.max(id);
+        let (daemon, replies) = (Arc::clone(&self.daemon), self.replies.clone());
+        let mut more = None;
+        let abort = match request {
+            Request::Write(first) => {
+                let (to, from) = mpsc::channel(QUEUE);
+                if !first.last {
+                    more = Some(to);
+                }
+                self.tasks.spawn(answer(replies, id, write(daemon, id, Incoming::new(first, from))))
+            }
+            Request::Read(want) => self.tasks.spawn(async move {
+                if let Err(error) = read(&*daemon, &replies, want).await {
+                    let _ = replies.send(failed(id, &error)).await;
+                }
+            }),
+            request => self.tasks.spawn(answer(replies, id, reply(daemon, id, request))),
+        };
+        self.open.insert(id, Open { abort, more });
+        while self.tasks.try_join_next().is_some() {}
+    }
+}
+
+async fn answer(
+    replies: mpsc::Sender<Reply>,
+    id: u64,
+    work: impl Future<Output = Result<Reply, CacheError>>,
+) {
+    let reply = work.await.unwrap_or_else(|error| failed(id, &error));
+    let _ = replies.send(reply).await;
+}
+
+async fn reply<D: Daemon>(daemon: Arc<D>, id: u64, request: Request) -> Result<Reply, CacheError> {
+    Ok(match request {
+        Request::Status(_) => {
+            let mut json = daemon.status().await;
+            json.truncate(MAX_REPORT_BYTES);
+            Reply::Report(Report { id, json: Bytes::new(json).expect("it was cut to its bound") })
+        }
+        Request::Stop(_) => {
+            daemon.stop();
+            Reply::Stopping(Plain { id })
+        }
+        Request::Lookup(lookup) => {
+            let control::Lookup { project, recipe, keys, deadline_ms, .. } = lookup;
+            let keys = keys.into_iter().map(Bytes::into_inner).collect();
+            let deadline = deadline_ms.map_or(DEADLINE, |ms| Duration::from_millis(ms.into()));
+            let answers = daemon.lookup(Question { project, recipe, keys, deadline }).await?;
+            Reply::Answers(Answers { id, answers })
+        }
+        Request::Missing(missing) => {
+            Reply::Missing(Missing { id, digests: daemon.missing(missing.digests).await? })
+        }
+        Request::Publish(publish) => {
+            let control::Publish { project, recipe, key, output, labels, taints, .. } = publish;
+            let key = key.into_inner();
+            let publication = Publication { project, recipe, key, output, labels, taints };
+            Reply::Published(Published { id, entry: daemon.publish(publication).await? })
+        }
+        Request::Greeting(_) | Request::Read(_) | Request::Write(_) | Request::Forget(_) => {
+            return Err(CacheError::Usage("this is not the place for that request".to_owned()));
+        }
+    })
+}
+
+async fn read<D: Daemon>(daemon: &D, replies: &mpsc::Sender<Reply>, want: Read) -> Result<(), CacheError> {
+    let Read { id, digest, offset, len } = want;
+    let end = len.map_or(u64::MAX, |len| offset.saturating_add(len));
+    let range = (offset > 0 || len.is_some()).then_some(offset..end);
+    let mut stretches = daemon.read(digest, range).await?;
+    // One stretch is held back, since the last one is marked as such.
+    let mut held = Vec::new();
+    loop {
+        let next = stretches.recv().await.transpose()?;
+        let last = next.is_none();
+        let bytes = std::mem::replace(&mut held, next.unwrap_or_default());
+        if last || !bytes.is_empty() {
+            let bytes = Bytes::new(bytes).expect("stretches have the bound of messages");
+            if replies.send(Reply::Data(Data { id, bytes, last })).await.is_err() || last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn write<D: Daemon>(daemon: Arc<D>, id: u64, from: Incoming) -> Result<Reply, CacheError> {
+    let (digest, size) = daemon.write(from).await?;
+    Ok(Reply::Written(Written { id, digest, size }))
+}
+
+/// The stretches of a write, as something to read from. An end without a last stretch is an error.
+struct Incoming {
+    now: Vec<u8>,
+    at: usize,
+    last: bool,
+    more: mpsc::Receiver<Data>,
+}
+
+impl Incoming {
+    fn new(first: Data, more: mpsc::Receiver<Data>) -> Self {
+        Self { now: first.bytes.into_inner(), at: 0, last: first.last, more }
+    }
+}
+
+impl AsyncRead for Incoming {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.at == self.now.len() {
+            if self.last {
+                return Poll::Ready(Ok(()));
+            }
+            match std::task::ready!(self.more.poll_recv(context)) {
+                None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Some(data) => {
+                    self.last = data.last;
+                    self.now = data.bytes.into_inner();
+                    self.at = 0;
+                }
+            }
+        }
+        let len = to.remaining().min(self.now.len() - self.at);
+        to.put_slice(&self.now[self.at..self.at + len]);
+        self.at += len;
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn failed(id: u64, error: &CacheError) -> Reply {
+    let kind = match error {
+        CacheError::NotHere(_) => Failure::NotFound,
+        CacheError::Usage(_) => Failure::Usage,
+        _ => Failure::Failed,
+    };
+    Reply::Failed(Failed { id, kind, message: text(&error.to_string()), hint: None })
+}
+
+/// As much of `text` as a message takes, without what a message may not hold.
+fn text<const MAX: usize>(text: &str) -> Text<MAX> {
+    let mut fit = String::new();
+    for letter in text.chars().filter(|letter| !letter.is_control()) {
+        if fit.len() + letter.len_utf8() > MAX {
+            break;
+        }
+        fit.push(letter);
+    }
+    Text::new(fit).unwrap_or_else(|| Text::new("(not printable)").expect("these letters are allowed"))
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The tables of `index.redb`, all of them, and the rows in them.
+//!
+//! Every row starts with a byte that names the version of its form, followed by deterministic CBOR. A form that changes
+//! gets a new number, and the reader of the old one stays.
+
+use potluck_protocol::catalog::{Catalog, MAX_CATALOG_BYTES};
+use potluck_protocol::codec::{self, Bytes, CodecError, Wire};
+use potluck_protocol::head::Head;
+use potluck_protocol::record;
+use redb::TableDefinition;
+
+/// Largest Blob that lies in the index itself, in bytes; larger ones are files.
+pub const MAX_INLINE_BYTES: usize = 16 * 1024;
+
+/// The version of the set of tables.
+pub(super) const SCHEMA: u64 = 1;
+
+/// `"schema"` to [`SCHEMA`].
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// A small Blob's Digest to its bytes.
+pub(super) const SMALL: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("small blobs 1");
+/// Digest and Project: this Blob belongs to that Project, and may go where the Project is shared.
+pub(super) const BELONGS: TableDefinition<'_, (&[u8; 32], &str), ()> =
+    TableDefinition::new("blob projects 1");
+/// ActionId, Signer and payload's Digest to the signed Entry, as it came.
+pub(super) const ENTRIES: TableDefinition<'_, (&[u8; 32], &[u8; 32], &[u8; 32]), &[u8]> =
+    TableDefinition::new("entries 1");
+/// Project and ActionId to the Digest of an own Entry that no Catalog lists yet.
+pub(super) const OUTBOX: TableDefinition<'_, (&str, &[u8; 32]), &[u8; 32]> = TableDefinition::new("outbox 1");
+/// Project to the [`OwnCatalog`].
+pub(super) const CATALOGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("own catalogs 1");
+/// Signer, Project and instance to the newest signed Catalog Head that was accepted.
+pub(super) const HEADS: TableDefinition<'_, (&[u8; 32], &str, &[u8; 16]), &[u8]> =
+    TableDefinition::new("followed heads 1");
+/// The name of a number that only grows to its value.
+pub(super) const COUNTS: TableDefinition<'_, &str, u64> = TableDefinition::new("counts 1");
+
+record! {
+    /// What this node claims in a Project, as of its last Head.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct OwnCatalog {
+        /// The list of Segments.
+        1 => one catalog: Catalog,
+        /// The signed Head that points to it.
+        2 => one head: Bytes<{ potluck_keys::signed::Signed::<Head>::MAX_BYTES }>,
+    }
+}
+
+/// Largest [`OwnCatalog`] in bytes.
+pub(super) const MAX_OWN_CATALOG_BYTES: usize = MAX_CATALOG_BYTES + 4096;
+
+/// The form of all rows so far.
+const FORM: u8 = 1;
+
+/// The row of a value.
+pub(super) fn row<T: Wire>(value: &T) -> Vec<u8> {
+    let mut row = vec![FORM];
+    row.extend(codec::encode(value));
+    row
+}
+
+/// The value of a row of at most `max` bytes.
+pub(super) fn value<T: Wire>(row: &[u8], max: usize) -> Result<T, RowError> {
+    codec::decode(bytes(row)?, max).map_err(RowError::Codec)
+}
+
+/// The row of bytes that have a form of their own.
+pub(super) fn plain(bytes: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(1 + bytes.len());
+    row.push(FORM);
+    row.extend_from_slice(bytes);
+    row
+}
+
+/// What follows the version of a row.
+pub(super) fn bytes(row: &[u8]) -> Result<&[u8], RowError> {
+    match row.split_first() {
+        Some((&FORM, rest)) => Ok(rest),
+        Some((form, _)) => Err(RowError::Form(*form)),
+        None => Err(RowError::Empty),
+    }
+}
+
+/// A row that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowError {
+    /// It was written by a later version.
+    #[error("it has form {0}, which this version does not know")]
+    Form(u8),
+    /// There is nothing in it.
+    #[error("it is empty")]
+    Empty,
+    /// It is damaged.
+    #[error(transparent)]
+    Codec(CodecError),
+}

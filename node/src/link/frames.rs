@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Messages on a stream, by the rules of [`potluck_protocol::frame`].
+
+use std::io;
+
+use potluck_protocol::codec::CodecError;
+use potluck_protocol::frame::{HEADER_BYTES, Message, body_len, frame, read_body};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// Why a message could not be read or written. The stream is of no more use.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The stream broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The message is none.
+    #[error("not a message: {0}")]
+    Codec(CodecError),
+}
+
+/// The next message; none at the end of the stream. Memory is taken as the bytes come, so that a length alone costs
+/// nothing. Not to be dropped in the middle, unless the stream goes as well.
+///
+/// # Errors
+/// [`FrameError`]; an end in the middle of a message is one.
+pub async fn read_message<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<M>, FrameError> {
+    let mut header = [0; HEADER_BYTES];
+    if from.read(&mut header[..1]).await? == 0 {
+        return Ok(None);
+    }
+    from.read_exact(&mut header[1..]).await?;
+    let len = body_len::<M>(header).map_err(FrameError::Codec)?;
+    let mut body = Vec::new();
+    from.take(len as u64).read_to_end(&mut body).await?;
+    if body.len() < len {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    read_body(&body).map(Some).map_err(FrameError::Codec)
+}
+
+/// Writes a message, and makes sure that it leaves.
+///
+/// # Errors
+/// [`FrameError`]; a message beyond its bound is not sent.
+pub async fn write_message<M: Message>(
+    to: &mut (impl AsyncWrite + Unpin),
+    message: &M,
+) -> Result<(), FrameError> {
+    to.write_all(&frame(message).map_err(FrameError::Codec)?).await?;
+    to.flush().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use potluck_protocol::codec::Bytes;
+    use potluck_protocol::control::{Data, Plain, Request};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_follow_each_other_until_the_end() {
+        let (mut one, mut other) = tokio::io::duplex(64);
+        let data = Request::Write(Data { id: 1, bytes: Bytes::new(vec![7; 100_000]).unwrap(), last: true });
+        let sent = [Request::Status(Plain { id: 2 }), data];
+        let copy = sent.clone();
+        let writer = async move {
+            for message in &copy {
+                write_message(&mut one, message).await.unwrap();
+            }
+        };
+        let reader = async {
+            let mut got = Vec::new();
+            while let Some(message) = read_message::<Request>(&mut other).await.unwrap() {
+                got.push(message);
+            }
+            got
+        };
+        let ((), got) = tokio::join!(writer, reader);
+        assert_eq!(got, sent);
+    }
+
+    #[tokio::test]
+    async fn too_long_and_cut_short_are_errors() {
+        let too_long = [0xff; 4];
+        assert!(matches!(read_message::<Request>(&mut &too_long[..]).await, Err(FrameError::Codec(_))));
+        let frame = frame(&Request::Stop(Plain { id: 3 })).unwrap();
+        for len in 1..frame.len() {
+            assert!(matches!(read_message::<Request>(&mut &frame[..len]).await, Err(FrameError::Io(_))));
+        }
+    }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The only place where tasks are started, so that each has a name in the log.
+
+use std::future::Future;
+
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
+
+/// Starts a task under a name. Whoever needs to know of its end keeps the handle.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that starts tasks")]
+pub fn spawn<F>(name: &'static str, work: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(work.instrument(tracing::debug_span!("task", name)))
+}
+
+/// Runs work that waits for the disk where it holds up nobody.
+///
+/// # Panics
+/// When the work does.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that starts tasks")]
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
