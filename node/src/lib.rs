@@ -7,11 +7,14 @@
 //! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
 //! * [`content`] keeps Blobs; [`relocate`] takes paths out of outputs and puts them back.
 
+pub mod announce;
 pub mod cache;
+pub mod catalog;
 pub mod config;
 pub mod content;
 pub mod control;
 pub mod drive;
+pub mod fetch;
 pub mod front;
 pub mod home;
 pub mod index;

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Catalogs: the own ones, and those that are followed. [`plan`] decides when to flush and when to look for news;
+//! [`followed`] answers look-ups from memory; [`own`] makes the next state of an own Catalog.
+
+pub mod followed;
+pub mod own;
+pub mod plan;
