@@ -24,4 +24,6 @@ pub mod observe;
 pub mod peer;
 pub mod plan;
 pub mod relocate;
+#[cfg(feature = "net")]
+pub mod swarm;
 pub mod trust;

@@ -17,6 +17,7 @@ use crate::codec::{Bytes, CodecError, Text, decode, encode};
 use crate::digest::{Digest, MAX_BLOB_BYTES};
 use crate::entry::check_life;
 use crate::hex::hex_name;
+use crate::names::DhtKey;
 use crate::record;
 
 /// The name under which a signer's Catalog stands.
@@ -299,6 +300,16 @@ impl HeadSet {
         self.heads.retain(|_, head| known(head).not_after >= now && known(head).issued <= latest);
     }
 
+    /// Whose they are.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// Of which Project.
+    pub fn project(&self) -> &Project {
+        &self.project
+    }
+
     /// The Heads, in ascending order of their instances.
     pub fn heads(&self) -> impl ExactSizeIterator<Item = &Signed<Head>> {
         self.heads.values()
@@ -316,9 +327,25 @@ impl HeadSet {
     /// # Errors
     /// [`HeadSetError`].
     pub fn decode(bytes: &[u8], signer: Signer, project: Project) -> Result<Self, HeadSetError> {
-        let listed: Heads = decode(bytes, MAX_HEAD_SET_BYTES)?;
-        let heads = listed.heads.iter().map(|head| Signed::decode(head));
-        let heads = heads.collect::<Result<Vec<Signed<Head>>, _>>()?;
+        Self::verify(heads(bytes)?, signer, project)
+    }
+
+    /// Reads and verifies what somebody puts under a key of the DHT: a set of whoever the key belongs to.
+    ///
+    /// # Errors
+    /// [`HeadSetError`], also when the set belongs under another key.
+    pub fn receive(bytes: &[u8], key: &DhtKey) -> Result<Self, HeadSetError> {
+        let heads = heads(bytes)?;
+        let first = heads.first().ok_or(HeadSetError::Foreign("there is none"))?;
+        let signer = first.signers().next().ok_or(HeadSetError::Foreign("nobody signed it"))?;
+        let project = first.authentic()?.project.clone();
+        if DhtKey::catalog(&signer, &project) != *key {
+            return Err(HeadSetError::Foreign("it belongs under another key"));
+        }
+        Self::verify(heads, signer, project)
+    }
+
+    fn verify(heads: Vec<Signed<Head>>, signer: Signer, project: Project) -> Result<Self, HeadSetError> {
         if let Ok(key) = PublicKey::from_signer(&signer) {
             verify_batch(&heads.iter().collect::<Vec<_>>(), |by| (*by == signer).then_some(&key));
         }
@@ -333,6 +360,12 @@ impl HeadSet {
         }
         Ok(set)
     }
+}
+
+/// The Heads of an encoded set, unverified.
+fn heads(bytes: &[u8]) -> Result<Vec<Signed<Head>>, HeadSetError> {
+    let listed: Heads = decode(bytes, MAX_HEAD_SET_BYTES)?;
+    Ok(listed.heads.iter().map(|head| Signed::decode(head)).collect::<Result<_, _>>()?)
 }
 
 fn known(head: &Signed<Head>) -> &Head {
@@ -433,6 +466,22 @@ mod tests {
         assert_eq!(sequences, [3, 8, 9]);
         let read = HeadSet::decode(&forward.encode(), forward.signer, forward.project.clone()).unwrap();
         assert_eq!(read.encode(), forward.encode());
+    }
+
+    #[test]
+    fn what_is_put_belongs_under_its_own_key_only() {
+        let mut set = empty();
+        let key = DhtKey::catalog(set.signer(), set.project());
+        assert!(HeadSet::receive(&set.encode(), &key).is_err(), "an empty set is nobody's");
+        set.add(sign(&head(1, 1))).unwrap();
+        set.add(sign(&head(2, 1))).unwrap();
+        let received = HeadSet::receive(&set.encode(), &key).unwrap();
+        assert_eq!((received.heads().len(), received.signer()), (2, set.signer()));
+        let other = DhtKey::catalog(set.signer(), &Project::new("another").unwrap());
+        assert!(HeadSet::receive(&set.encode(), &other).is_err());
+        let mut bytes = set.encode();
+        *bytes.last_mut().unwrap() ^= 1;
+        assert!(HeadSet::receive(&bytes, &key).is_err());
     }
 
     #[test]

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Writing a Blob: as a stream whose name turns out at its end, or piece by piece for a name that is known.
+
+use std::mem;
+use std::sync::Arc;
+
+use potluck_protocol::digest::MAX_BLOB_BYTES;
+use potluck_protocol::peer::Packing;
+use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceHasher, Pieces};
+
+use crate::content::form::{Place, ending};
+use crate::content::pack::{Flaw, Packers};
+use crate::content::{Arrival, ContentError, Draft, Durability, Stored};
+
+/// A draft and how far it is written.
+#[derive(Debug)]
+struct Growing<D> {
+    draft: D,
+    end: u64,
+}
+
+impl<D: Draft> Growing<D> {
+    fn append(&mut self, packing: Packing, packed: &[u8]) -> Result<Place, ContentError> {
+        let len = u32::try_from(packed.len()).expect("a piece has at most 1 MiB");
+        self.draft.write_at(self.end, packed)?;
+        let place = Place { offset: self.end, len, packing };
+        self.end += u64::from(len);
+        Ok(place)
+    }
+
+    fn keep(
+        mut self,
+        pieces: &Pieces,
+        places: &[Place],
+        durability: Durability,
+    ) -> Result<Stored, ContentError> {
+        let ending = ending(pieces, places);
+        self.draft.write_at(self.end, &ending)?;
+        let (new, stored_bytes) = match self.draft.keep(pieces.digest(), durability)? {
+            Arrival::New => (true, self.end + ending.len() as u64),
+            Arrival::Known { stored_bytes } => (false, stored_bytes),
+        };
+        Ok(Stored { digest: *pieces.digest(), size: pieces.size(), stored_bytes, new })
+    }
+}
+
+/// A Blob that streams in and is hashed, packed and written piece by piece on the way: at most one piece of it is in
+/// memory, besides 48 bytes for each that is written. Dropped before its end, it leaves nothing.
+#[derive(Debug)]
+pub struct Staging<D> {
+    growing: Growing<D>,
+    hasher: PieceHasher,
+    places: Vec<Place>,
+    /// The start of a piece that is not whole yet.
+    plain: Vec<u8>,
+    failed: bool,
+    /// Most bytes that it takes.
+    limit: u64,
+    packers: Arc<Packers>,
+}
+
+impl<D: Draft> Staging<D> {
+    pub(crate) fn new(draft: D, packers: Arc<Packers>) -> Self {
+        Self {
+            growing: Growing { draft, end: 0 },
+            hasher: PieceHasher::new(),
+            places: Vec::new(),
+            plain: Vec::new(),
+            failed: false,
+            limit: MAX_BLOB_BYTES,
+            packers,
+        }
+    }
+
+    /// Bytes taken so far.
+    pub fn size(&self) -> u64 {
+        self.hasher.size() + self.plain.len() as u64
+    }
+
+    /// Takes the next bytes, any number.
+    ///
+    /// # Errors
+    /// [`ContentError::TooLarge`] beyond the largest Blob; what the backend says when it cannot write; and after
+    /// either of them always [`ContentError::Abandoned`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), ContentError> {
+        if mem::replace(&mut self.failed, true) {
+            return Err(ContentError::Abandoned);
+        }
+        self.take(bytes)?;
+        self.failed = false;
+        Ok(())
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), ContentError> {
+        if self.size().saturating_add(bytes.len() as u64) > self.limit {
+            return Err(ContentError::TooLarge);
+        }
+        while !bytes.is_empty() {
+            if self.plain.is_empty()
+                && let Some((piece, rest)) = bytes.split_at_checked(PIECE_BYTES)
+            {
+                self.piece(piece)?;
+                bytes = rest;
+                continue;
+            }
+            let (now, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.plain.len()));
+            self.plain.extend_from_slice(now);
+            bytes = rest;
+            if self.plain.len() == PIECE_BYTES {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), ContentError> {
+        let mut plain = mem::take(&mut self.plain);
+        self.piece(&plain)?;
+        plain.clear();
+        self.plain = plain;
+        Ok(())
+    }
+
+    /// Hashes, packs and writes a whole piece, or the last one.
+    fn piece(&mut self, plain: &[u8]) -> Result<(), ContentError> {
+        self.hasher.update(plain);
+        let place = self.packers.with(|packer| {
+            let (packing, packed) = packer.pack(plain);
+            self.growing.append(packing, packed)
+        })?;
+        self.places.push(place);
+        Ok(())
+    }
+
+    /// Ends the Blob and keeps it.
+    ///
+    /// # Errors
+    /// [`ContentError::Abandoned`] after a write that failed, or what the backend says. Nothing is left of it then.
+    pub fn finish(mut self, durability: Durability) -> Result<Stored, ContentError> {
+        if self.failed {
+            return Err(ContentError::Abandoned);
+        }
+        // The empty Blob has one piece, which is empty.
+        if !self.plain.is_empty() || self.places.is_empty() {
+            self.flush()?;
+        }
+        let pieces = self.hasher.finish().map_err(|_| ContentError::TooLarge)?;
+        self.growing.keep(&pieces, &self.places, durability)
+    }
+}
+
+/// A Blob whose pieces come from others, packed and in any order. Each is checked before it is kept, so a Blob that is
+/// finished is whole and true. Dropped before its end, it leaves nothing.
+#[derive(Debug)]
+pub struct Incoming<D> {
+    growing: Growing<D>,
+    pieces: Pieces,
+    /// One a piece.
+    places: Vec<Option<Place>>,
+    missing: u64,
+    packers: Arc<Packers>,
+}
+
+impl<D: Draft> Incoming<D> {
+    pub(crate) fn new(draft: D, pieces: Pieces, packers: Arc<Packers>) -> Self {
+        let missing = pieces.count();
+        // No more than what the list itself takes in memory, except for the one piece that needs no list.
+        let places = vec![None; usize::try_from(missing).expect("as many as values in memory, or one")];
+        Self { growing: Growing { draft, end: 0 }, pieces, places, missing, packers }
+    }
+
+    /// The Blob's name, size and chaining values.
+    pub fn pieces(&self) -> &Pieces {
+        &self.pieces
+    }
+
+    /// How many pieces have not come yet.
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// Whether a piece is there.
+    pub fn has(&self, index: u64) -> bool {
+        usize::try_from(index).is_ok_and(|at| self.places.get(at).is_some_and(Option::is_some))
+    }
+
+    /// Takes a piece as it is packed, checks what it unpacks to and keeps it as it came. Says whether it was missing;
+    /// if not, it is not looked at. However it is packed, no more is unpacked than the piece has bytes.
+    ///
+    /// # Errors
+    /// [`ContentError::Refused`] when it is not that piece; [`ContentError::NoSuchPiece`]; or what the backend says
+    /// when it cannot write. After each of them the right piece can still come.
+    pub fn put(&mut self, index: u64, packing: Packing, packed: &[u8]) -> Result<bool, ContentError> {
+        let digest = *self.pieces.digest();
+        if self.has(index) {
+            return Ok(false);
+        }
+        let checked = self.packers.with(|packer| packer.check(&self.pieces, index, (packing, packed)));
+        match checked {
+            Err(Flaw::Piece(PieceError::NoSuchPiece { index, count })) => {
+                return Err(ContentError::NoSuchPiece { digest, index, count });
+            }
+            Err(source) => return Err(ContentError::Refused { digest, index, source }),
+            Ok(()) => {}
+        }
+        let place = self.growing.append(packing, packed)?;
+        self.places[usize::try_from(index).expect("the check found such a piece")] = Some(place);
+        self.missing -= 1;
+        Ok(true)
+    }
+
+    /// Ends the Blob, all of whose pieces have come, and keeps it.
+    ///
+    /// # Errors
+    /// [`ContentError::Missing`] when they have not, or what the backend says. Nothing is left of it then.
+    pub fn finish(self, durability: Durability) -> Result<Stored, ContentError> {
+        let Some(places) = self.places.into_iter().collect::<Option<Vec<_>>>() else {
+            return Err(ContentError::Missing { digest: *self.pieces.digest(), missing: self.missing });
+        };
+        self.growing.keep(&self.pieces, &places, durability)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+
+    use potluck_protocol::digest::Digest;
+
+    use super::*;
+    use crate::content::contract::random;
+
+    /// Has room for so many bytes.
+    struct Small(u64);
+
+    impl Draft for Small {
+        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ContentError> {
+            if offset + bytes.len() as u64 <= self.0 {
+                return Ok(());
+            }
+            Err(ContentError::io("write", Path::new("x"), io::ErrorKind::StorageFull.into()))
+        }
+
+        fn keep(self, _: &Digest, _: Durability) -> Result<Arrival, ContentError> {
+            Ok(Arrival::New)
+        }
+    }
+
+    #[test]
+    fn a_stream_with_a_gap_is_never_finished() {
+        let packers = Arc::<Packers>::default();
+        let mut staging = Staging::new(Small(PIECE_BYTES as u64), Arc::clone(&packers));
+        staging.write(&random(PIECE_BYTES)).unwrap();
+        assert!(matches!(staging.write(&random(PIECE_BYTES)), Err(ContentError::Full { .. })));
+        assert!(matches!(staging.write(b""), Err(ContentError::Abandoned)));
+        assert!(matches!(staging.finish(Durability::Fast), Err(ContentError::Abandoned)));
+        // The last piece, and the table.
+        for room in [0, 5] {
+            let mut staging = Staging::new(Small(room), Arc::clone(&packers));
+            staging.write(b"hello").unwrap();
+            assert!(matches!(staging.finish(Durability::Fast), Err(ContentError::Full { .. })));
+        }
+    }
+
+    #[test]
+    fn a_piece_that_found_no_room_can_come_again() {
+        let data = random(2 * PIECE_BYTES);
+        let mut hasher = PieceHasher::new();
+        hasher.update(&data);
+        let packers = Arc::<Packers>::default();
+        let mut incoming = Incoming::new(Small(PIECE_BYTES as u64), hasher.finish().unwrap(), packers);
+        let (first, second) = data.split_at(PIECE_BYTES);
+        incoming.put(1, Packing::Raw, second).unwrap();
+        assert!(matches!(incoming.put(0, Packing::Raw, first), Err(ContentError::Full { .. })));
+        assert_eq!((incoming.missing(), incoming.has(0)), (1, false));
+        incoming.growing.draft.0 *= 3;
+        assert!(incoming.put(0, Packing::Raw, first).unwrap());
+        assert!(incoming.finish(Durability::Fast).unwrap().new);
+    }
+
+    #[test]
+    fn no_stream_is_longer_than_the_largest_blob() {
+        let mut staging = Staging::new(Small(u64::MAX), Arc::default());
+        // A terabyte takes too long; what counts is only the sum.
+        staging.limit = 10;
+        staging.write(&[0; 10]).unwrap();
+        assert!(matches!(staging.write(&[0]), Err(ContentError::TooLarge)));
+        assert!(matches!(staging.finish(Durability::Fast), Err(ContentError::Abandoned)));
+    }
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a swarm is made of.
+
+use std::time::Duration;
+
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::identity::Keypair;
+use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
+use libp2p::kad::{self, Mode, StoreInserts};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{StreamProtocol, identify, mdns};
+use potluck_protocol::head::MAX_HEAD_SET_BYTES;
+use potluck_protocol::names::{NetworkId, Purpose};
+
+use super::SwarmError;
+use super::limits;
+
+/// All of it. The limits come first: they must see a connection before anything else does.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    pub(super) identify: identify::Behaviour,
+    pub(super) kad: kad::Behaviour<MemoryStore>,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) stream: libp2p_stream::Behaviour,
+}
+
+/// The protocol string of a purpose, as libp2p wants it.
+pub(super) fn protocol(network: &NetworkId, purpose: Purpose) -> StreamProtocol {
+    StreamProtocol::try_from_owned(purpose.protocol(network))
+        .expect("our protocol strings start with a slash")
+}
+
+impl Behaviour {
+    pub(super) fn new(network: &NetworkId, identity: &Keypair, mdns: bool) -> Result<Self, SwarmError> {
+        let peer = identity.public().to_peer_id();
+        let limits = ConnectionLimits::default()
+            .with_max_established(Some(limits::MAX_CONNECTIONS))
+            .with_max_established_per_peer(Some(limits::MAX_CONNECTIONS_PER_PEER))
+            .with_max_pending_incoming(Some(limits::MAX_PENDING))
+            .with_max_pending_outgoing(Some(limits::MAX_PENDING));
+        // Strangers learn the program here, and nothing about the Network.
+        let identify = identify::Config::new("potluck/1".to_owned(), identity.public())
+            .with_agent_version(format!("potluck/{}", env!("CARGO_PKG_VERSION")));
+        let mdns = mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose();
+        let mdns = mdns.map_err(|error| SwarmError::Setup(error.to_string()))?;
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits),
+            identify: identify::Behaviour::new(identify),
+            kad: kademlia(network, peer),
+            mdns: Toggle::from(mdns),
+            stream: libp2p_stream::Behaviour::new(),
+        })
+    }
+}
+
+fn kademlia(network: &NetworkId, peer: libp2p::PeerId) -> kad::Behaviour<MemoryStore> {
+    let store = MemoryStoreConfig {
+        max_records: limits::MAX_DHT_KEYS,
+        max_value_bytes: MAX_HEAD_SET_BYTES,
+        max_provided_keys: limits::MAX_DHT_KEYS,
+        ..MemoryStoreConfig::default()
+    };
+    let mut config = kad::Config::new(protocol(network, Purpose::Kademlia));
+    config
+        .set_query_timeout(limits::QUERY)
+        // What others put is judged before it is kept.
+        .set_record_filtering(StoreInserts::FilterBoth)
+        // Saying things again is the announce Plan's business.
+        .set_publication_interval(None)
+        .set_replication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_caching(kad::Caching::Disabled)
+        .set_periodic_bootstrap_interval(Some(Duration::from_secs(300)));
+    let mut kad = kad::Behaviour::with_config(peer, MemoryStore::with_config(peer, store), config);
+    // Left to itself kad stays a client until the outside world confirms an address, and on a local network nobody
+    // would keep anything.
+    kad.set_mode(Some(Mode::Server));
+    kad
+}

@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The task that owns a swarm: carries out commands, hands out what happens, and decides nothing.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use libp2p::core::transport::ListenerId;
+use libp2p::identity::Keypair;
+use libp2p::kad::store::RecordStore as _;
+use libp2p::kad::{self, QueryId, QueryResult, Quorum, Record, RecordKey};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, tcp, tls, yamux};
+use potluck_protocol::names::{DhtKey, NetworkId, Purpose};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::behaviour::{Behaviour, BehaviourEvent, protocol};
+use super::handle::Handle;
+use super::records::{self, Quotas};
+use super::{SwarmError, limits};
+use crate::network::Network;
+use crate::observe::{clock, span};
+
+/// What happens in a Network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetEvent {
+    /// A peer is connected, and a member of this Network.
+    Met(PeerId),
+    /// It is no longer connected.
+    Gone(PeerId),
+    /// The first member was met: the DHT can be used.
+    Joined,
+}
+
+/// What the rest of the node wants of the swarm.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Put a value under a key; the answer is whether anybody took it.
+    Put(DhtKey, Vec<u8>, oneshot::Sender<bool>),
+    /// Get the values under a key.
+    Get(DhtKey, oneshot::Sender<Vec<Vec<u8>>>),
+    /// Say that this node provides a key; the answer is whether there is anybody to say it to.
+    Provide(DhtKey, oneshot::Sender<bool>),
+    /// Say so no more.
+    Withdraw(DhtKey),
+    /// Who provides a key; those who can be reached are connected when the answer comes.
+    Providers(DhtKey, oneshot::Sender<Vec<PeerId>>),
+    /// Close all connections to a peer, and take none again.
+    Drop(PeerId),
+    /// Which members are connected.
+    Connected(oneshot::Sender<Vec<PeerId>>),
+}
+
+/// A question to the DHT that has not been answered.
+enum Query {
+    Put(oneshot::Sender<bool>),
+    Get { values: Vec<Vec<u8>>, reply: oneshot::Sender<Vec<Vec<u8>>> },
+    Provide(oneshot::Sender<bool>),
+    Providers { found: BTreeSet<PeerId>, reply: oneshot::Sender<Vec<PeerId>> },
+}
+
+/// A search whose finds are being dialled.
+struct Dialling {
+    found: BTreeSet<PeerId>,
+    until: Instant,
+    reply: oneshot::Sender<Vec<PeerId>>,
+}
+
+struct Driver {
+    swarm: Swarm<Behaviour>,
+    network: NetworkId,
+    events: mpsc::Sender<NetEvent>,
+    queries: HashMap<QueryId, (Query, Instant)>,
+    dialling: Vec<Dialling>,
+    members: HashSet<PeerId>,
+    dropped: HashSet<PeerId>,
+    quotas: Quotas<PeerId>,
+    joined: bool,
+}
+
+/// Starts a swarm; gives its handle once it listens.
+pub(super) async fn start(
+    network: &Network,
+    identity: &Keypair,
+) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
+    let id = network.id();
+    let behaviour = Behaviour::new(&id, identity, network.mdns)?;
+    let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
+    let mut swarm = libp2p::SwarmBuilder::with_existing_identity(identity.clone())
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), tls::Config::new, yamux::Config::default)
+        .map_err(|error| setup(&error))?
+        .with_quic()
+        .with_behaviour(|_| behaviour)
+        .map_err(|error| setup(&error))?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(300)))
+        .build();
+    let listen = listen(&mut swarm, network).await?;
+    for text in &network.peers {
+        let address: Multiaddr = text.parse().map_err(|_| SwarmError::Address(text.clone()))?;
+        if let Some(Protocol::P2p(peer)) = address.iter().last() {
+            swarm.behaviour_mut().kad.add_address(&peer, address.clone());
+        }
+        // Who cannot be reached now may be later; kad tries again.
+        let _ = swarm.dial(address);
+    }
+    let (commands_to, commands) = mpsc::channel(limits::MAX_COMMANDS);
+    let (events, events_from) = mpsc::channel(limits::MAX_EVENTS);
+    let control = swarm.behaviour().stream.new_control();
+    let peer = *swarm.local_peer_id();
+    let listen = listen.into_iter().map(|address| format!("{address}/p2p/{peer}")).collect();
+    let handle = Handle::new(network, peer, listen, commands_to, control);
+    let driver = Driver {
+        swarm,
+        network: id,
+        events,
+        queries: HashMap::new(),
+        dialling: Vec::new(),
+        members: HashSet::new(),
+        dropped: HashSet::new(),
+        quotas: Quotas::default(),
+        joined: false,
+    };
+    span::spawn("swarm", driver.run(commands));
+    Ok((handle, events_from))
+}
+
+/// Listens wherever the Network says, and waits until the addresses are known.
+async fn listen(swarm: &mut Swarm<Behaviour>, network: &Network) -> Result<Vec<Multiaddr>, SwarmError> {
+    let mut waiting: HashMap<ListenerId, Multiaddr> = HashMap::new();
+    for text in &network.listen {
+        let address: Multiaddr = text.parse().map_err(|_| SwarmError::Address(text.clone()))?;
+        let fail = |error: &dyn std::fmt::Display| SwarmError::Listen {
+            address: text.clone(),
+            why: error.to_string(),
+        };
+        waiting.insert(swarm.listen_on(address.clone()).map_err(|error| fail(&error))?, address);
+    }
+    let mut found = Vec::new();
+    let everywhere = waiting.clone();
+    while !waiting.is_empty() {
+        match swarm.select_next_some().await {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                waiting.remove(&listener_id);
+                // Whoever listens everywhere is reached from elsewhere; who names loopback means it.
+                let wide = everywhere.get(&listener_id).is_some_and(is_unspecified);
+                if !(wide && is_loopback(&address)) {
+                    // Nobody else will confirm it on a private network, and without it providers are found nowhere.
+                    swarm.add_external_address(address.clone());
+                }
+                found.push(address);
+            }
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                let address =
+                    waiting.remove(&listener_id).map(|address| address.to_string()).unwrap_or_default();
+                let why = reason.err().map_or_else(|| "it was closed".to_owned(), |error| error.to_string());
+                return Err(SwarmError::Listen { address, why });
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn is_unspecified(address: &Multiaddr) -> bool {
+    address.iter().any(|part| match part {
+        Protocol::Ip4(ip) => ip.is_unspecified(),
+        Protocol::Ip6(ip) => ip.is_unspecified(),
+        _ => false,
+    })
+}
+
+fn is_loopback(address: &Multiaddr) -> bool {
+    address.iter().any(|part| match part {
+        Protocol::Ip4(ip) => ip.is_loopback(),
+        Protocol::Ip6(ip) => ip.is_loopback(),
+        _ => false,
+    })
+}
+
+fn key(key: &DhtKey) -> RecordKey {
+    RecordKey::new(key.as_bytes())
+}
+
+impl Driver {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            let wake = self.wake();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.carry_out(command),
+                    None => return,
+                },
+                event = self.swarm.select_next_some() => {
+                    for event in self.happened(event) {
+                        if self.events.send(event).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.expire();
+        }
+    }
+
+    /// When something is to be ended at the latest.
+    fn wake(&self) -> Instant {
+        let queries = self.queries.values().map(|(_, until)| *until);
+        let dialling = self.dialling.iter().map(|dialling| dialling.until);
+        queries.chain(dialling).min().unwrap_or_else(|| Instant::now() + limits::QUERY)
+    }
+
+    /// Ends what has found enough or searched for long enough. A query that ends reports once more, and is answered
+    /// then.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let over: Vec<_> =
+            self.queries.iter().filter(|(_, (_, until))| *until <= now).map(|(id, _)| *id).collect();
+        for id in over {
+            match self.swarm.behaviour_mut().kad.query_mut(&id) {
+                Some(mut query) => query.finish(),
+                None => self.answer(id, false),
+            }
+            if let Some((_, until)) = self.queries.get_mut(&id) {
+                *until = now + limits::QUERY;
+            }
+        }
+        let connected: Vec<bool> =
+            self.dialling.iter().map(|dialling| self.all_connected(&dialling.found)).collect();
+        let mut connected = connected.into_iter();
+        let done: Vec<_> = self
+            .dialling
+            .extract_if(.., |dialling| connected.next() == Some(true) || dialling.until <= now)
+            .collect();
+        for Dialling { found, reply, .. } in done {
+            let _ = reply.send(found.into_iter().filter(|peer| self.swarm.is_connected(peer)).collect());
+        }
+    }
+
+    fn all_connected(&self, peers: &BTreeSet<PeerId>) -> bool {
+        peers.iter().all(|peer| self.swarm.is_connected(peer))
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        let until = Instant::now() + limits::QUERY;
+        let alone = self.members.is_empty();
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        match command {
+            Command::Put(name, value, reply) => {
+                match kad.put_record(Record::new(key(&name), value), Quorum::One) {
+                    Ok(id) => drop(self.queries.insert(id, (Query::Put(reply), until))),
+                    Err(_) => drop(reply.send(false)),
+                }
+            }
+            Command::Get(name, reply) => {
+                let id = kad.get_record(key(&name));
+                self.queries.insert(id, (Query::Get { values: Vec::new(), reply }, until));
+            }
+            Command::Provide(name, reply) => match kad.start_providing(key(&name)) {
+                Ok(id) if !alone => drop(self.queries.insert(id, (Query::Provide(reply), until))),
+                _ => drop(reply.send(false)),
+            },
+            Command::Withdraw(name) => kad.stop_providing(&key(&name)),
+            Command::Providers(name, reply) => {
+                let id = kad.get_providers(key(&name));
+                self.queries.insert(id, (Query::Providers { found: BTreeSet::new(), reply }, until));
+            }
+            Command::Drop(peer) => {
+                self.dropped.insert(peer);
+                kad.remove_peer(&peer);
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+            Command::Connected(reply) => {
+                let _ = reply.send(self.members.iter().copied().collect());
+            }
+        }
+    }
+
+    fn happened(&mut self, event: SwarmEvent<BehaviourEvent>) -> Vec<NetEvent> {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, .. } if self.dropped.contains(&peer_id) => {
+                let _ = self.swarm.disconnect_peer_id(peer_id);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                if self.members.remove(&peer_id) {
+                    return vec![NetEvent::Gone(peer_id)];
+                }
+            }
+            SwarmEvent::NewListenAddr { address, .. } if !is_loopback(&address) => {
+                self.swarm.add_external_address(address);
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.swarm.remove_external_address(&address),
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => {
+                for dialling in &mut self.dialling {
+                    dialling.found.remove(&peer);
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => return self.identified(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.kad(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
+                for (peer, address) in found {
+                    self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
+                    let _ = self.swarm.dial(DialOpts::peer_id(peer).addresses(vec![address]).build());
+                }
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    /// A peer said who it is. Only those who speak this Network's protocols are members.
+    fn identified(&mut self, event: identify::Event) -> Vec<NetEvent> {
+        let identify::Event::Received { peer_id, info, .. } = event else { return Vec::new() };
+        if !info.protocols.contains(&protocol(&self.network, Purpose::Kademlia)) {
+            return Vec::new();
+        }
+        // kad learns of nobody by itself.
+        for address in info.listen_addrs.into_iter().take(16) {
+            self.swarm.behaviour_mut().kad.add_address(&peer_id, address);
+        }
+        let mut events = Vec::new();
+        if self.members.insert(peer_id) {
+            events.push(NetEvent::Met(peer_id));
+        }
+        if !std::mem::replace(&mut self.joined, true) {
+            let _ = self.swarm.behaviour_mut().kad.bootstrap();
+            events.push(NetEvent::Joined);
+        }
+        events
+    }
+
+    fn kad(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::InboundRequest { request } => self.put_here(request),
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                let failed = self.progressed(id, result);
+                if step.last {
+                    self.answer(id, !failed);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Something came of a query; gives whether it failed.
+    fn progressed(&mut self, id: QueryId, result: QueryResult) -> bool {
+        let Some((query, until)) = self.queries.get_mut(&id) else { return false };
+        let mut enough = |first: bool| {
+            if first {
+                *until = Instant::now() + limits::MORE_HOLDERS;
+            }
+        };
+        match (query, result) {
+            (Query::Get { values, .. }, QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found)))) => {
+                enough(values.is_empty());
+                if values.len() < limits::MAX_FOUND {
+                    values.push(found.record.value);
+                }
+            }
+            (
+                Query::Providers { found, .. },
+                QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })),
+            ) => {
+                enough(found.is_empty());
+                let own = *self.swarm.local_peer_id();
+                let new = providers.into_iter().filter(|peer| *peer != own && !self.dropped.contains(peer));
+                for peer in new.take(limits::MAX_FOUND.saturating_sub(found.len())) {
+                    found.insert(peer);
+                    // Now, while the query still knows the address.
+                    let dial = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing);
+                    let _ = self.swarm.dial(dial.build());
+                }
+            }
+            (_, QueryResult::PutRecord(result)) => return result.is_err(),
+            (_, QueryResult::StartProviding(result)) => return result.is_err(),
+            _ => {}
+        }
+        false
+    }
+
+    /// Answers whoever asked, once.
+    fn answer(&mut self, id: QueryId, well: bool) {
+        let Some((query, _)) = self.queries.remove(&id) else { return };
+        match query {
+            Query::Put(reply) | Query::Provide(reply) => drop(reply.send(well)),
+            Query::Get { values, reply } => drop(reply.send(values)),
+            Query::Providers { found, reply } => {
+                let until = Instant::now() + limits::OPEN_STALL;
+                self.dialling.push(Dialling { found, until, reply });
+            }
+        }
+    }
+
+    /// A peer puts something here.
+    fn put_here(&mut self, request: kad::InboundRequest) {
+        let store = self.swarm.behaviour_mut().kad.store_mut();
+        match request {
+            kad::InboundRequest::PutRecord { source, record: Some(record), .. } => {
+                let Ok(name) = <[u8; 32]>::try_from(record.key.as_ref()) else { return };
+                let standing = store.get(&record.key).map(|record| record.value.clone());
+                if standing.is_none() && !self.quotas.take(source, limits::MAX_DHT_KEYS_PER_PEER as u64) {
+                    return;
+                }
+                let name = DhtKey::from_bytes(name);
+                if let Some(value) = records::merge(&name, standing.as_deref(), &record.value, clock::now()) {
+                    let _ = store.put(Record { value, ..record });
+                }
+            }
+            kad::InboundRequest::AddProvider { record: Some(record) } => {
+                // kad has made sure that the provider is the sender.
+                let known =
+                    store.providers(&record.key).iter().any(|known| known.provider == record.provider);
+                if known || self.quotas.take(record.provider, limits::MAX_DHT_KEYS_PER_PEER as u64) {
+                    let _ = store.add_provider(record);
+                }
+            }
+            _ => {}
+        }
+    }
+}

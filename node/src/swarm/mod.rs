@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! libp2p, and nothing that decides: one swarm a Network.
+//!
+//! * [`behaviour`] is what it is made of, [`limits`] how much of everything it takes.
+//! * [`driver`] owns it; [`handle`] is how the rest of the node speaks to it.
+//! * [`records`] judges what others put on the DHT.
+//! * [`serve`] answers peers; [`transfer`] fetches a Blob from one.
+
+mod behaviour;
+mod driver;
+pub mod handle;
+pub mod limits;
+mod records;
+pub mod serve;
+pub mod transfer;
+
+use std::path::{Path, PathBuf};
+
+use libp2p::identity::Keypair;
+use potluck_keys::ring::{self, RingError};
+use tokio::sync::mpsc;
+
+pub use driver::NetEvent;
+pub use handle::Handle;
+
+use crate::network::Network;
+
+/// A Network could not be entered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SwarmError {
+    /// The identity on disk cannot be used.
+    #[error("cannot use the peer identity {path}: {why}", path = path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A file cannot be used.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// An address is none.
+    #[error("{0:?} is no address: it should look like /ip4/192.0.2.1/tcp/4001/p2p/12D3…")]
+    Address(String),
+    /// Nobody can listen there.
+    #[error("cannot listen on {address}: {why}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// libp2p does not start.
+    #[error("the network cannot be set up: {0}")]
+    Setup(String),
+}
+
+/// This node's identity as a peer, made on first use. It says nothing about any Signer.
+///
+/// # Errors
+/// [`SwarmError`].
+pub fn identity(path: &Path) -> Result<Keypair, SwarmError> {
+    let bad = |why: String| SwarmError::Identity { path: path.to_owned(), why };
+    if !path.exists() {
+        let pair = Keypair::generate_ed25519();
+        let bytes = pair.to_protobuf_encoding().map_err(|error| bad(error.to_string()))?;
+        ring::write_new(path, &bytes, 0o600)?;
+    }
+    let bytes = ring::read(path, 4096)?;
+    Keypair::from_protobuf_encoding(&bytes).map_err(|error| bad(error.to_string()))
+}
+
+/// Enters a Network: listens, and dials the members it knows. What happens there comes out of the channel.
+///
+/// # Errors
+/// [`SwarmError`].
+pub async fn enter(
+    network: &Network,
+    identity: &Keypair,
+) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
+    driver::start(network, identity).await
+}
