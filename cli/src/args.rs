@@ -38,8 +38,9 @@ pub(crate) struct Global {
 
 /// The verbs as a newcomer meets them. Every verb stands in one group; a test makes sure.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Start here", &["init"]),
+    ("Start here", &["init", "up", "down", "status"]),
     ("Whom to believe", &["trust", "key"]),
+    ("Whom to share with", &["network", "share", "unshare"]),
     ("For your shell", &["completions", "man"]),
 ];
 

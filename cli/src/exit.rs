@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// The policy says no.
     Refused = 4,
+    /// The daemon cannot be reached.
+    Unreachable = 5,
 }
 
 impl Exit {

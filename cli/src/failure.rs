@@ -4,7 +4,10 @@
 use potluck_keys::ring::RingError;
 use potluck_keys::rules::RulesError;
 use potluck_keys::signed::ClaimError;
+use potluck_node::control::server::BindError;
+use potluck_node::daemon::StartError;
 use potluck_node::home::HomeError;
+use potluck_node::network::NetworkError;
 use potluck_node::trust::TrustError;
 
 use crate::exit::Exit;
@@ -95,6 +98,45 @@ impl From<TrustError> for Failure {
             TrustError::OtherKey { .. } => {
                 Self::failed(message).hint("choose another name, or remove the old signer first")
             }
+            _ => Self::failed(message),
+        }
+    }
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        let message = error.to_string();
+        match error {
+            NetworkError::Home(error) => error.into(),
+            NetworkError::Ring(error) => error.into(),
+            NetworkError::NotFound(_) => Self::new(Exit::NotFound, message)
+                .hint("`potluck network list` shows those of this node; `network create` or `join` adds one"),
+            NetworkError::BadName(_) => Self::usage(message),
+            NetworkError::BadInvite(_) => {
+                Self::usage(message).hint("paste the whole line that `potluck network invite` printed")
+            }
+            NetworkError::Exists(name) => {
+                Self::failed(message).hint(format!("`potluck network leave {name}` forgets it"))
+            }
+            _ => Self::failed(message),
+        }
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        Self::failed(error.to_string())
+            .hint("a path of a socket may have about 100 letters: use a shorter --home if it is longer")
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let message = error.to_string();
+        match error {
+            StartError::Running { .. } => Self::failed(message).hint("`potluck down` ends it"),
+            StartError::Network(error) => error.into(),
+            StartError::Bind(error) => error.into(),
             _ => Self::failed(message),
         }
     }

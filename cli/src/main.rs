@@ -2,6 +2,7 @@
 //! The `potluck` program: reads the command line, runs one verb, and turns what comes of it into text and an exit code.
 
 mod args;
+mod connect;
 mod exit;
 mod failure;
 mod say;

@@ -13,7 +13,10 @@ pub mod catalog;
 pub mod config;
 pub mod content;
 pub mod control;
+#[cfg(feature = "net")]
+pub mod daemon;
 pub mod drive;
+pub mod engine;
 pub mod fetch;
 pub mod front;
 pub mod home;
@@ -21,9 +24,12 @@ pub mod index;
 pub mod link;
 pub mod network;
 pub mod observe;
+#[cfg(feature = "net")]
+pub mod outside;
 pub mod peer;
 pub mod plan;
 pub mod relocate;
+pub mod store;
 #[cfg(feature = "net")]
 pub mod swarm;
 pub mod trust;

@@ -2,10 +2,15 @@
 //! The verbs, one file each.
 
 mod completions;
+mod down;
 mod init;
 mod key;
 mod man;
+mod network;
+mod share;
+mod status;
 mod trust;
+mod up;
 
 use clap::Subcommand;
 use potluck_node::home::Home;
@@ -19,6 +24,12 @@ use crate::say::Say;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Init(init::Init),
+    Up(up::Up),
+    Down(down::Down),
+    Status(status::Status),
+    Network(network::Network),
+    Share(share::Share),
+    Unshare(share::Unshare),
     Key(key::Key),
     Trust(trust::Trust),
     Completions(completions::Completions),
@@ -30,6 +41,12 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
     let home = || Home::locate(args.global.home);
     match args.verb {
         Verb::Init(verb) => verb.run(&home()?, say),
+        Verb::Up(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Down(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Status(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Share(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Unshare(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Key(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Trust(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Completions(verb) => verb.run(),

@@ -2,6 +2,8 @@
 //! Catalogs: the own ones, and those that are followed. [`plan`] decides when to flush and when to look for news;
 //! [`followed`] answers look-ups from memory; [`own`] makes the next state of an own Catalog.
 
+#[cfg(feature = "net")]
+pub mod driver;
 pub mod followed;
 pub mod own;
 pub mod plan;

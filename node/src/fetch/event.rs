@@ -3,13 +3,22 @@
 
 use std::time::Duration;
 
-use potluck_protocol::action::{ActionId, Project};
+use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::control::Miss;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Topic;
 
 use crate::peer::Peer;
 use crate::plan::Moment;
+
+/// What the keys of one search have in common.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Space {
+    /// The Project.
+    pub project: Project,
+    /// The Recipe.
+    pub recipe: Recipe,
+}
 
 /// A Blob that is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,12 +63,12 @@ pub enum Brought {
 /// What can happen.
 #[derive(Debug)]
 pub enum Event {
-    /// A tool wants to know about actions of a Project, each listed in the Catalogs of these topics.
+    /// A tool wants to know about actions, each listed in the Catalogs of these topics.
     Look {
         /// Chosen by the driver.
         look: u64,
-        /// The Project of all of them.
-        project: Project,
+        /// What they have in common.
+        space: Space,
         /// The actions, each once.
         actions: Vec<(ActionId, Vec<Topic>)>,
         /// When the tool has waited long enough for somebody who has it.
@@ -121,8 +130,8 @@ pub enum Action {
         question: u64,
         /// Whom.
         peer: Peer,
-        /// The Project of all actions.
-        project: Project,
+        /// What the actions have in common.
+        space: Space,
         /// About these.
         actions: Vec<ActionId>,
     },
@@ -138,7 +147,7 @@ pub enum Action {
         need: Need,
     },
     /// All Blobs asked for are here: see what is known about the action now.
-    Review(ActionId),
+    Review(Space, ActionId),
     /// Answer a tool.
     Settle {
         /// Which look.

@@ -9,12 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use potluck_protocol::action::{ActionId, Project};
+use potluck_protocol::action::ActionId;
 use potluck_protocol::control::Miss;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::{MAX_ACTIONS, Topic};
 
-use super::event::{Action, Brought, Event, Need, Verdict};
+use super::event::{Action, Brought, Event, Need, Space, Verdict};
 use super::standing::Standing;
 use crate::peer::Peer;
 use crate::plan::{Moment, Plan};
@@ -47,7 +47,7 @@ enum For {
 
 /// The search for one action.
 struct Search {
-    project: Project,
+    space: Space,
     topics: BTreeSet<Topic>,
     /// Tools that wait, and until when.
     looks: Vec<(u64, Moment)>,
@@ -85,7 +85,7 @@ pub struct Fetch {
     brings: BTreeMap<u64, Bring>,
     transfers: BTreeMap<Digest, Transfer>,
     running: BTreeMap<u64, Digest>,
-    to_ask: BTreeMap<(Peer, Project), Vec<ActionId>>,
+    to_ask: BTreeMap<(Peer, Space), Vec<ActionId>>,
     questions: BTreeMap<u64, (Peer, Vec<ActionId>)>,
     holders: BTreeMap<Topic, BTreeSet<Peer>>,
     /// When the DHT was last asked for a topic's holders, plus the time until it may be again.
@@ -115,8 +115,8 @@ impl Fetch {
     }
 
     /// A tool waits for an action, whether or not it is being looked for already.
-    fn look(&mut self, now: Moment, wait: Wait, project: &Project, topics: Vec<Topic>) {
-        let Wait { look, action, until } = wait;
+    fn look(&mut self, now: Moment, wait: Wait, space: &Space) {
+        let Wait { look, action, topics, until } = wait;
         let miss = |miss| Action::Settle { look, action, miss: Some(miss) };
         if self.nothing.get(&action).is_some_and(|until| *until > now) {
             return self.actions.push_back(miss(Miss::Unclaimed));
@@ -124,7 +124,7 @@ impl Fetch {
         if !self.searches.contains_key(&action) && self.searches.len() >= MAX_SEARCHES {
             return self.actions.push_back(miss(Miss::Late));
         }
-        let search = self.searches.entry(action).or_insert_with(|| Search::new(project.clone(), until));
+        let search = self.searches.entry(action).or_insert_with(|| Search::new(space.clone(), until));
         search.topics.extend(topics);
         search.looks.push((look, until));
         search.ends = search.ends.max(until.plus(AFTERLIFE));
@@ -147,7 +147,7 @@ impl Fetch {
         for peer in fresh.into_iter().take(room) {
             search.asked.insert(peer.clone());
             search.open += 1;
-            self.to_ask.entry((peer, search.project.clone())).or_default().push(action);
+            self.to_ask.entry((peer, search.space.clone())).or_default().push(action);
         }
         if search.open > 0 {
             return;
@@ -342,7 +342,7 @@ impl Fetch {
                     search.came.insert(digest);
                     if search.needs.is_empty() {
                         search.reviewing = true;
-                        self.actions.push_back(Action::Review(action));
+                        self.actions.push_back(Action::Review(search.space.clone(), action));
                     }
                 }
                 For::Bring(bring) => {
@@ -383,7 +383,7 @@ impl Fetch {
     /// One question of those that are to be asked: what there is for one peer in one Project goes together.
     fn question(&mut self) -> Option<Action> {
         let mut entry = self.to_ask.first_entry()?;
-        let (peer, project) = entry.key().clone();
+        let (peer, space) = entry.key().clone();
         let all = entry.get_mut();
         let actions: Vec<_> = all.drain(..all.len().min(MAX_ACTIONS)).collect();
         if all.is_empty() {
@@ -391,7 +391,7 @@ impl Fetch {
         }
         let question = self.number();
         self.questions.insert(question, (peer.clone(), actions.clone()));
-        Some(Action::Ask { question, peer, project, actions })
+        Some(Action::Ask { question, peer, space, actions })
     }
 
     fn answered(&mut self, now: Moment, question: u64, verdicts: Option<Vec<(ActionId, Verdict)>>) {
@@ -437,14 +437,15 @@ impl Fetch {
 struct Wait {
     look: u64,
     action: ActionId,
+    topics: Vec<Topic>,
     until: Moment,
 }
 
 impl Search {
-    fn new(project: Project, ends: Moment) -> Self {
+    fn new(space: Space, ends: Moment) -> Self {
         let (topics, looks, asked, needs, came) = Default::default();
         Self {
-            project,
+            space,
             topics,
             looks,
             asked,
@@ -472,9 +473,9 @@ impl Plan for Fetch {
 
     fn feed(&mut self, now: Moment, event: Event) {
         match event {
-            Event::Look { look, project, actions, until } => {
+            Event::Look { look, space, actions, until } => {
                 for (action, topics) in actions {
-                    self.look(now, Wait { look, action, until }, &project, topics);
+                    self.look(now, Wait { look, action, topics, until }, &space);
                 }
             }
             Event::Bring { bring, topic, blobs, until } => {

@@ -15,8 +15,10 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Entry, claim_digest};
 use potluck_protocol::head::Head;
 use redb::backends::InMemoryBackend;
-use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
 pub use rows::{MAX_INLINE_BYTES, OwnCatalog, RowError};
+
+use crate::content::Durability;
 
 /// Most claims about one action that are kept, of all signers together.
 pub const MAX_CLAIMS: usize = 64;
@@ -47,15 +49,6 @@ pub enum IndexError {
     /// A claim in the index is no claim.
     #[error("a claim in the index is damaged: {0}")]
     Claim(#[from] ClaimError),
-}
-
-/// How safe a change is when a call returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Safety {
-    /// It survives a power cut.
-    Durable,
-    /// It survives the end of the process once a later change was durable; for what can be fetched again.
-    Soon,
 }
 
 /// The index.
@@ -96,7 +89,7 @@ impl Index {
 
     fn with(db: Database, path: &Path) -> Result<Self, IndexError> {
         let this = Self { db, path: path.to_owned() };
-        this.change(Safety::Durable, |change| {
+        this.change(Durability::Durable, |change| {
             let mut meta = redb!(this, change.open_table(rows::META))?;
             let found = redb!(this, meta.get("schema"))?.map(|row| row.value());
             match found {
@@ -126,12 +119,12 @@ impl Index {
     /// Makes several changes or none.
     fn change<T>(
         &self,
-        safety: Safety,
+        durability: Durability,
         work: impl FnOnce(&WriteTransaction) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {
         let mut change = redb!(self, self.db.begin_write())?;
-        if safety == Safety::Soon {
-            redb!(self, change.set_durability(Durability::None))?;
+        if durability == Durability::Fast {
+            redb!(self, change.set_durability(redb::Durability::None))?;
         }
         let done = work(&change)?;
         redb!(self, change.commit())?;
@@ -143,7 +136,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn settle(&self) -> Result<(), IndexError> {
-        self.change(Safety::Durable, |_| Ok(()))
+        self.change(Durability::Durable, |_| Ok(()))
     }
 
     /// The bytes of a small Blob.
@@ -161,8 +154,13 @@ impl Index {
     ///
     /// # Errors
     /// [`IndexError`].
-    pub fn keep_small(&self, digest: &Digest, bytes: &[u8], safety: Safety) -> Result<(), IndexError> {
-        self.change(safety, |change| {
+    pub fn keep_small(
+        &self,
+        digest: &Digest,
+        bytes: &[u8],
+        durability: Durability,
+    ) -> Result<(), IndexError> {
+        self.change(durability, |change| {
             let mut table = redb!(self, change.open_table(rows::SMALL))?;
             redb!(self, table.insert(digest.as_bytes(), rows::plain(bytes).as_slice()))?;
             Ok(())
@@ -174,7 +172,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn forget_small(&self, digest: &Digest) -> Result<bool, IndexError> {
-        self.change(Safety::Durable, |change| {
+        self.change(Durability::Durable, |change| {
             let mut table = redb!(self, change.open_table(rows::SMALL))?;
             let was = redb!(self, table.remove(digest.as_bytes()))?.is_some();
             Ok(was)
@@ -199,8 +197,13 @@ impl Index {
     ///
     /// # Errors
     /// [`IndexError`].
-    pub fn belong(&self, digests: &[Digest], project: &Project, safety: Safety) -> Result<(), IndexError> {
-        self.change(safety, |change| self.belong_in(change, digests, project))
+    pub fn belong(
+        &self,
+        digests: &[Digest],
+        project: &Project,
+        durability: Durability,
+    ) -> Result<(), IndexError> {
+        self.change(durability, |change| self.belong_in(change, digests, project))
     }
 
     fn belong_in(
@@ -261,9 +264,9 @@ impl Index {
         &self,
         entry: &Signed<Entry>,
         blobs: &[Digest],
-        safety: Safety,
+        durability: Durability,
     ) -> Result<(), IndexError> {
-        self.change(safety, |change| self.keep_entry_in(change, entry, blobs))
+        self.change(durability, |change| self.keep_entry_in(change, entry, blobs))
     }
 
     fn keep_entry_in(
@@ -288,7 +291,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn publish(&self, entry: &Signed<Entry>, blobs: &[Digest]) -> Result<(), IndexError> {
-        self.change(Safety::Durable, |change| {
+        self.change(Durability::Durable, |change| {
             self.keep_entry_in(change, entry, blobs)?;
             let claim = entry.authentic()?;
             let mut outbox = redb!(self, change.open_table(rows::OUTBOX))?;
@@ -337,7 +340,7 @@ impl Index {
         listed: &[(ActionId, Digest)],
         blobs: &[Digest],
     ) -> Result<(), IndexError> {
-        self.change(Safety::Durable, |change| {
+        self.change(Durability::Durable, |change| {
             self.belong_in(change, blobs, project)?;
             let mut table = redb!(self, change.open_table(rows::CATALOGS))?;
             redb!(self, table.insert(project.as_str(), rows::row(catalog).as_slice()))?;
@@ -360,7 +363,7 @@ impl Index {
     /// [`IndexError`].
     pub fn keep_head(&self, signer: &Signer, head: &Signed<Head>) -> Result<(), IndexError> {
         let claim = head.authentic()?;
-        self.change(Safety::Durable, |change| {
+        self.change(Durability::Durable, |change| {
             let mut table = redb!(self, change.open_table(rows::HEADS))?;
             let key = (signer.as_bytes(), claim.project.as_str(), claim.instance.as_bytes());
             redb!(self, table.insert(key, rows::plain(head.bytes()).as_slice()))?;
@@ -389,7 +392,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn count(&self, more: &[(&str, u64)]) -> Result<(), IndexError> {
-        self.change(Safety::Soon, |change| {
+        self.change(Durability::Fast, |change| {
             let mut table = redb!(self, change.open_table(rows::COUNTS))?;
             for (name, more) in more {
                 let now = redb!(self, table.get(name))?.map_or(0, |row| row.value());
@@ -437,7 +440,7 @@ mod tests {
         let (ann, ben) = (Pair::from_seed(&[1; 32], ""), Pair::from_seed(&[2; 32], ""));
         for entry in [entry(&ann, 1, b"a"), entry(&ben, 1, b"b"), entry(&ann, 2, b"c"), entry(&ann, 1, b"a")]
         {
-            index.keep_entry(&entry, &[], Safety::Soon).unwrap();
+            index.keep_entry(&entry, &[], Durability::Fast).unwrap();
         }
         let found = |action| index.entries(&ActionId::from_bytes([action; 32])).unwrap().len();
         assert_eq!((found(0), found(1), found(2), found(3)), (0, 2, 1, 0));
@@ -466,8 +469,8 @@ mod tests {
     fn blobs_go_only_where_their_project_is_shared() {
         let index = Index::in_memory().unwrap();
         let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
-        index.belong(&[one], &project("a"), Safety::Soon).unwrap();
-        index.belong(&[one, other], &project("b"), Safety::Soon).unwrap();
+        index.belong(&[one], &project("a"), Durability::Fast).unwrap();
+        index.belong(&[one, other], &project("b"), Durability::Fast).unwrap();
         let in_a = |digest| index.belongs(digest, |name| name == "a").unwrap();
         assert!(in_a(&one) && !in_a(&other) && !in_a(&Digest::of(b"3")));
     }
@@ -478,7 +481,7 @@ mod tests {
         let path = folder.path().join("index.redb");
         let digest = Digest::of(b"small");
         let index = Index::open(&path).unwrap();
-        index.keep_small(&digest, b"small", Safety::Durable).unwrap();
+        index.keep_small(&digest, b"small", Durability::Durable).unwrap();
         drop(index);
         let index = Index::open(&path).unwrap();
         assert_eq!(index.small(&digest).unwrap().as_deref(), Some(&b"small"[..]));
@@ -487,7 +490,7 @@ mod tests {
             change.open_table(rows::META).unwrap().insert("schema", rows::SCHEMA + 1).unwrap();
             Ok(())
         };
-        index.change(Safety::Durable, raise).unwrap();
+        index.change(Durability::Durable, raise).unwrap();
         drop(index);
         assert!(matches!(Index::open(&path), Err(IndexError::Later { found: 2, .. })));
     }

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `potluck network`: make, join and leave Networks.
+
+use clap::{Args as ClapArgs, Subcommand};
+use potluck_node::home::Home;
+use potluck_node::network::{Network as Member, Networks};
+use serde_json::{Value, json};
+
+use crate::connect::{daemon, wait};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::say::Say;
+
+/// Make a Network, invite others to it, or join one
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Network {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Make a new Network with this node as its first member
+    Create {
+        /// Its name, e.g. office
+        name: String,
+        /// One that everybody may join who knows its name
+        #[arg(long)]
+        public: bool,
+    },
+    /// Print the line by which others join; whoever has the line of a private Network is a member
+    Invite {
+        /// The Network
+        name: String,
+    },
+    /// Join the Network of an invitation
+    Join {
+        /// The line that `potluck network invite` printed
+        #[arg(required = true, value_name = "LINE")]
+        line: Vec<String>,
+    },
+    /// Leave a Network, and forget its key
+    Leave {
+        /// The Network
+        name: String,
+    },
+    /// Show the Networks of this node, and what is shared where
+    List,
+}
+
+impl Network {
+    pub(crate) fn run(&self, home: &Home, say: &mut Say) -> Result<Exit, Failure> {
+        let networks = Networks::of(home);
+        match &self.what {
+            What::Create { name, public } => {
+                let network = Member::new(name, *public)?;
+                networks.add(&network)?;
+                let kind = if *public { "public" } else { "private" };
+                say.answer(&format!("Made the {kind} network {name}"), shown(&network))?;
+                say.note(&format!(
+                    "Nothing is shared there yet:  potluck share PROJECT --network {name}\n\
+                     Others join with the line of:  potluck network invite {name}"
+                ));
+                restart(home, say);
+            }
+            What::Invite { name } => {
+                let network = networks.get(name)?;
+                let line = network.invite(&addresses(home, name));
+                say.answer(&line, json!({ "network": name, "invite": line }))?;
+            }
+            What::Join { line } => {
+                let network = Member::from_invite(&line.join(" "))?;
+                networks.add(&network)?;
+                say.answer(&format!("Joined the network {}", network.name), shown(&network))?;
+                say.note(&format!(
+                    "Nothing is shared there yet:  potluck share PROJECT --network {}",
+                    network.name
+                ));
+                restart(home, say);
+            }
+            What::Leave { name } => {
+                networks.remove(name)?;
+                say.answer(&format!("Left the network {name}"), json!({ "network": name }))?;
+                restart(home, say);
+            }
+            What::List => {
+                for network in networks.list()? {
+                    let shared: Vec<_> = network.share.iter().map(String::as_str).collect();
+                    let shared = if shared.is_empty() { "nothing".to_owned() } else { shared.join(", ") };
+                    let kind = if network.key.is_some() { "private" } else { "public" };
+                    let text = format!("{} ({kind}): {shared} is shared", network.name);
+                    say.answer(&text, shown(&network))?;
+                }
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// A Network without its key.
+fn shown(network: &Member) -> Value {
+    let Member { name, key, peers, share, .. } = network;
+    json!({ "network": name, "public": key.is_none(), "peers": peers, "share": share })
+}
+
+/// Where a running daemon can be reached from elsewhere.
+fn addresses(home: &Home, name: &str) -> Vec<String> {
+    let status = wait(async { Ok(daemon(home).await?.status().await?) });
+    let status: Value = status.ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+    let listen = status["networks"][name]["listen"].as_array().cloned().unwrap_or_default();
+    let all: Vec<_> = listen.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let outward: Vec<_> = all
+        .iter()
+        .filter(|text| !text.starts_with("/ip4/127.") && !text.starts_with("/ip6/::1/"))
+        .cloned()
+        .collect();
+    // On a machine of its own, loopback is all there is.
+    if outward.is_empty() { all } else { outward }
+}
+
+fn restart(home: &Home, say: &mut Say) {
+    if wait(daemon(home)).is_ok() {
+        say.note("The daemon enters and leaves networks when it starts:  potluck down; potluck up");
+    }
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `potluck status`: what is going on.
+
+use clap::Args as ClapArgs;
+use comfy_table::{Table, presets};
+use potluck_node::home::Home;
+use serde_json::Value;
+
+use crate::connect::{daemon, wait};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::say::Say;
+
+/// Show what the daemon does: networks, peers, catalogs, hits and misses, what was refused and why
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Status {}
+
+impl Status {
+    pub(crate) fn run(&self, home: &Home, say: &mut Say) -> Result<Exit, Failure> {
+        let json = wait(async { Ok(daemon(home).await?.status().await?) })?;
+        let status: Value = serde_json::from_slice(&json)
+            .map_err(|error| Failure::failed(format!("the daemon's answer makes no sense: {error}")))?;
+        say.answer(&text(&status), status)?;
+        Ok(Exit::Done)
+    }
+}
+
+fn text(status: &Value) -> String {
+    let number = |name: &str| status[name].as_u64().unwrap_or(0);
+    let mut text = format!(
+        "process {}, up {}\n{} hits ({} fetched), {} misses, {} published\n{} from peers, {} to peers, {} in the store\n",
+        status["pid"],
+        humantime(number("up_s")),
+        number("hits"),
+        number("remote_hits"),
+        number("misses"),
+        number("published"),
+        bytes(number("bytes_fetched")),
+        bytes(number("bytes_served")),
+        bytes(status["store"]["bytes"].as_u64().unwrap_or(0)),
+    );
+    for (why, count) in status["misses_by_reason"].as_object().into_iter().flatten() {
+        text += &format!("  missed, {why}: {count}\n");
+    }
+    for (name, network) in status["networks"].as_object().into_iter().flatten() {
+        let share = list(&network["share"]);
+        let share = if share.is_empty() { "nothing".to_owned() } else { share.join(", ") };
+        text += &format!("network {name}: {share} is shared\n");
+        for address in list(&network["listen"]) {
+            text += &format!("  {address}\n");
+        }
+    }
+    text += &format!("{} peers\n", status["peers"].as_array().map_or(0, Vec::len));
+    for peer in list(&status["peers"]) {
+        text += &format!("  {peer}\n");
+    }
+    table(&mut text, ["catalog of", "project", "keys", "age"], &status["catalogs"], |row| {
+        let age = row["age_s"].as_u64().map_or_else(|| "-".to_owned(), humantime);
+        [word(&row["signer"]), word(&row["project"]), row["keys"].to_string(), age]
+    });
+    table(&mut text, ["refused", "of or from", "times", ""], &status["refused"], |row| {
+        [word(&row["reason"]), word(&row["who"]), row["count"].to_string(), String::new()]
+    });
+    text.trim_end().to_owned()
+}
+
+fn table(text: &mut String, head: [&str; 4], rows: &Value, row: impl Fn(&Value) -> [String; 4]) {
+    let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
+    if rows.is_empty() {
+        return;
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(head);
+    table.add_rows(rows.iter().map(row));
+    *text += &format!("{}\n", table.trim_fmt());
+}
+
+fn list(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().unwrap_or("-").to_owned()
+}
+
+fn humantime(seconds: u64) -> String {
+    indicatif::HumanDuration(std::time::Duration::from_secs(seconds)).to_string()
+}
+
+fn bytes(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}

@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The daemon: starts everything a node is made of, and ends it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use potluck_protocol::control::MAX_REPORT_BYTES;
+use potluck_protocol::digest::Digest;
+use potluck_protocol::peer::Topic;
+use tokio::io::AsyncRead;
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::announce::plan::{Event as Announce, What};
+use crate::cache::{Answer, Cache, CacheError, Publication, Question, Stretches};
+use crate::catalog::plan::Event as Catalogs;
+use crate::control::server::{self, BindError};
+use crate::engine::{Engine, EngineError, News};
+use crate::fetch::event::Event as Fetch;
+use crate::home::Home;
+use crate::index::IndexError;
+use crate::network::{NetworkError, Networks};
+use crate::observe::status::{CatalogRow, InNetwork, Status, StoreRow};
+use crate::observe::{clock, span};
+use crate::outside::{Outside, Plans, Search};
+use crate::peer::Peer;
+use crate::plan::Moment;
+use crate::swarm::{self, Handle, NetEvent, SwarmError};
+use crate::{announce, catalog, fetch};
+
+/// Most events that wait for a Plan.
+const QUEUE: usize = 1024;
+/// How often the files of the home are looked at, and what is to be durable soon is made so.
+const DUTY: Duration = Duration::from_millis(500);
+
+/// The daemon could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Another daemon owns the home.
+    #[error("a daemon is running already on {home}, process {pid}", home = .home.display())]
+    Running {
+        /// The home.
+        home: PathBuf,
+        /// The other daemon.
+        pid: String,
+    },
+    /// The lock cannot be taken.
+    #[error("cannot lock {path}: {source}", path = path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store or the policy.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A Network's files.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A Network cannot be entered.
+    #[error("network {name}: {source}")]
+    Swarm {
+        /// The Network.
+        name: String,
+        /// Why.
+        source: SwarmError,
+    },
+    /// The control socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+/// What may differ from the settings for one run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where to listen instead, as (Network, address).
+    pub listen: Vec<(String, String)>,
+    /// Members to begin with, in addition, as (Network, address).
+    pub peers: Vec<(String, String)>,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    engine: Arc<Engine>,
+    outside: Arc<Outside>,
+    networks: Networks,
+    started: Moment,
+    stop: watch::Sender<bool>,
+    total: Mutex<u64>,
+    /// Held as long as the daemon runs.
+    _lock: File,
+}
+
+/// The control socket's path in a home.
+pub fn socket(home: &Home) -> PathBuf {
+    home.root().join("potluck.sock")
+}
+
+impl Daemon {
+    /// Starts a daemon on a home.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(home: &Home, options: &Options) -> Result<Arc<Self>, StartError> {
+        let lock = lock(home)?;
+        let engine = {
+            let home = home.clone();
+            Arc::new(span::blocking(move || Engine::open(&home)).await?)
+        };
+        let networks = Networks::of(home);
+        let (fetch_to, fetch_from) = mpsc::channel(QUEUE);
+        let (catalogs_to, catalogs_from) = mpsc::channel(QUEUE);
+        let (announce_to, announce_from) = mpsc::channel(QUEUE);
+        let plans = Plans { fetch: fetch_to, catalogs: catalogs_to, announce: announce_to };
+        let (mut handles, mut events) = (Vec::new(), Vec::new());
+        for mut network in networks.list()? {
+            let of = |given: &[(String, String)]| {
+                let here = given.iter().filter(|(name, _)| *name == network.name);
+                here.map(|(_, address)| address.clone()).collect::<Vec<_>>()
+            };
+            let (listen, peers) = (of(&options.listen), of(&options.peers));
+            if !listen.is_empty() {
+                network.listen = listen;
+            }
+            network.peers.extend(peers);
+            let swarm = |source| StartError::Swarm { name: network.name.clone(), source };
+            let identity = swarm::identity(&networks.identity_path(&network.name)).map_err(swarm)?;
+            let (handle, happens) = swarm::enter(&network, &identity).await.map_err(swarm)?;
+            handles.push(handle);
+            events.push(happens);
+        }
+        let ledger = catalog::driver::ledger(&engine)?;
+        let outside = Outside::new(Arc::clone(&engine), handles.clone(), plans, ledger);
+        let (news_to, news_from) = mpsc::channel(QUEUE);
+        engine.connect(Arc::new(Search::new(&outside)), news_to);
+        let daemon = Arc::new(Self {
+            engine,
+            outside: Arc::clone(&outside),
+            networks,
+            started: clock::moment(),
+            stop: watch::Sender::new(false),
+            total: Mutex::default(),
+            _lock: lock,
+        });
+        span::spawn("fetch plan", fetch::driver::run(Arc::clone(&outside), fetch_from));
+        span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from));
+        span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from));
+        span::spawn("news", news(Arc::clone(&outside), news_from));
+        for (handle, happens) in handles.into_iter().zip(events) {
+            swarm::serve::serve(&outside, &handle);
+            span::spawn("network", members(Arc::clone(&outside), handle, happens));
+        }
+        daemon.begin().await?;
+        Ok(daemon)
+    }
+
+    /// Takes up where an earlier run ended: what was published and not listed, what is held, whom to follow.
+    async fn begin(self: &Arc<Self>) -> Result<(), StartError> {
+        self.refresh().await;
+        let shared = self.outside.shared();
+        for project in &shared {
+            let _ = self.outside.plans().catalogs.send(Catalogs::Published(project.clone())).await;
+        }
+        let heads = self.engine.store().index().heads()?;
+        let heads = heads.iter().filter_map(|(signer, head)| {
+            Some(Topic { signer: *signer, project: head.authentic().ok()?.project.clone() })
+        });
+        let own =
+            self.engine.signer().into_iter().flat_map(|signer| {
+                shared.iter().map(move |project| Topic { signer, project: project.clone() })
+            });
+        for topic in heads.collect::<BTreeSet<_>>() {
+            hold(&self.outside, topic).await;
+        }
+        for topic in own.collect::<Vec<_>>() {
+            if self.engine.own_catalog(&topic.project).map_err(EngineError::from)?.is_some() {
+                for handle in self.outside.networks_of(&topic.project) {
+                    let say = Announce::Say(handle.network().name.clone(), What::Heads(topic.clone()));
+                    let _ = self.outside.plans().announce.send(say).await;
+                }
+                hold(&self.outside, topic).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the control socket.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn listen(&self, home: &Home) -> Result<UnixListener, BindError> {
+        server::bind(&socket(home))
+    }
+
+    /// Serves the control socket, and does what is to be done from time to time, until it is told to stop.
+    pub async fn serve(self: Arc<Self>, home: &Home, listener: UnixListener) {
+        let mut tasks = JoinSet::new();
+        let duty = Arc::clone(&self);
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(DUTY).await;
+                duty.refresh().await;
+                let engine = Arc::clone(&duty.engine);
+                if let Err(error) = span::blocking(move || engine.store().index().settle()).await {
+                    tracing::warn!(%error, "the index cannot be made durable");
+                }
+            }
+        });
+        server::serve(Arc::new(Served(Arc::clone(&self))), listener, self.stop.subscribe()).await;
+        tasks.shutdown().await;
+        // A new daemon may be waiting for the lock, which is held until the end.
+        let _ = std::fs::remove_file(socket(home));
+    }
+
+    /// Tells the daemon to end.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Where this node can be reached, Network by Network.
+    pub fn reached(&self) -> BTreeMap<String, InNetwork> {
+        let row = |handle: &Handle| {
+            let share = self.outside.shared().into_iter().map(|project| project.to_string());
+            let share =
+                share.filter(|project| self.outside.shares(&handle.network().name, project)).collect();
+            let row = InNetwork { peer: handle.peer().to_base58(), listen: handle.listen().to_vec(), share };
+            (handle.network().name.clone(), row)
+        };
+        self.outside.networks().map(row).collect()
+    }
+
+    /// Looks at the files that people and other verbs change: what is shared, and whom to follow.
+    async fn refresh(&self) {
+        for handle in self.outside.networks() {
+            let name = &handle.network().name;
+            match self.networks.get(name) {
+                Ok(network) => self.outside.set_shares(name, network.share),
+                // A Network that was left is not used any more, though its sockets stay until the end.
+                Err(NetworkError::NotFound(_)) => self.outside.set_shares(name, BTreeSet::new()),
+                Err(error) => tracing::warn!(network = name, %error, "its file cannot be read"),
+            }
+        }
+        let shared = self.outside.shared();
+        self.engine.share(shared.clone());
+        let topics = self.engine.topics();
+        let own = self.engine.signer();
+        let topics: BTreeSet<_> = topics.into_iter().filter(|topic| Some(topic.signer) != own).collect();
+        let before: BTreeSet<_> = self.engine.followed().topics().cloned().collect();
+        let plans = self.outside.plans();
+        if before != topics {
+            self.engine.followed_mut().follow(&topics);
+            let _ = plans.catalogs.send(Catalogs::Follow(topics)).await;
+        }
+        let _ = plans.catalogs.send(Catalogs::Share(shared)).await;
+        self.outside.greet();
+    }
+
+    async fn status(&self) -> Status {
+        let mut peers = Vec::new();
+        for handle in self.outside.networks() {
+            peers.extend(handle.members().await.iter().map(|peer| handle.name(peer).to_string()));
+        }
+        let policy = self.engine.trusting().now();
+        let now = clock::now();
+        let mut catalogs = Vec::new();
+        for summary in self.engine.followed().summaries() {
+            catalogs.push(CatalogRow {
+                signer: policy.name_of(&summary.topic.signer),
+                project: summary.topic.project.to_string(),
+                keys: summary.keys,
+                age_s: summary.issued.map(|issued| now.since(issued).as_secs()),
+                own: false,
+            });
+        }
+        for project in self.outside.shared() {
+            if let Ok(Some(catalog)) = self.engine.own_catalog(&project) {
+                let (signer, project) = ("me".to_owned(), project.to_string());
+                catalogs.push(CatalogRow { signer, project, keys: catalog.rows(), age_s: None, own: true });
+            }
+        }
+        let store = self.engine.store().clone();
+        let total = span::blocking(move || store.total()).await;
+        let bytes = {
+            let mut last = self.total.lock().expect("nobody panics while counting");
+            *last = total.unwrap_or(*last);
+            *last
+        };
+        Status {
+            pid: std::process::id(),
+            up_s: clock::moment().since(self.started).as_secs(),
+            networks: self.reached(),
+            peers,
+            catalogs,
+            numbers: self.engine.counts().now(),
+            store: StoreRow { bytes, budget: None },
+        }
+    }
+}
+
+fn lock(home: &Home) -> Result<File, StartError> {
+    let path = home.root().join("lock");
+    let fail = |source| StartError::Lock { path: path.clone(), source };
+    let mut file =
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = (&mut file).take(32).read_to_string(&mut pid);
+            return Err(StartError::Running { home: home.root().to_owned(), pid: pid.trim().to_owned() });
+        }
+        Err(TryLockError::Error(source)) => return Err(fail(source)),
+    }
+    file.set_len(0).map_err(fail)?;
+    writeln!(file, "{}", std::process::id()).map_err(fail)?;
+    Ok(file)
+}
+
+/// What the engine tells of goes to the Plans that care.
+async fn news(outside: Arc<Outside>, mut news: mpsc::Receiver<News>) {
+    while let Some(news) = news.recv().await {
+        match news {
+            News::Published(project) => {
+                let _ = outside.plans().catalogs.send(Catalogs::Published(project)).await;
+            }
+            News::Holds(topic) => hold(&outside, topic).await,
+        }
+    }
+}
+
+/// Entries of a topic are held here: those who look for holders should find this node.
+async fn hold(outside: &Arc<Outside>, topic: Topic) {
+    if !outside.hold(&topic) {
+        return;
+    }
+    for handle in outside.networks_of(&topic.project) {
+        let say = Announce::Say(handle.network().name.clone(), What::Holds(topic.clone()));
+        let _ = outside.plans().announce.send(say).await;
+    }
+    outside.greet();
+}
+
+/// What happens in a Network.
+async fn members(outside: Arc<Outside>, handle: Handle, mut happens: mpsc::Receiver<NetEvent>) {
+    let mut hellos: BTreeMap<Peer, tokio::task::AbortHandle> = BTreeMap::new();
+    while let Some(event) = happens.recv().await {
+        match event {
+            NetEvent::Joined => {
+                let joined = Announce::Joined(handle.network().name.clone());
+                let _ = outside.plans().announce.send(joined).await;
+                for topic in outside.engine().topics() {
+                    let _ = outside.plans().catalogs.send(Catalogs::Hint(topic)).await;
+                }
+            }
+            NetEvent::Met(id) => {
+                let task = span::spawn("hello", greet(Arc::clone(&outside), handle.clone(), id));
+                if let Some(before) = hellos.insert(handle.name(&id), task.abort_handle()) {
+                    before.abort();
+                }
+            }
+            NetEvent::Gone(id) => {
+                let peer = handle.name(&id);
+                if let Some(task) = hellos.remove(&peer) {
+                    task.abort();
+                }
+                handle.forget(&id);
+                outside.gone(&peer);
+                let _ = outside.plans().fetch.send(Fetch::Gone(peer)).await;
+            }
+        }
+    }
+}
+
+/// Says hello to a member, now and whenever it changes.
+async fn greet(outside: Arc<Outside>, handle: Handle, peer: libp2p::PeerId) {
+    let Some(mut hello) = outside.hello(&handle.network().name) else { return };
+    let Some(mut stream) = handle.open(peer, potluck_protocol::names::Purpose::Hello).await else { return };
+    loop {
+        let now = hello.borrow_and_update().clone();
+        if crate::link::write_message(&mut stream, &now).await.is_err() || hello.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The daemon as the control socket sees it.
+struct Served(Arc<Daemon>);
+
+impl Cache for Served {
+    async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
+        self.0.engine.lookup(question).await
+    }
+
+    async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, CacheError> {
+        self.0.engine.missing(digests).await
+    }
+
+    async fn read(&self, digest: Digest, range: Option<Range<u64>>) -> Result<Stretches, CacheError> {
+        self.0.engine.read(digest, range).await
+    }
+
+    async fn write(&self, from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
+        self.0.engine.write(from).await
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {
+        self.0.engine.publish(publication).await
+    }
+}
+
+impl server::Daemon for Served {
+    async fn status(&self) -> Vec<u8> {
+        let status = self.0.status().await;
+        let json = serde_json::to_vec(&status).unwrap_or_default();
+        if json.len() > MAX_REPORT_BYTES { b"{}".to_vec() } else { json }
+    }
+
+    fn stop(&self) {
+        self.0.stop();
+    }
+}

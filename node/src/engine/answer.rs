@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What peers ask and are told, and what they tell and is believed.
+
+use std::collections::BTreeSet;
+
+use potluck_keys::policy::{Policy, Reason};
+use potluck_keys::signed::Signed;
+use potluck_protocol::action::ActionId;
+use potluck_protocol::codec::Bytes;
+use potluck_protocol::digest::Digest;
+use potluck_protocol::entry::{Entry, Output};
+use potluck_protocol::peer::{self, Found, Inline, MAX_CLAIMS, MAX_INLINE, MAX_INLINE_BYTES, Topic};
+use potluck_protocol::tree::Tree;
+
+use super::{Engine, Known, News, files, want};
+use crate::content::Durability;
+use crate::fetch::event::{Space, Verdict};
+use crate::observe::clock;
+use crate::store::{StoreError, unpack};
+
+/// Most bytes of Blobs that go along with one answer, whatever the asker would take.
+const MAX_INLINE_TOTAL: u64 = 512 * 1024;
+
+impl Engine {
+    /// What is known here about what a peer asks. Claims of signers whom this node does not believe are given as
+    /// well: the asker has a policy of its own. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn tell_peer(&self, question: &peer::Question) -> Result<Vec<Found>, StoreError> {
+        let mut room = question.inline.min(MAX_INLINE_TOTAL);
+        let mut all = Vec::new();
+        for action in &question.actions {
+            let entries = self.store.index().entries(action)?;
+            let entries: Vec<_> = entries
+                .iter()
+                .filter(|entry| entry.authentic().is_ok_and(|entry| entry.project == question.project))
+                .take(MAX_CLAIMS)
+                .collect();
+            if entries.is_empty() {
+                continue;
+            }
+            let mut blobs = Vec::new();
+            for entry in &entries {
+                if let Ok(entry) = entry.authentic() {
+                    self.inline(&entry.output, &mut room, &mut blobs)?;
+                }
+            }
+            let bytes = |entry: &&Signed<Entry>| Bytes::new(entry.bytes().to_vec());
+            let entries = entries.iter().filter_map(bytes).collect();
+            all.push(Found { action: *action, entries, heads: Vec::new(), blobs });
+        }
+        Ok(all)
+    }
+
+    /// Adds the Tree of an output, and its small files, as far as there is room.
+    fn inline(&self, output: &Output, room: &mut u64, blobs: &mut Vec<Inline>) -> Result<(), StoreError> {
+        let mut wanted = vec![*output.digest()];
+        if let Output::Tree(tree) = output
+            && let Some(tree) = self.tree(&tree.digest)?
+        {
+            wanted.extend(
+                files(&tree).filter(|need| need.size <= MAX_INLINE_BYTES as u64).map(|need| need.digest),
+            );
+        }
+        for digest in wanted {
+            let known = blobs.iter().any(|inline| inline.digest == digest);
+            let Some(blob) = self.store.blob(&digest)?.filter(|_| !known && blobs.len() < MAX_INLINE) else {
+                continue;
+            };
+            if blob.pieces().count() != 1 || blob.pieces().size() > *room {
+                continue;
+            }
+            let (packing, bytes) = blob.packed(0)?;
+            let size = blob.pieces().size();
+            if let Some(bytes) = Bytes::new(bytes) {
+                *room -= bytes.len() as u64;
+                blobs.push(Inline { digest, size, packing, bytes });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what a peer told about actions of a space: keeps what the policy accepts, counts what it refuses, and
+    /// says what is known now. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn told_by_peer(
+        &self,
+        space: &Space,
+        found: &[Found],
+    ) -> Result<Vec<(ActionId, Verdict)>, StoreError> {
+        let mut verdicts = Vec::with_capacity(found.len());
+        for found in found {
+            verdicts.push((found.action, self.told(space, found)?));
+        }
+        Ok(verdicts)
+    }
+
+    fn told(&self, space: &Space, found: &Found) -> Result<Verdict, StoreError> {
+        let policy = self.trusting.now();
+        let told: Vec<Signed<Entry>> =
+            found.entries.iter().filter_map(|bytes| Signed::decode(bytes).ok()).collect();
+        policy.verify(&told);
+        let mut all = self.store.index().entries(&found.action)?;
+        let known: BTreeSet<Vec<u8>> = all.iter().map(|entry| entry.bytes().to_vec()).collect();
+        let mut fresh = Vec::new();
+        for entry in told {
+            if !known.contains(entry.bytes()) && self.is_acceptable(space, &found.action, &entry, &policy) {
+                fresh.push(entry);
+            }
+        }
+        all.extend(fresh.iter().cloned());
+        let (mut verdict, _) = self.judge(space, &found.action, &all)?;
+        if let Known::Here(output) | Known::Lacks { output, .. } = &verdict {
+            let output = output.clone();
+            let mut blobs = self.take_inline(&output, found)?;
+            // Whatever came is of this Project, and may be passed on where it is shared.
+            blobs.push(*output.digest());
+            for entry in &fresh {
+                self.store.index().keep_entry(entry, &blobs, Durability::Fast)?;
+                for signer in entry.signers() {
+                    self.tell(News::Holds(Topic { signer, project: space.project.clone() }));
+                }
+            }
+            verdict = self.judge(space, &found.action, &all)?.0;
+        }
+        self.verdict_of(space, verdict)
+    }
+
+    /// Whether the policy has any use for a claim. One that it refuses is counted and not kept, so that strangers
+    /// cannot fill the index; one that only needs the agreement of others is kept until they come.
+    fn is_acceptable(
+        &self,
+        space: &Space,
+        action: &ActionId,
+        entry: &Signed<Entry>,
+        policy: &Policy,
+    ) -> bool {
+        let Err(refusal) = policy.judge(entry, &want(space, action), clock::now()) else { return true };
+        if let Reason::TooFew { .. } = refusal.reason {
+            return true;
+        }
+        for signer in entry.signers() {
+            if Some(signer) != self.own.signer() {
+                self.counts.refused(refusal.reason.code(), &policy.name_of(&signer));
+                tracing::info!(%action, %signer, reason = %refusal.reason, "a claim was refused");
+            }
+        }
+        false
+    }
+
+    /// Keeps the Blobs of an accepted output that came with the answer, and nothing else.
+    fn take_inline(&self, output: &Output, found: &Found) -> Result<Vec<Digest>, StoreError> {
+        let mut kept = Vec::new();
+        let mut take = |digest: &Digest| -> Result<Option<Vec<u8>>, StoreError> {
+            let Some(inline) = found.blobs.iter().find(|inline| inline.digest == *digest) else {
+                return Ok(None);
+            };
+            let Ok(bytes) = unpack(inline.packing, &inline.bytes, inline.size) else { return Ok(None) };
+            if Digest::of(&bytes) != *digest {
+                return Ok(None);
+            }
+            if !self.store.has(digest)? {
+                self.counts.fetched(inline.bytes.len() as u64);
+                self.store.keep(&bytes, Durability::Fast)?;
+            }
+            kept.push(*digest);
+            Ok(Some(bytes))
+        };
+        let tree = take(output.digest())?;
+        if let (Output::Tree(_), Some(tree)) = (output, tree)
+            && let Ok(tree) = Tree::decode(&tree)
+        {
+            for need in files(&tree) {
+                take(&need.digest)?;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// What is known about an action, as the fetch Plan wants to hear it. Blobs that are now complete are noted as
+    /// belonging to the Project. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn verdict(&self, space: &Space, action: &ActionId) -> Result<Verdict, StoreError> {
+        let known = self.known(space, action)?;
+        self.verdict_of(space, known)
+    }
+
+    fn verdict_of(&self, space: &Space, known: Known) -> Result<Verdict, StoreError> {
+        Ok(match known {
+            Known::Here(output) => {
+                let blobs = self.blobs(&output)?;
+                self.store.index().belong(&blobs, &space.project, Durability::Fast)?;
+                Verdict::Here
+            }
+            Known::Lacks { blobs, cost, .. } => Verdict::Needs { blobs, cost },
+            Known::Refused => Verdict::Refused,
+            Known::Nothing => Verdict::Nothing,
+        })
+    }
+
+    /// The Blob that a peer wants, if it belongs to a Project that `shared` picks. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn blob_for_peer(
+        &self,
+        digest: &Digest,
+        shared: impl Fn(&str) -> bool,
+    ) -> Result<Option<crate::store::Blob>, StoreError> {
+        if !self.store.index().belongs(digest, shared)? {
+            return Ok(None);
+        }
+        self.store.blob(digest)
+    }
+}

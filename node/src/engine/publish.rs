@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Own claims: Entries as tools publish them, and the Catalogs that list them.
+
+use std::time::Duration;
+
+use potluck_keys::pair::Pair;
+use potluck_keys::signed::Signed;
+use potluck_protocol::action::{ActionId, Project};
+use potluck_protocol::catalog::{Catalog, Segment, SegmentRef};
+use potluck_protocol::codec::{Bytes, Text};
+use potluck_protocol::digest::Digest;
+use potluck_protocol::entry::{Entry, Output, claim_digest};
+use potluck_protocol::head::{CATALOG, Head};
+use potluck_protocol::peer::Topic;
+
+use super::{Engine, News, files};
+use crate::cache::{CacheError, Publication};
+use crate::catalog::own;
+use crate::content::Durability;
+use crate::index::{IndexError, OwnCatalog};
+use crate::observe::clock;
+use crate::store::StoreError;
+
+/// How long an own Entry holds.
+pub const ENTRY_LIFE: Duration = Duration::from_secs(180 * 86_400);
+/// How long an own Catalog Head holds: whoever sees nothing newer by then is being kept in the dark.
+pub const HEAD_LIFE: Duration = Duration::from_secs(7 * 86_400);
+
+/// Why an own Catalog was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The Catalog.
+    #[error(transparent)]
+    Own(#[from] own::OwnError<StoreError>),
+    /// The Head could not be signed.
+    #[error("the catalog's head: {0}")]
+    Claim(#[from] potluck_keys::signed::ClaimError),
+    /// Nobody can sign here.
+    #[error("there is no key to sign with")]
+    NoKey,
+}
+
+impl From<IndexError> for FlushError {
+    fn from(error: IndexError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// What came of a flush.
+#[derive(Debug)]
+pub struct Flushed {
+    /// The new Head, when there was anything to write.
+    pub head: Option<Signed<Head>>,
+    /// Whether more is waiting than went into it.
+    pub rest: bool,
+}
+
+impl Engine {
+    /// Claims that a key gave an output. First wins: what is claimed already and can be delivered stays. Blocks.
+    pub(super) fn publish_now(&self, publication: Publication) -> Result<Digest, CacheError> {
+        let pair =
+            self.own.pair().ok_or_else(|| CacheError::Usage("there is no key to sign with".to_owned()))?;
+        let Publication { project, recipe, key, output, labels, taints } = publication;
+        let action = ActionId::derive(&project, &recipe, &key, None);
+        let action = action.map_err(|error| CacheError::Usage(error.to_string()))?;
+        if self.incomplete(&output)? {
+            return Err(CacheError::Usage("not all blobs of the output have been written".to_owned()));
+        }
+        let before = self.standing(pair, &action)?;
+        if let Some((name, standing)) = &before
+            && (standing.output == output || !self.incomplete(&standing.output)?)
+        {
+            return Ok(*name);
+        }
+        let issued = clock::now();
+        let replaces = before.map(|(name, _)| name);
+        let not_after = issued.plus(ENTRY_LIFE);
+        let entry = Entry { project, recipe, action, output, labels, taints, issued, not_after, replaces };
+        let signed = Signed::sign(&entry, &[pair]).map_err(|error| CacheError::Usage(error.to_string()))?;
+        let blobs = self.blobs(&entry.output)?;
+        self.store.index().publish(&signed, &blobs).map_err(StoreError::from)?;
+        self.counts.published();
+        self.tell(News::Published(entry.project));
+        Ok(claim_digest(&signed))
+    }
+
+    /// The own Entry about an action that no other one replaces.
+    fn standing(&self, pair: &Pair, action: &ActionId) -> Result<Option<(Digest, Entry)>, StoreError> {
+        let own = self.store.index().entries(action)?;
+        let own = own.iter().filter(|entry| entry.signers().any(|signer| signer == pair.signer()));
+        let own: Vec<_> =
+            own.filter_map(|entry| Some((claim_digest(entry), entry.authentic().ok()?.clone()))).collect();
+        let replaced = |name: &Digest| own.iter().any(|(_, entry)| entry.replaces.as_ref() == Some(name));
+        Ok(own.iter().find(|(name, _)| !replaced(name)).cloned())
+    }
+
+    /// All Blobs of an output that is here.
+    pub(super) fn blobs(&self, output: &Output) -> Result<Vec<Digest>, StoreError> {
+        let mut blobs = vec![*output.digest()];
+        if let Output::Tree(tree) = output
+            && let Some(tree) = self.tree(&tree.digest)?
+        {
+            blobs.extend(files(&tree).map(|need| need.digest));
+        }
+        Ok(blobs)
+    }
+
+    /// Writes what was published in a Project into its Catalog. Blocks.
+    ///
+    /// # Errors
+    /// [`FlushError`]; nothing is lost then.
+    pub fn flush(&self, project: &Project) -> Result<Flushed, FlushError> {
+        let pair = self.own.pair().ok_or(FlushError::NoKey)?;
+        let index = self.store.index();
+        let listed = index.outbox(project, own::MAX_FLUSH)?;
+        let before = index.own_catalog(project)?;
+        if listed.is_empty() {
+            return Ok(Flushed { head: None, rest: false });
+        }
+        let last: Option<Signed<Head>> = before.as_ref().map(|own| Signed::decode(&own.head)).transpose()?;
+        let sequence = last.as_ref().map(|head| head.authentic().map(|head| head.sequence)).transpose()?;
+        let catalog = before.map(|own| own.catalog);
+        let next = own::next(project, catalog, &listed, |reference| self.segment(reference))?;
+        let mut blobs = Vec::with_capacity(next.blobs.len());
+        for blob in &next.blobs {
+            blobs.push(self.store.keep(blob, Durability::Durable)?);
+        }
+        let root = *blobs.last().expect("the catalog's own encoding is the last blob");
+        let size = next.blobs.last().map_or(0, |blob| blob.len() as u64);
+        let head = self.head(pair, project, sequence.unwrap_or(0) + 1, (root, size))?;
+        let bytes = Bytes::new(head.bytes().to_vec()).expect("a signed head has its bound");
+        let own = OwnCatalog { catalog: next.catalog, head: bytes };
+        index.flush(project, &own, &listed, &blobs)?;
+        self.tell(News::Holds(Topic { signer: pair.signer(), project: project.clone() }));
+        Ok(Flushed { head: Some(head), rest: listed.len() == own::MAX_FLUSH })
+    }
+
+    fn head(
+        &self,
+        pair: &Pair,
+        project: &Project,
+        sequence: u64,
+        (root, size): (Digest, u64),
+    ) -> Result<Signed<Head>, FlushError> {
+        let issued = clock::now();
+        let head = Head {
+            project: project.clone(),
+            name: Text::new(CATALOG).expect("the name is a short word"),
+            recipe: None,
+            instance: self.instance,
+            sequence,
+            root,
+            size,
+            issued,
+            not_after: issued.plus(HEAD_LIFE),
+        };
+        Ok(Signed::sign(&head, &[pair])?)
+    }
+
+    fn segment(&self, reference: &SegmentRef) -> Result<Segment, StoreError> {
+        let damaged = StoreError::Damaged(reference.digest);
+        match self.store.bytes(&reference.digest, reference.size)? {
+            Some(bytes) => Segment::decode(bytes).map_err(|_| damaged),
+            None => Err(damaged),
+        }
+    }
+
+    /// The newest own Head of a Project's Catalog, signed anew when half of its life is over, so that followers can
+    /// tell silence from suppression. Blocks.
+    ///
+    /// # Errors
+    /// [`FlushError`].
+    pub fn own_head(&self, project: &Project) -> Result<Option<Signed<Head>>, FlushError> {
+        let Some(own) = self.store.index().own_catalog(project)? else { return Ok(None) };
+        let signed: Signed<Head> = Signed::decode(&own.head)?;
+        let head = signed.authentic()?.clone();
+        let Some(pair) = self.own.pair() else { return Ok(Some(signed)) };
+        if clock::now().since(head.issued) < HEAD_LIFE / 2 {
+            return Ok(Some(signed));
+        }
+        let fresh = self.head(pair, project, head.sequence + 1, (head.root, head.size))?;
+        let bytes = Bytes::new(fresh.bytes().to_vec()).expect("a signed head has its bound");
+        let renewed = OwnCatalog { catalog: own.catalog, head: bytes };
+        self.store.index().flush(project, &renewed, &[], &[])?;
+        Ok(Some(fresh))
+    }
+
+    /// The own Catalog of a Project, for showing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn own_catalog(&self, project: &Project) -> Result<Option<Catalog>, StoreError> {
+        Ok(self.store.index().own_catalog(project)?.map(|own| own.catalog))
+    }
+}

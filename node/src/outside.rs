@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the drivers share: the Networks this node is in, what goes there, and the ways to the Plans. Nothing is
+//! decided here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use potluck_keys::signed::Signed;
+use potluck_protocol::action::{ActionId, Project};
+use potluck_protocol::codec::Text;
+use potluck_protocol::head::{Head, Ledger};
+use potluck_protocol::peer::{Hello, MAX_TOPICS, Topic};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::cache::Miss;
+use crate::engine::{Engine, Seeker, Seeking};
+use crate::fetch::event::{Need, Space};
+use crate::observe::clock;
+use crate::peer::Peer;
+use crate::swarm::Handle;
+use crate::{announce, catalog, fetch};
+
+/// The ways to the Plans.
+#[derive(Clone)]
+pub struct Plans {
+    /// Searches and transfers.
+    pub fetch: mpsc::Sender<fetch::event::Event>,
+    /// Catalogs.
+    pub catalogs: mpsc::Sender<catalog::plan::Event>,
+    /// Announcements.
+    pub announce: mpsc::Sender<announce::plan::Event>,
+}
+
+/// One Network with what changes about it.
+struct Member {
+    handle: Handle,
+    shares: Mutex<BTreeSet<String>>,
+    hello: watch::Sender<Hello>,
+}
+
+/// All of it.
+pub struct Outside {
+    engine: Arc<Engine>,
+    plans: Plans,
+    members: BTreeMap<Arc<str>, Member>,
+    looks: Mutex<HashMap<(u64, ActionId), oneshot::Sender<Option<Miss>>>>,
+    brings: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
+    next: AtomicU64,
+    /// Heads that peers pushed and nobody has looked at yet.
+    pushed: Mutex<BTreeMap<Topic, Vec<Signed<Head>>>>,
+    /// Who wants the news of what.
+    listeners: Mutex<BTreeMap<Peer, BTreeSet<Topic>>>,
+    holds: Mutex<BTreeSet<Topic>>,
+    ledger: Mutex<Ledger>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics while holding this lock")
+}
+
+impl Outside {
+    /// Joins the Networks with the engine and the Plans. The ledger holds the Heads seen in earlier runs.
+    pub fn new(engine: Arc<Engine>, networks: Vec<Handle>, plans: Plans, ledger: Ledger) -> Arc<Self> {
+        let member = |handle: Handle| {
+            let shares = Mutex::new(handle.network().share.clone());
+            let name = Arc::from(handle.network().name.as_str());
+            (name, Member { handle, shares, hello: watch::Sender::new(Hello::default()) })
+        };
+        Arc::new(Self {
+            engine,
+            plans,
+            members: networks.into_iter().map(member).collect(),
+            looks: Mutex::default(),
+            brings: Mutex::default(),
+            next: AtomicU64::new(1),
+            pushed: Mutex::default(),
+            listeners: Mutex::default(),
+            holds: Mutex::default(),
+            ledger: Mutex::new(ledger),
+        })
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The ways to the Plans.
+    pub fn plans(&self) -> &Plans {
+        &self.plans
+    }
+
+    /// All Networks.
+    pub fn networks(&self) -> impl Iterator<Item = &Handle> {
+        self.members.values().map(|member| &member.handle)
+    }
+
+    /// The Network of that name.
+    pub fn network(&self, name: &str) -> Option<&Handle> {
+        self.members.get(name).map(|member| &member.handle)
+    }
+
+    /// The Networks on which a Project is shared.
+    pub fn networks_of(&self, project: &Project) -> impl Iterator<Item = &Handle> {
+        let shared = |member: &&Member| lock(&member.shares).contains(project.as_str());
+        self.members.values().filter(shared).map(|member| &member.handle)
+    }
+
+    /// Whether a Project is shared on a Network.
+    pub fn shares(&self, network: &str, project: &str) -> bool {
+        self.members.get(network).is_some_and(|member| lock(&member.shares).contains(project))
+    }
+
+    /// Takes over what is shared on a Network now.
+    pub fn set_shares(&self, network: &str, shares: BTreeSet<String>) {
+        if let Some(member) = self.members.get(network) {
+            *lock(&member.shares) = shares;
+        }
+    }
+
+    /// Every Project that is shared anywhere.
+    pub fn shared(&self) -> BTreeSet<Project> {
+        let names = self.members.values().flat_map(|member| lock(&member.shares).clone());
+        names.filter_map(|name| Project::new(&name).ok()).collect()
+    }
+
+    /// The Heads seen so far.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    /// Notes that Entries of a topic are held here; gives whether that is news.
+    pub fn hold(&self, topic: &Topic) -> bool {
+        lock(&self.holds).insert(topic.clone())
+    }
+
+    /// Whether Entries of a topic are held here.
+    pub fn holds(&self, topic: &Topic) -> bool {
+        lock(&self.holds).contains(topic)
+    }
+
+    /// Says hello anew wherever that changed: what is held and followed, of what is shared there.
+    pub fn greet(&self) {
+        let (holds, follows) = (lock(&self.holds).clone(), self.engine.topics());
+        for member in self.members.values() {
+            let shares = lock(&member.shares).clone();
+            let there = |topics: &BTreeSet<Topic>| {
+                let topics = topics.iter().filter(|topic| shares.contains(topic.project.as_str()));
+                topics.take(MAX_TOPICS).cloned().collect()
+            };
+            let agent = Text::new(concat!("potluck/", env!("CARGO_PKG_VERSION")));
+            let hello = Hello { agent, holds: there(&holds), follows: there(&follows) };
+            member.hello.send_if_modified(|now| std::mem::replace(now, hello.clone()) != hello);
+        }
+    }
+
+    /// What to say in a Network as hello, now and whenever it changes.
+    pub fn hello(&self, network: &str) -> Option<watch::Receiver<Hello>> {
+        self.members.get(network).map(|member| member.hello.subscribe())
+    }
+
+    /// A peer said which news it wants.
+    pub fn listens(&self, peer: Peer, topics: BTreeSet<Topic>) {
+        lock(&self.listeners).insert(peer, topics);
+    }
+
+    /// A peer went away.
+    pub fn gone(&self, peer: &Peer) {
+        lock(&self.listeners).remove(peer);
+    }
+
+    /// Who wants the news of a topic, of those in whose Network it is shared.
+    pub fn listeners(&self, topic: &Topic) -> Vec<Peer> {
+        let wants = |(peer, topics): &(&Peer, &BTreeSet<Topic>)| {
+            topics.contains(topic) && self.shares(&peer.network, topic.project.as_str())
+        };
+        lock(&self.listeners).iter().filter(wants).map(|(peer, _)| peer.clone()).collect()
+    }
+
+    /// Keeps a pushed Head until the topic's Catalog is looked at; at most a few.
+    pub fn pushed(&self, topic: &Topic, head: Signed<Head>) {
+        let mut pushed = lock(&self.pushed);
+        let heads = pushed.entry(topic.clone()).or_default();
+        if heads.len() < potluck_protocol::head::MAX_INSTANCES {
+            heads.push(head);
+        }
+    }
+
+    /// The Heads that were pushed since the last time.
+    pub fn take_pushed(&self, topic: &Topic) -> Vec<Signed<Head>> {
+        lock(&self.pushed).remove(topic).unwrap_or_default()
+    }
+
+    /// Answers a tool that waits for an action.
+    pub fn settle(&self, look: u64, action: ActionId, miss: Option<Miss>) {
+        if let Some(waits) = lock(&self.looks).remove(&(look, action)) {
+            let _ = waits.send(miss);
+        }
+    }
+
+    /// Answers whoever waits for Blobs.
+    pub fn delivered(&self, bring: u64, all: bool) {
+        if let Some(waits) = lock(&self.brings).remove(&bring) {
+            let _ = waits.send(all);
+        }
+    }
+
+    /// Has Blobs brought that holders of a topic have; gives whether all came.
+    pub async fn bring(&self, topic: &Topic, blobs: Vec<Need>, within: Duration) -> bool {
+        let bring = self.next.fetch_add(1, Ordering::Relaxed);
+        let (to, from) = oneshot::channel();
+        lock(&self.brings).insert(bring, to);
+        let until = clock::moment().plus(within);
+        let event = fetch::event::Event::Bring { bring, topic: topic.clone(), blobs, until };
+        if self.plans.fetch.send(event).await.is_err() {
+            lock(&self.brings).remove(&bring);
+            return false;
+        }
+        from.await.unwrap_or(false)
+    }
+}
+
+/// The engine's way to the peers. It holds no part of the engine, which holds it.
+pub struct Search {
+    outside: std::sync::Weak<Outside>,
+}
+
+impl Search {
+    /// Searches by way of `outside`, as long as that is there.
+    pub fn new(outside: &Arc<Outside>) -> Self {
+        Self { outside: Arc::downgrade(outside) }
+    }
+}
+
+impl Seeker for Search {
+    fn seek(&self, space: Space, actions: Vec<(ActionId, Vec<Topic>)>, deadline: Duration) -> Seeking {
+        let Some(outside) = self.outside.upgrade() else {
+            return Box::pin(async move { vec![Some(Miss::Unclaimed); actions.len()] });
+        };
+        Box::pin(async move {
+            let look = outside.next.fetch_add(1, Ordering::Relaxed);
+            let mut waits = Vec::with_capacity(actions.len());
+            {
+                let mut looks = lock(&outside.looks);
+                for (action, _) in &actions {
+                    let (to, from) = oneshot::channel();
+                    looks.insert((look, *action), to);
+                    waits.push(from);
+                }
+            }
+            let until = clock::moment().plus(deadline);
+            let event = fetch::event::Event::Look { look, space, actions, until };
+            // Without a Plan nobody answers, and the waits end with their other halves.
+            let sent = outside.plans.fetch.send(event).await.is_ok();
+            let mut misses = Vec::with_capacity(waits.len());
+            for wait in waits {
+                misses.push(if sent { wait.await.unwrap_or(Some(Miss::Broken)) } else { Some(Miss::Broken) });
+            }
+            misses
+        })
+    }
+}
