@@ -70,7 +70,7 @@ fn table(text: &mut String, head: [&str; 4], rows: &Value, row: impl Fn(&Value) 
         return;
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(head);
+    table.load_style(presets::NOTHING).set_header(head);
     table.add_rows(rows.iter().map(row));
     *text += &format!("{}\n", table.trim_fmt());
 }
