@@ -41,6 +41,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Start here", &["init", "up", "down", "status"]),
     ("Whom to believe", &["trust", "key"]),
     ("Whom to share with", &["network", "share", "unshare"]),
+    ("By hand", &["put", "get"]),
     ("For your shell", &["completions", "man"]),
 ];
 

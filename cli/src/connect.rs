@@ -2,7 +2,7 @@
 //! Reaches the daemon of a home.
 
 use potluck_node::cache::CacheError;
-use potluck_node::control::client::Client;
+use potluck_node::control::client::{Client, HELLO};
 use potluck_node::home::Home;
 
 use crate::exit::Exit;
@@ -10,7 +10,7 @@ use crate::failure::Failure;
 
 /// Where the daemon listens: `potluck.sock` in the home.
 pub(crate) async fn daemon(home: &Home) -> Result<Client, Failure> {
-    Ok(Client::connect(&potluck_node::daemon::socket(home), "potluck").await?)
+    Ok(Client::connect(&potluck_node::daemon::socket(home), "potluck", HELLO).await?)
 }
 
 /// Runs something that waits, on this thread.

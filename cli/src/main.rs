@@ -5,6 +5,7 @@ mod args;
 mod connect;
 mod exit;
 mod failure;
+mod rustc;
 mod say;
 mod verbs;
 
@@ -17,6 +18,13 @@ use crate::exit::Exit;
 use crate::say::Say;
 
 fn main() -> ExitCode {
+    // As RUSTC_WRAPPER, under its other name or this one: cargo gives the compiler as the first argument.
+    let mut words = std::env::args_os();
+    let name = words.next();
+    if rustc::is_named(name.as_deref(), "potluck-rustc") || rustc::is_named(words.next().as_deref(), "rustc")
+    {
+        return rustc::run();
+    }
     let matches = args::with_groups(Args::command()).get_matches();
     let args = match Args::from_arg_matches(&matches) {
         Ok(args) => args,

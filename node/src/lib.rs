@@ -28,6 +28,7 @@ pub mod observe;
 pub mod outside;
 pub mod peer;
 pub mod plan;
+pub mod project;
 pub mod relocate;
 pub mod store;
 #[cfg(feature = "net")]

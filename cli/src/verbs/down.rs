@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use potluck_node::cache::CacheError;
-use potluck_node::control::client::Client;
+use potluck_node::control::client::{Client, HELLO};
 use potluck_node::daemon::socket;
 use potluck_node::home::Home;
 use serde_json::json;
@@ -25,7 +25,7 @@ pub(crate) struct Down {}
 impl Down {
     pub(crate) fn run(&self, home: &Home, say: &mut Say) -> Result<Exit, Failure> {
         wait(async {
-            let client = match Client::connect(&socket(home), "potluck down").await {
+            let client = match Client::connect(&socket(home), "potluck down", HELLO).await {
                 Ok(client) => client,
                 Err(CacheError::Unreachable(_)) => {
                     say.answer("no daemon is running", json!({ "stopped": false }))?;

@@ -9,6 +9,7 @@ mod man;
 mod network;
 mod share;
 mod status;
+mod store;
 mod trust;
 mod up;
 
@@ -27,6 +28,8 @@ pub(crate) enum Verb {
     Up(up::Up),
     Down(down::Down),
     Status(status::Status),
+    Put(store::Put),
+    Get(store::Get),
     Network(network::Network),
     Share(share::Share),
     Unshare(share::Unshare),
@@ -44,6 +47,8 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Up(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Down(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Status(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Put(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Get(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Share(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Unshare(verb) => verb.run(home()?.must_exist()?, say),

@@ -19,8 +19,8 @@ use crate::cache::{Answer, Cache, CacheError, Publication, Question, STRETCHES, 
 use crate::link::{Answers, Link, read_message, write_message};
 use crate::observe::span;
 
-/// How long the daemon may take to say hello: it does so at once, or something is wrong with it.
-const HELLO: Duration = Duration::from_secs(2);
+/// How long the daemon may take to say hello to somebody who has time.
+pub const HELLO: Duration = Duration::from_secs(2);
 
 /// A connection to the daemon.
 #[derive(Clone)]
@@ -30,11 +30,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the daemon whose socket is at `path`; `who` is for its log.
+    /// Connects to the daemon whose socket is at `path`; `who` is for its log. It says hello at once, or something is
+    /// wrong with it.
     ///
     /// # Errors
     /// [`CacheError::Unreachable`] when nobody listens there, [`CacheError::Late`] when nobody answers.
-    pub async fn connect(path: &Path, who: &str) -> Result<Self, CacheError> {
+    pub async fn connect(path: &Path, who: &str, within: Duration) -> Result<Self, CacheError> {
         let hello = async {
             let mut stream = UnixStream::connect(path).await.map_err(CacheError::Unreachable)?;
             let client = Text::new(who).ok_or_else(|| CacheError::Usage(format!("{who:?} is no name")))?;
@@ -42,11 +43,11 @@ impl Client {
             write_message(&mut stream, &greeting).await.map_err(protocol)?;
             match read_message::<Reply>(&mut stream).await.map_err(protocol)? {
                 Some(Reply::Welcome(welcome)) if welcome.version == VERSION => Ok((stream, welcome.pid)),
-                Some(Reply::Failed(failed)) => Err(failure(failed)),
+                Some(Reply::Failed(failed)) => Err(failure(&failed)),
                 _ => Err(CacheError::Protocol("it did not say hello".to_owned())),
             }
         };
-        let (stream, pid) = tokio::time::timeout(HELLO, hello).await.map_err(|_| CacheError::Late)??;
+        let (stream, pid) = tokio::time::timeout(within, hello).await.map_err(|_| CacheError::Late)??;
         Ok(Self { link: Link::start(stream), pid })
     }
 
@@ -129,7 +130,7 @@ impl Cache for Client {
             loop {
                 let (stretch, last) = match answers.next().await {
                     Some(Reply::Data(data)) => (Ok(data.bytes.into_inner()), data.last),
-                    Some(Reply::Failed(failed)) => (Err(of_blob(failed, digest)), true),
+                    Some(Reply::Failed(failed)) => (Err(of_blob(&failed, digest)), true),
                     Some(other) => (Err(unexpected(other)), true),
                     None => (Err(broken()), true),
                 };
@@ -201,12 +202,12 @@ fn protocol(error: crate::link::FrameError) -> CacheError {
 
 fn unexpected(reply: Reply) -> CacheError {
     match reply {
-        Reply::Failed(failed) => failure(failed),
+        Reply::Failed(failed) => failure(&failed),
         _ => CacheError::Protocol("it answered something else".to_owned()),
     }
 }
 
-fn failure(failed: Failed) -> CacheError {
+fn failure(failed: &Failed) -> CacheError {
     let message = failed.message.to_string();
     match failed.kind {
         Failure::Usage => CacheError::Usage(message),
@@ -214,7 +215,7 @@ fn failure(failed: Failed) -> CacheError {
     }
 }
 
-fn of_blob(failed: Failed, digest: Digest) -> CacheError {
+fn of_blob(failed: &Failed, digest: Digest) -> CacheError {
     match failed.kind {
         Failure::NotFound => CacheError::NotHere(digest),
         _ => failure(failed),

@@ -1,2 +1,136 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! cargo's compilations, by way of `RUSTC_WRAPPER`.
+//!
+//! [`plan`] says what is to become of a call, without a runtime and in well under a millisecond; [`pass`] becomes the
+//! real compiler; [`shim`] asks the cache first and publishes afterwards.
+//!
+//! * [`map`] reads the arguments into a [`unit`], [`key`] makes the key: all pure.
+//! * [`place`] finds the folders that differ between checkouts; [`toolchain`], [`sources`] and [`externs`] gather what
+//!   goes into the key.
+//! * `restore` writes a hit, `compile` runs a miss, `publish` offers it, `log` tells of each unit.
+//!
+//! Whatever goes wrong before the compiler ran, it is run exactly as it was called.
+
+mod compile;
+pub mod externs;
+pub mod key;
+mod log;
+pub mod map;
+pub mod place;
+mod publish;
+mod restore;
+mod shim;
+pub mod sources;
+#[cfg(test)]
+mod tests;
+pub mod toolchain;
+pub mod unit;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use potluck_protocol::action::Project;
+
+pub use self::shim::{pass, shim};
+
+/// One call of the wrapper, as the process found it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The real compiler and its arguments.
+    pub args: Vec<OsString>,
+    /// The working folder.
+    pub cwd: PathBuf,
+    /// All of the environment.
+    pub env: BTreeMap<OsString, OsString>,
+    /// The Project.
+    pub project: Project,
+    /// How long a look-up may take.
+    pub deadline: Duration,
+    /// A folder in which identities of toolchains are remembered.
+    pub toolchains: PathBuf,
+    /// A file that gets a line for each call.
+    pub log: Option<PathBuf>,
+}
+
+impl Call {
+    /// The value of a variable, when it is text.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.env.get(std::ffi::OsStr::new(name)).and_then(|value| value.to_str())
+    }
+}
+
+/// A unit that is understood, and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// What the arguments say.
+    pub unit: unit::Unit,
+    /// Where it lies.
+    pub place: place::Place,
+}
+
+/// Why a call is passed through.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The user wants no cache.
+    #[error("POTLUCK_OFF is set")]
+    Off,
+    /// The arguments say so.
+    #[error(transparent)]
+    Refused(#[from] map::Refusal),
+    /// It is not known where the unit lies.
+    #[error(transparent)]
+    Place(#[from] place::PlaceError),
+    /// Executables and the like are built here, with the same remapping as everything else.
+    #[error("what it makes is not cached")]
+    NotCached,
+    /// There is no daemon.
+    #[error("the daemon is not reachable")]
+    NoDoor,
+    /// The toolchain or the linker could not be identified.
+    #[error("the toolchain is not known: {0}")]
+    Toolchain(std::io::Error),
+    /// The sources could not be read.
+    #[error(transparent)]
+    Sources(#[from] sources::SourceError),
+    /// The libraries could not be read.
+    #[error("the libraries are not known: {0}")]
+    Externs(std::io::Error),
+    /// The compiler could not be started beside this process.
+    #[error("cannot start the compiler: {0}")]
+    Spawn(std::io::Error),
+}
+
+/// What is to become of a call.
+#[derive(Debug)]
+pub enum Decision {
+    /// The real compiler runs as it was called.
+    PassThrough(Reason),
+    /// The real compiler runs with these flags before all others.
+    Remapped(Box<Placed>),
+    /// The cache is asked first.
+    Cacheable(Box<Placed>),
+}
+
+/// Decides from arguments, environment and the folders' marks.
+pub fn plan(call: &Call) -> Decision {
+    match understand(call) {
+        Ok(placed) if !placed.unit.kind.is_cached() => Decision::Remapped(Box::new(placed)),
+        Ok(placed) => Decision::Cacheable(Box::new(placed)),
+        Err(reason) => Decision::PassThrough(reason),
+    }
+}
+
+fn understand(call: &Call) -> Result<Placed, Reason> {
+    let (compiler, args) = call.args.split_first().ok_or(map::Refusal::NoCompiler)?;
+    let name = Path::new(compiler).file_name().unwrap_or_default();
+    if name != "rustc" && name != "rustc.exe" {
+        return Err(map::Refusal::NotRustc(name.display().to_string()).into());
+    }
+    let args: Option<Vec<_>> = args.iter().map(|arg| arg.to_str()).collect();
+    let unit = map::parse(&args.ok_or(map::Refusal::NotUtf8)?)?;
+    let place = place::Place::find(&unit, call)?;
+    Ok(Placed { unit, place })
+}

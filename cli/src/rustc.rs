@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The wrapper of rustc as a process: reads its surroundings, reaches the daemon, and leaves the rest to the Front.
+//! Whatever is wrong, the compiler runs.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use potluck_node::cache::CacheError;
+use potluck_node::control::client::Client;
+use potluck_node::daemon::socket;
+use potluck_node::front::rustc::{Call, Decision, Reason, pass, plan, shim};
+use potluck_node::home::Home;
+use potluck_node::observe::clock;
+use potluck_node::project;
+use potluck_protocol::action::Project;
+
+/// How long a look-up may take unless `POTLUCK_DEADLINE_MS` says otherwise. Transfers may take longer, as long as
+/// compiling would.
+const DEADLINE: Duration = Duration::from_millis(1000);
+/// How long the daemon may take to say hello.
+const HELLO: Duration = Duration::from_millis(250);
+/// A daemon that did not answer is left alone for so long by all wrappers, so that it stalls a build once and not at
+/// every unit.
+const LEAVE_ALONE: Duration = Duration::from_secs(10);
+
+/// Whether a word is a program of that name.
+#[allow(dead_code, reason = "only the program that has another name as well asks")]
+pub(crate) fn is_named(word: Option<&OsStr>, name: &str) -> bool {
+    word.and_then(|word| Path::new(word).file_stem()).is_some_and(|stem| stem == name)
+}
+
+/// Runs as the wrapper.
+pub(crate) fn run() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let home = Home::locate(std::env::var_os("POTLUCK_HOME").map(PathBuf::from)).ok();
+    let Some(call) = call(args, home.as_ref()) else { return ExitCode::from(2) };
+    if call.var("POTLUCK_OFF").is_some_and(|off| off != "0") {
+        return pass(&call, &Decision::PassThrough(Reason::Off));
+    }
+    let (placed, home) = match (plan(&call), home) {
+        (Decision::Cacheable(placed), Some(home)) => (placed, home),
+        (decision, _) => return pass(&call, &decision),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else { return pass(&call, &Decision::Cacheable(placed)) };
+    runtime.block_on(async {
+        let door = door(&home).await;
+        shim(door, call, *placed).await
+    })
+}
+
+fn call(args: Vec<OsString>, home: Option<&Home>) -> Option<Call> {
+    let cwd = std::env::current_dir().ok()?;
+    let env: std::collections::BTreeMap<_, _> = std::env::vars_os().collect();
+    let text = |name: &str| env.get(OsStr::new(name)).and_then(|value| value.to_str());
+    let deadline = text("POTLUCK_DEADLINE_MS").and_then(|ms| ms.parse().ok());
+    let deadline = deadline.map_or(DEADLINE, Duration::from_millis);
+    let named = text("POTLUCK_PROJECT").and_then(|name| Project::new(name).ok());
+    // The package's own folder has no say: it may be a stranger's.
+    let project = named.unwrap_or_else(|| project::of_build(&args, &cwd));
+    let log = env.get(OsStr::new("POTLUCK_RUSTC_LOG")).map(PathBuf::from);
+    let toolchains = home.map(|home| home.root().join("toolchains")).unwrap_or_default();
+    Some(Call { args, cwd, env, project, deadline, toolchains, log })
+}
+
+/// The daemon, if it is there and answers.
+async fn door(home: &Home) -> Option<Client> {
+    let stalled = home.root().join("stalled");
+    if is_young(&stalled) {
+        return None;
+    }
+    match Client::connect(&socket(home), "potluck-rustc", HELLO).await {
+        Ok(client) => Some(client),
+        Err(error) => {
+            if matches!(error, CacheError::Late) {
+                let _ = std::fs::write(&stalled, "");
+            }
+            None
+        }
+    }
+}
+
+fn is_young(mark: &Path) -> bool {
+    let modified = std::fs::metadata(mark).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|at| clock::now().since(at.into()) < LEAVE_ALONE)
+}

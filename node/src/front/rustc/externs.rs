@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The libraries that a unit is built against, by content.
+//!
+//! A library is compiled against its direct dependencies only: their metadata holds the hash of everything below. A
+//! linker reads the code of all of them, so for units that link they are looked up: the metadata of a crate names the
+//! file-name suffix of each crate below it, in plain text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use potluck_protocol::digest::Digest;
+
+use super::Call;
+use super::key::Inputs;
+use super::map::native_name;
+use super::place::Place;
+use super::toolchain::digest;
+use super::unit::Unit;
+
+/// Most native libraries in folders that a build script has made.
+const MAX_NATIVE: usize = 1000;
+/// A dash and sixteen hexadecimal digits.
+const SUFFIX: usize = 17;
+
+/// Fills in [`Inputs::externs`], [`Inputs::transitive`] and [`Inputs::native`].
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn gather(call: &Call, unit: &Unit, place: &Place, inputs: &mut Inputs) -> io::Result<()> {
+    if unit.kind.links() {
+        linked(call, unit, inputs)?;
+    } else {
+        let of = |path: &Option<String>| path.as_ref().map(|path| digest(&call.cwd.join(path))).transpose();
+        inputs.externs = unit.externs.iter().map(|one| of(&one.path)).collect::<Result<_, _>>()?;
+    }
+    inputs.native = native(call, unit, place)?;
+    Ok(())
+}
+
+fn linked(call: &Call, unit: &Unit, inputs: &mut Inputs) -> io::Result<()> {
+    let index = index(call, unit)?;
+    let mut wanted = BTreeSet::new();
+    for one in &unit.externs {
+        let Some(path) = &one.path else {
+            inputs.externs.push(None);
+            continue;
+        };
+        let path = call.cwd.join(path);
+        let bytes = fs::read(&path)?;
+        inputs.externs.push(Some(Digest::of(&bytes)));
+        if is_followed(&path) {
+            suffixes(&bytes, &mut wanted);
+        }
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(suffix) = wanted.pop_first() {
+        if !seen.insert(suffix) {
+            continue;
+        }
+        for path in index.get(&suffix).into_iter().flatten() {
+            let bytes = fs::read(path)?;
+            let name = path.file_name().unwrap_or_default().display().to_string();
+            inputs.transitive.insert(name, Digest::of(&bytes));
+            if is_followed(path) {
+                suffixes(&bytes, &mut wanted);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a procedural macro was linked from is inside of it already.
+fn is_followed(path: &Path) -> bool {
+    path.extension().is_some_and(|ext| ext == "rlib" || ext == "rmeta")
+}
+
+/// The files of the dependency folders by their suffix. Where there are an rlib and its metadata, the rlib counts.
+fn index(call: &Call, unit: &Unit) -> io::Result<BTreeMap<[u8; SUFFIX], Vec<PathBuf>>> {
+    let mut index: BTreeMap<_, Vec<PathBuf>> = BTreeMap::new();
+    let folders =
+        unit.search.iter().filter(|(kind, _)| kind != "native").map(|(_, path)| call.cwd.join(path));
+    for folder in folders.collect::<BTreeSet<_>>() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let known =
+                path.extension().is_some_and(|ext| ["rlib", "rmeta", "so"].iter().any(|own| ext == *own));
+            let stem = path.file_stem().unwrap_or_default().as_encoded_bytes();
+            if known && stem.starts_with(b"lib") {
+                let suffix = stem.last_chunk().filter(|suffix| is_suffix(suffix.as_slice()));
+                index.entry(*suffix.unwrap_or(&[0; SUFFIX])).or_default().push(path);
+            }
+        }
+    }
+    for paths in index.values_mut() {
+        paths.sort();
+        let whole: BTreeSet<_> =
+            paths.iter().filter(|path| path.extension().is_some_and(|ext| ext == "rlib")).cloned().collect();
+        paths.retain(|path| whole.contains(path) || !whole.contains(&path.with_extension("rlib")));
+    }
+    Ok(index)
+}
+
+fn is_suffix(text: &[u8]) -> bool {
+    let digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    text.len() == SUFFIX && text[0] == b'-' && text[1..].iter().all(digit)
+}
+
+fn suffixes(bytes: &[u8], to: &mut BTreeSet<[u8; SUFFIX]>) {
+    for at in memchr::memchr_iter(b'-', bytes) {
+        if let Some(suffix) = bytes[at..].first_chunk().filter(|suffix| is_suffix(suffix.as_slice())) {
+            to.insert(*suffix);
+        }
+    }
+}
+
+/// Native libraries in the folders that are searched. In those that the build has made every archive counts, since the
+/// source may name them in `#[link]`; in others, such as the system's, only what `-l` names.
+fn native(call: &Call, unit: &Unit, place: &Place) -> io::Result<Vec<(String, Digest)>> {
+    let named: BTreeSet<_> = unit.native.iter().map(|value| native_name(value)).collect();
+    let target = place.roots.iter().find(|root| root.name == "target");
+    let ours =
+        |path: &Path| target.is_some_and(|root| root.spellings.iter().any(|own| path.starts_with(own)));
+    let mut found = Vec::new();
+    for (kind, path) in &unit.search {
+        let path = call.cwd.join(path);
+        if kind == "dependency" || !path.is_dir() {
+            continue;
+        }
+        let all = ours(&path);
+        let mut names: Vec<_> =
+            fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        names.retain(|path| {
+            path.file_name().is_some_and(|name| counts(&name.display().to_string(), &named, all))
+        });
+        names.sort();
+        for path in names {
+            found.push((path.file_name().unwrap_or_default().display().to_string(), digest(&path)?));
+        }
+        if found.len() > MAX_NATIVE {
+            return Err(io::Error::other("there are too many native libraries"));
+        }
+    }
+    Ok(found)
+}
+
+fn counts(name: &str, named: &BTreeSet<&str>, all: bool) -> bool {
+    let stem = name.strip_prefix("lib").unwrap_or(name);
+    let stem = ["a", "so", "dylib", "lib"].iter().find_map(|ext| {
+        let (stem, rest) = stem.split_once(&format!(".{ext}"))?;
+        (rest.is_empty() || rest.starts_with('.')).then_some(stem)
+    });
+    stem.is_some_and(|stem| all || named.contains(stem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suffixes_and_libraries_are_told_from_other_names() {
+        let mut found = BTreeSet::new();
+        suffixes(b"x-0123456789abcdefy --fedcba9876543210-0123456789abcdeg-012", &mut found);
+        assert_eq!(found, BTreeSet::from([*b"-0123456789abcdef", *b"-fedcba9876543210"]));
+        let named = BTreeSet::from(["z"]);
+        for (name, all, expected) in [
+            ("libz.a", false, true),
+            ("libz.so.1", false, true),
+            ("z.lib", false, true),
+            ("liby.a", false, false),
+            ("liby.a", true, true),
+            ("libz.la", true, false),
+            ("notes.txt", true, false),
+        ] {
+            assert_eq!(counts(name, &named, all), expected, "{name}");
+        }
+    }
+}

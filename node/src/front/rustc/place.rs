@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where a unit lies: the folders that differ between checkouts, and the flags that keep them out of what is built.
+//!
+//! cargo runs rustc for path packages in the workspace's folder, and for all others in the package's own, with
+//! absolute paths. The workspace of a registry crate is hence not known, and not needed either.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Call;
+use super::unit::Unit;
+use crate::relocate::token::{Root, Roots};
+
+/// The version of the set of remapped folders: part of the key.
+pub const REMAP: &str = "1";
+
+/// Where a unit lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The folders that become tokens.
+    pub roots: Roots,
+    /// The package's folder, as cargo names it.
+    pub package: PathBuf,
+    /// Whether the package came from a registry or from git, so that nobody edits it.
+    pub immutable: bool,
+    /// The user's own folder, which must not be found in any output.
+    pub home: Option<String>,
+}
+
+/// Why it is not known where a unit lies.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// No package: not a call of cargo's.
+    #[error("CARGO_MANIFEST_DIR is not set to an absolute path")]
+    NoPackage,
+    /// No folder above the output folder is marked as cargo's.
+    #[error("no target folder was found above the output folder")]
+    NoTarget,
+    /// A path is not UTF-8, or the root of the file system.
+    #[error("a folder of the unit has no usable path")]
+    Path,
+    /// A variable changes what a target's name means.
+    #[error("{0} is set")]
+    Variable(&'static str),
+}
+
+impl Place {
+    /// Finds the folders of a unit.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub fn find(unit: &Unit, call: &Call) -> Result<Self, PlaceError> {
+        // With it, the name of a target may stand for a file.
+        if call.var("RUST_TARGET_PATH").is_some() {
+            return Err(PlaceError::Variable("RUST_TARGET_PATH"));
+        }
+        let package = PathBuf::from(call.var("CARGO_MANIFEST_DIR").ok_or(PlaceError::NoPackage)?);
+        if !package.is_absolute() {
+            return Err(PlaceError::NoPackage);
+        }
+        let target = target_folder(&call.cwd.join(&unit.out_dir)).ok_or(PlaceError::NoTarget)?;
+        let source = source_folder(&package);
+        let mut roots = Vec::new();
+        match &source {
+            Some(folder) => roots.push(root("registry", folder)?),
+            None => roots.push(root("workspace", &call.cwd)?),
+        }
+        // rustc goes by the last pair that matches, and the target folder mostly lies in the workspace.
+        roots.push(root("target", &target)?);
+        let home = call.var("HOME").filter(|home| home.len() > 1 && home.starts_with('/'));
+        let home = home.map(|home| home.trim_end_matches('/').to_owned());
+        Ok(Self { roots: Roots::new(roots), package, immutable: source.is_some(), home })
+    }
+
+    /// Flags for rustc; they go before all others, so that the user's own win.
+    pub fn flags(&self) -> Vec<String> {
+        let of = |root: &Root| {
+            let neutral = format!("/potluck/{}", root.name);
+            let flag = move |path: &String| format!("--remap-path-prefix={path}={neutral}");
+            root.spellings.iter().map(flag).collect::<Vec<_>>()
+        };
+        self.roots.iter().flat_map(of).collect()
+    }
+}
+
+fn root(name: &'static str, folder: &Path) -> Result<Root, PlaceError> {
+    let spelled = folder.to_str().ok_or(PlaceError::Path)?.trim_end_matches('/');
+    if spelled.is_empty() {
+        return Err(PlaceError::Path);
+    }
+    let mut spellings = vec![spelled.to_owned()];
+    let real = fs::canonicalize(folder).map_err(|_| PlaceError::Path)?;
+    let real = real.to_str().ok_or(PlaceError::Path)?;
+    if real != spelled {
+        spellings.push(real.to_owned());
+    }
+    Ok(Root { name, spellings })
+}
+
+/// The nearest folder that cargo has marked as its own.
+fn target_folder(out_dir: &Path) -> Option<PathBuf> {
+    let marked =
+        |folder: &&Path| ["CACHEDIR.TAG", ".rustc_info.json"].iter().any(|mark| folder.join(mark).is_file());
+    out_dir.ancestors().find(marked).map(Path::to_path_buf)
+}
+
+/// The folder of one registry's sources, or of all checkouts of git, that a package lies in.
+fn source_folder(package: &Path) -> Option<PathBuf> {
+    let mut ancestors = package.ancestors().skip(1);
+    ancestors.find_map(|folder| {
+        let is = |folder: Option<&Path>, name: &str| {
+            folder.and_then(Path::file_name).is_some_and(|own| own == name)
+        };
+        let above = folder.parent();
+        let registry = is(above, "src") && is(above.and_then(Path::parent), "registry");
+        let git = is(Some(folder), "checkouts") && is(above, "git");
+        (registry || git).then(|| folder.to_path_buf())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_of_registries_and_git_are_known_by_their_folders() {
+        for (package, folder) in [
+            ("/c/registry/src/index-1/serde-1.0", Some("/c/registry/src/index-1")),
+            ("/c/git/checkouts/x-1/abc/sub", Some("/c/git/checkouts")),
+            ("/c/registry/src/index-1", None),
+            ("/c/src/app", None),
+        ] {
+            assert_eq!(source_folder(Path::new(package)), folder.map(PathBuf::from), "{package}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A hit, written where the compiler would have written it.
+//!
+//! Everything is fetched into files beside their places before the first one is moved, so that whatever goes wrong
+//! leaves nothing behind and the compiler can still run. Moving replaces what stands in a place, and never follows it.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use potluck_protocol::digest::Digest;
+use potluck_protocol::entry::{Output, TreeOutput};
+use potluck_protocol::tree::{Kind, Member, Tree};
+use tempfile::NamedTempFile;
+use tokio::time::timeout;
+
+use super::compile::MAX_SAID;
+use super::{Call, Placed};
+use crate::cache::{Cache, CacheError};
+use crate::relocate::depinfo::DepInfo;
+use crate::relocate::token::{Spelling, TokenError};
+
+/// Longest wait for the next stretch of a Blob.
+const STALL: Duration = Duration::from_secs(5);
+/// Largest Tree of one unit: a handful of members.
+const MAX_TREE: u64 = 64 * 1024;
+/// Largest text that is brought back from tokens.
+const MAX_TEXT: u64 = 4 * MAX_SAID as u64;
+/// Largest output of one unit.
+pub(super) const MAX_OUTPUT: u64 = 4 << 30;
+
+/// Why a hit was not used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum RestoreError {
+    /// The door did not deliver.
+    #[error(transparent)]
+    Door(#[from] CacheError),
+    /// Nothing came for too long.
+    #[error("the daemon stopped sending")]
+    Stalled,
+    /// It is not what this unit makes.
+    #[error("the entry is not of this unit: {0}")]
+    Foreign(&'static str),
+    /// A path cannot be brought back.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// It cannot be written.
+    #[error("cannot write the outputs: {0}")]
+    Write(#[from] std::io::Error),
+}
+
+/// What a restored unit said, and how large it was.
+#[derive(Debug, Default)]
+pub(super) struct Restored {
+    /// To be said on stdout.
+    pub(super) stdout: Vec<u8>,
+    /// To be said on stderr.
+    pub(super) stderr: Vec<u8>,
+    /// Size of all outputs.
+    pub(super) bytes: u64,
+}
+
+/// Fetches and writes an output.
+pub(super) async fn restore<C: Cache>(
+    door: &C,
+    call: &Call,
+    placed: &Placed,
+    output: &Output,
+) -> Result<Restored, RestoreError> {
+    let Output::Tree(output) = output else { return Err(RestoreError::Foreign("it is no tree")) };
+    let tree = fetch_tree(door, output).await?;
+    let names = placed.unit.outputs();
+    check(&tree, &names)?;
+    let out_dir = call.cwd.join(&placed.unit.out_dir);
+    let mut files = Vec::new();
+    for name in &names {
+        let member =
+            file(&tree, &format!("out/{name}")).ok_or(RestoreError::Foreign("an output is missing"))?;
+        files.push((fetch_file(door, placed, &member, &out_dir).await?, out_dir.join(name)));
+    }
+    let said = |bytes: Vec<u8>, spelling| placed.place.roots.decode(&bytes, spelling);
+    let mut restored = Restored { bytes: tree.total(), ..Restored::default() };
+    if let Some(member) = file(&tree, "stdout") {
+        restored.stdout = said(fetch_text(door, &member).await?, Spelling::Plain)?;
+    }
+    if let Some(member) = file(&tree, "stderr") {
+        restored.stderr = said(fetch_text(door, &member).await?, Spelling::Json)?;
+    }
+    put(files)?;
+    Ok(restored)
+}
+
+/// A file of a Tree.
+struct Wanted {
+    name: String,
+    digest: Digest,
+    size: u64,
+    executable: bool,
+}
+
+fn file(tree: &Tree, path: &str) -> Option<Wanted> {
+    let is = |member: &&Member| member.path.as_str() == path;
+    match tree.members().iter().find(is)?.kind {
+        Kind::File { digest, size, executable } => {
+            Some(Wanted { name: path.to_owned(), digest, size, executable })
+        }
+        Kind::Symlink { .. } | Kind::Directory => None,
+    }
+}
+
+async fn fetch_tree<C: Cache>(door: &C, output: &TreeOutput) -> Result<Tree, RestoreError> {
+    let name = "tree".to_owned();
+    let wanted = Wanted { name, digest: output.digest, size: output.size, executable: false };
+    if wanted.size > MAX_TREE {
+        return Err(RestoreError::Foreign("its tree is too large"));
+    }
+    let bytes = fetch_text(door, &wanted).await?;
+    Tree::decode(&bytes).map_err(|_| RestoreError::Foreign("its tree is malformed"))
+}
+
+/// Exactly the files that this unit makes, and nothing else, whoever signed it.
+fn check(tree: &Tree, names: &[String]) -> Result<(), RestoreError> {
+    let expected = |member: &Member| {
+        let path = member.path.as_str();
+        let output = path.strip_prefix("out/").is_some_and(|name| names.iter().any(|own| own == name));
+        matches!(member.kind, Kind::File { .. }) && (output || path == "stdout" || path == "stderr")
+    };
+    if !tree.members().iter().all(expected) {
+        return Err(RestoreError::Foreign("it has a member that the unit does not make"));
+    }
+    if tree.total() > MAX_OUTPUT {
+        return Err(RestoreError::Foreign("it is too large"));
+    }
+    Ok(())
+}
+
+async fn fetch_file<C: Cache>(
+    door: &C,
+    placed: &Placed,
+    wanted: &Wanted,
+    folder: &Path,
+) -> Result<NamedTempFile, RestoreError> {
+    // As the compiler would make it: what the umask leaves of this.
+    let mode = if wanted.executable { 0o777 } else { 0o666 };
+    let permissions = std::fs::Permissions::from_mode(mode);
+    let mut file =
+        tempfile::Builder::new().prefix(".potluck-").permissions(permissions).tempfile_in(folder)?;
+    if Path::new(&wanted.name).extension().is_some_and(|ext| ext == "d") {
+        let text = fetch_text(door, wanted).await?;
+        let text = String::from_utf8(text).ok().and_then(|text| DepInfo::parse(&text));
+        let info = text.ok_or(RestoreError::Foreign("its dep-info is malformed"))?;
+        file.write_all(info.decode(&placed.place.roots)?.emit().as_bytes())?;
+    } else {
+        fetch(door, wanted, |bytes| file.write_all(bytes)).await?;
+    }
+    Ok(file)
+}
+
+async fn fetch_text<C: Cache>(door: &C, wanted: &Wanted) -> Result<Vec<u8>, RestoreError> {
+    if wanted.size > MAX_TEXT {
+        return Err(RestoreError::Foreign("a text is too large"));
+    }
+    let mut text = Vec::new();
+    fetch(door, wanted, |bytes| {
+        text.extend_from_slice(bytes);
+        Ok(())
+    })
+    .await?;
+    Ok(text)
+}
+
+async fn fetch<C: Cache>(
+    door: &C,
+    wanted: &Wanted,
+    mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<(), RestoreError> {
+    let stalled = |_| RestoreError::Stalled;
+    let mut stretches = timeout(STALL, door.read(wanted.digest, None)).await.map_err(stalled)??;
+    let mut size = 0;
+    while let Some(stretch) = timeout(STALL, stretches.recv()).await.map_err(stalled)? {
+        let stretch = stretch?;
+        size += stretch.len() as u64;
+        if size > wanted.size {
+            break;
+        }
+        take(&stretch)?;
+    }
+    if size == wanted.size { Ok(()) } else { Err(RestoreError::Foreign("a size is not as it was claimed")) }
+}
+
+fn put(files: Vec<(NamedTempFile, PathBuf)>) -> Result<(), RestoreError> {
+    let mut done = Vec::new();
+    for (file, place) in files {
+        if let Err(error) = file.persist(&place) {
+            for place in done {
+                let _ = std::fs::remove_file(place);
+            }
+            return Err(error.error.into());
+        }
+        done.push(place);
+    }
+    Ok(())
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which compiler, standard library and linker a unit is built with, by content.
+//!
+//! Half a gigabyte is hashed once and remembered under a stamp of all files (inode, time, size), so that a later call
+//! only looks at about a hundred of them. The compiler is never asked anything on the way: cargo calls it by its real
+//! path, and its sysroot is the folder above. Only when it is called through rustup's proxy, whose choice depends on
+//! settings that we do not know all of, it is asked each time.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use potluck_protocol::digest::Digest;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Call;
+use super::unit::Unit;
+
+/// Most files of a toolchain; more is no toolchain but a system's `/usr/lib`.
+const MAX_FILES: usize = 20_000;
+/// What the linker takes from the system for every program.
+const LINKED: &[&str] = &[
+    "crt1.o",
+    "Scrt1.o",
+    "crti.o",
+    "crtn.o",
+    "crtbegin.o",
+    "crtbeginS.o",
+    "crtend.o",
+    "crtendS.o",
+    "libc.so.6",
+    "libc.so",
+    "libgcc_s.so.1",
+    "libgcc.a",
+    "libm.so.6",
+];
+/// Variables by which the linker finds its parts.
+const LINKER_ENV: [&str; 5] = ["PATH", "COMPILER_PATH", "LIBRARY_PATH", "GCC_EXEC_PREFIX", "LD_RUN_PATH"];
+
+/// A compiler with its standard library.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Toolchain {
+    /// What `rustc -vV` says.
+    pub version: String,
+    /// The hash of all its files, and of `version`.
+    pub identity: String,
+}
+
+impl Toolchain {
+    /// A line of `rustc -vV`.
+    fn line(&self, name: &str) -> &str {
+        let value = |line: &'_ str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(": "));
+        self.version.lines().find(|line| value(line)).map_or("", |line| &line[name.len() + 2..])
+    }
+
+    /// Its own triple.
+    pub fn host(&self) -> &str {
+        self.line("host")
+    }
+
+    /// Its version, e.g. `1.95.0`.
+    pub fn release(&self) -> &str {
+        self.line("release")
+    }
+
+    /// Finds out which one a call is for.
+    ///
+    /// # Errors
+    /// When files cannot be read, the compiler does not answer, or its folder is not laid out as rustup does it.
+    pub fn identify(call: &Call, unit: &Unit) -> io::Result<Self> {
+        let compiler = resolve(call, call.args.first().and_then(|path| path.to_str()).unwrap_or_default())?;
+        let sysroot = sysroot(call, &compiler)?;
+        let target = unit.target.as_deref().unwrap_or_default();
+        let name = format!("{}\n{target}", sysroot.display());
+        let memory = Memory { folder: &call.toolchains, name: format!("rustc-{}", short(&name)) };
+        if let Some(known) = memory.recall::<Known<Self>>()
+            && known.stamp == stamp(&files(&sysroot, known.value.host(), target)?)
+        {
+            return Ok(known.value);
+        }
+        let version = ask(call, &compiler, &["-vV"])?;
+        let mut toolchain = Self { version, identity: String::new() };
+        let files = files(&sysroot, toolchain.host(), target)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(toolchain.version.as_bytes());
+        for file in &files {
+            hasher.update(file.name.as_bytes()).update(b"\0");
+            hasher.update(digest(&file.path)?.as_bytes());
+        }
+        toolchain.identity = hasher.finalize().to_string();
+        memory.keep(&Known { stamp: stamp(&files), value: toolchain.clone() });
+        Ok(toolchain)
+    }
+}
+
+/// The identity of the linker of a unit, and of what it adds to every program.
+///
+/// # Errors
+/// When it is not known: another system than Linux, another target than the compiler's own, or no answer.
+pub fn linker(call: &Call, unit: &Unit, host: &str) -> io::Result<Digest> {
+    if !cfg!(target_os = "linux") || unit.target.as_deref().is_some_and(|target| target != host) {
+        return Err(io::Error::other("what the linker takes from the system is not known"));
+    }
+    let linker = resolve(call, unit.codegen_value("linker").unwrap_or("cc"))?;
+    let env = LINKER_ENV.map(|name| format!("{name}={:?}", call.var(name)));
+    let name = format!("{}\n{}", linker.display(), env.join("\n"));
+    let memory = Memory { folder: &call.toolchains, name: format!("linker-{}", short(&name)) };
+    if let Some(known) = memory.recall::<Known<LinkerParts>>() {
+        let files = known
+            .value
+            .paths
+            .iter()
+            .map(|path| Listed::new(path.clone(), path))
+            .collect::<Result<Vec<_>, _>>();
+        if files.is_ok_and(|files| stamp(&files) == known.stamp) {
+            return known.value.identity.parse().map_err(io::Error::other);
+        }
+    }
+    let mut paths = vec![linker.display().to_string()];
+    paths.push(resolve(call, ask(call, &linker, &["-print-prog-name=ld"])?.trim())?.display().to_string());
+    for part in LINKED {
+        let answer = ask(call, &linker, &[&format!("-print-file-name={part}")])?;
+        // A part that it does not have is answered by its bare name.
+        if answer.trim().starts_with('/') {
+            paths.push(answer.trim().to_owned());
+        }
+    }
+    let mut hasher = blake3::Hasher::new();
+    for path in &paths {
+        let name = Path::new(path).file_name().unwrap_or_default();
+        hasher.update(name.as_encoded_bytes()).update(b"\0").update(digest(Path::new(path))?.as_bytes());
+    }
+    let identity = Digest::from(hasher.finalize());
+    let files = paths.iter().map(|path| Listed::new(path.clone(), path)).collect::<Result<Vec<_>, _>>()?;
+    memory
+        .keep(&Known { stamp: stamp(&files), value: LinkerParts { paths, identity: identity.to_string() } });
+    Ok(identity)
+}
+
+#[derive(Serialize, Deserialize)]
+struct LinkerParts {
+    paths: Vec<String>,
+    identity: String,
+}
+
+/// Something remembered, and what it was true of.
+#[derive(Serialize, Deserialize)]
+struct Known<T> {
+    stamp: String,
+    value: T,
+}
+
+/// A remembered file. What is damaged is as good as forgotten.
+struct Memory<'a> {
+    folder: &'a Path,
+    name: String,
+}
+
+impl Memory<'_> {
+    fn recall<T: DeserializeOwned>(&self) -> Option<T> {
+        let text = fs::read_to_string(self.folder.join(&self.name)).ok()?;
+        let (sum, json) = text.split_once('\n')?;
+        (blake3::hash(json.as_bytes()).to_string() == sum).then(|| serde_json::from_str(json).ok())?
+    }
+
+    /// Failing to remember costs time, nothing else.
+    fn keep<T: Serialize>(&self, value: &T) {
+        let keep = || -> io::Result<()> {
+            let json = serde_json::to_string(value)?;
+            fs::create_dir_all(self.folder)?;
+            let mut file = tempfile::NamedTempFile::new_in(self.folder)?;
+            write!(file, "{}\n{json}", blake3::hash(json.as_bytes()))?;
+            file.persist(self.folder.join(&self.name))?;
+            Ok(())
+        };
+        if let Err(error) = keep() {
+            tracing::debug!(%error, name = self.name, "cannot remember");
+        }
+    }
+}
+
+fn short(name: &str) -> String {
+    blake3::hash(name.as_bytes()).to_hex()[..32].to_owned()
+}
+
+/// A program as the system would find it: all links followed.
+fn resolve(call: &Call, program: &str) -> io::Result<PathBuf> {
+    if program.contains('/') {
+        return fs::canonicalize(call.cwd.join(program));
+    }
+    let path = call.var("PATH").unwrap_or_default();
+    let found = path.split(':').map(|folder| call.cwd.join(folder).join(program)).find(|file| file.is_file());
+    fs::canonicalize(found.ok_or_else(|| io::Error::other(format!("there is no '{program}' in PATH")))?)
+}
+
+fn sysroot(call: &Call, compiler: &Path) -> io::Result<PathBuf> {
+    let above = compiler.parent().and_then(Path::parent);
+    match above {
+        Some(above) if compiler.ends_with("bin/rustc") && above.join("lib/rustlib").is_dir() => {
+            Ok(above.to_path_buf())
+        }
+        _ => fs::canonicalize(ask(call, Path::new(&call.args[0]), &["--print", "sysroot"])?.trim()),
+    }
+}
+
+fn ask(call: &Call, program: &Path, args: &[&str]) -> io::Result<String> {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(&call.cwd).env_clear().envs(&call.env).stdin(Stdio::null());
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(format!("{} {}: {}", program.display(), args.join(" "), output.status)));
+    }
+    String::from_utf8(output.stdout).map_err(io::Error::other)
+}
+
+struct Listed {
+    name: String,
+    path: PathBuf,
+    metadata: Metadata,
+}
+
+impl Listed {
+    fn new(name: String, path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        let metadata = fs::metadata(&path)?;
+        Ok(Self { name, path, metadata })
+    }
+}
+
+/// The files of a toolchain that can have an effect: the compiler, its libraries, and the standard libraries of host
+/// and target. Manifests, documentation and other targets differ between people who have the same compiler.
+fn files(sysroot: &Path, host: &str, target: &str) -> io::Result<Vec<Listed>> {
+    let mut files = vec![Listed::new("bin/rustc".into(), sysroot.join("bin/rustc"))?];
+    for entry in fs::read_dir(sysroot.join("lib"))? {
+        let entry = entry?;
+        let file = Listed::new(format!("lib/{}", entry.file_name().display()), entry.path());
+        files.extend(file.ok().filter(|file| file.metadata.is_file()));
+        if files.len() > MAX_FILES {
+            return Err(io::Error::other("there are too many files for a toolchain"));
+        }
+    }
+    if !files.iter().any(|file| file.name.starts_with("lib/librustc_driver")) {
+        return Err(io::Error::other("the compiler's library is not where rustup puts it"));
+    }
+    // With the sources of the standard library there, diagnostics show them and paths in outputs may be others.
+    let sources = sysroot.join("lib/rustlib/src/rust/library/std/src/lib.rs");
+    files.extend(Listed::new("lib/rustlib/src".into(), sources).ok());
+    for part in [host, target, "etc"] {
+        if !part.is_empty() && (part == host || part != target || target != host) {
+            walk(&sysroot.join("lib/rustlib").join(part), &format!("lib/rustlib/{part}"), &mut files)?;
+        }
+    }
+    files.sort_by(|one, other| one.name.cmp(&other.name));
+    files.dedup_by(|one, other| one.name == other.name);
+    Ok(files)
+}
+
+fn walk(folder: &Path, name: &str, files: &mut Vec<Listed>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let file = Listed::new(format!("{name}/{}", entry.file_name().display()), entry.path())?;
+        if files.len() > MAX_FILES {
+            return Err(io::Error::other("there are too many files for a toolchain"));
+        }
+        if file.metadata.is_dir() {
+            walk(&file.path, &file.name, files)?;
+        } else {
+            files.push(file);
+        }
+    }
+    Ok(())
+}
+
+fn stamp(files: &[Listed]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for Listed { name, metadata, .. } in files {
+        let row = (name, metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len());
+        hasher.update(format!("{row:?}\n").as_bytes());
+    }
+    hasher.finalize().to_string()
+}
+
+/// The Digest of a file's content.
+pub fn digest(path: &Path) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize().into())
+}
