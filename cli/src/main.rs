@@ -21,8 +21,7 @@ fn main() -> ExitCode {
     // As RUSTC_WRAPPER, under its other name or this one: cargo gives the compiler as the first argument.
     let mut words = std::env::args_os();
     let name = words.next();
-    if rustc::is_named(name.as_deref(), "potluck-rustc") || rustc::is_named(words.next().as_deref(), "rustc")
-    {
+    if is_named(name, "potluck-rustc") || is_named(words.next(), "rustc") {
         return rustc::run();
     }
     let matches = args::with_groups(Args::command()).get_matches();
@@ -38,6 +37,11 @@ fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Whether a word is a program of that name.
+fn is_named(word: Option<std::ffi::OsString>, name: &str) -> bool {
+    word.is_some_and(|word| std::path::Path::new(&word).file_stem().is_some_and(|stem| stem == name))
 }
 
 /// A reader that went away, as in `potluck … | head`, has had enough; that is no failure.

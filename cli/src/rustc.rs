@@ -25,12 +25,6 @@ const HELLO: Duration = Duration::from_millis(250);
 /// every unit.
 const LEAVE_ALONE: Duration = Duration::from_secs(10);
 
-/// Whether a word is a program of that name.
-#[allow(dead_code, reason = "only the program that has another name as well asks")]
-pub(crate) fn is_named(word: Option<&OsStr>, name: &str) -> bool {
-    word.and_then(|word| Path::new(word).file_stem()).is_some_and(|stem| stem == name)
-}
-
 /// Runs as the wrapper.
 pub(crate) fn run() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();

@@ -25,7 +25,7 @@ use crate::engine::{Engine, EngineError, News};
 use crate::fetch::event::Event as Fetch;
 use crate::home::Home;
 use crate::index::IndexError;
-use crate::network::{NetworkError, Networks};
+use crate::network::{Network, NetworkError, Networks};
 use crate::observe::status::{CatalogRow, InNetwork, Status, StoreRow};
 use crate::observe::{clock, span};
 use crate::outside::{Outside, Plans, Search};
@@ -71,7 +71,7 @@ pub enum StartError {
         /// The Network.
         name: String,
         /// Why.
-        source: SwarmError,
+        source: Box<SwarmError>,
     },
     /// The control socket.
     #[error(transparent)]
@@ -134,9 +134,10 @@ impl Daemon {
                 network.listen = listen;
             }
             network.peers.extend(peers);
-            let swarm = |source| StartError::Swarm { name: network.name.clone(), source };
-            let identity = swarm::identity(&networks.identity_path(&network.name)).map_err(swarm)?;
-            let (handle, happens) = swarm::enter(&network, &identity).await.map_err(swarm)?;
+            let name = network.name.clone();
+            let entered = enter(&networks, &network).await;
+            let (handle, happens) =
+                entered.map_err(|source| StartError::Swarm { name, source: Box::new(source) })?;
             handles.push(handle);
             events.push(happens);
         }
@@ -306,6 +307,14 @@ impl Daemon {
             store: StoreRow { bytes, budget: None },
         }
     }
+}
+
+/// Enters a Network as this node.
+async fn enter(
+    networks: &Networks,
+    network: &Network,
+) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
+    swarm::enter(network, &swarm::identity(&networks.identity_path(&network.name))?).await
 }
 
 fn lock(home: &Home) -> Result<File, StartError> {

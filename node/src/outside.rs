@@ -33,6 +33,9 @@ pub struct Plans {
     pub announce: mpsc::Sender<announce::plan::Event>,
 }
 
+/// Tools that wait, by the number of the look and the action.
+type Looks = HashMap<(u64, ActionId), oneshot::Sender<Option<Miss>>>;
+
 /// One Network with what changes about it.
 struct Member {
     handle: Handle,
@@ -45,7 +48,7 @@ pub struct Outside {
     engine: Arc<Engine>,
     plans: Plans,
     members: BTreeMap<Arc<str>, Member>,
-    looks: Mutex<HashMap<(u64, ActionId), oneshot::Sender<Option<Miss>>>>,
+    looks: Mutex<Looks>,
     brings: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
     next: AtomicU64,
     /// Heads that peers pushed and nobody has looked at yet.

@@ -10,6 +10,7 @@ use clap::Args as ClapArgs;
 use potluck_node::daemon::{Daemon, Options};
 use potluck_node::home::Home;
 use potluck_node::network::Networks;
+use potluck_node::observe::span;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
@@ -114,7 +115,7 @@ fn foreground(home: &Home, options: &Options, say: &mut Say) -> Result<Exit, Fai
         say.answer(&text(&ready), ready)?;
         std::io::stdout().flush()?;
         let stop = Arc::clone(&daemon);
-        let signals = tokio::spawn(async move {
+        let signals = span::spawn("signals", async move {
             stopped().await;
             stop.stop();
         });

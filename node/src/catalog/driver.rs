@@ -76,13 +76,13 @@ async fn flush(outside: &Arc<Outside>, project: &Project) -> bool {
             let say = Announce::Say(handle.network().name.clone(), What::Heads(topic.clone()));
             let _ = outside.plans().announce.send(say).await;
         }
-        push(outside, &topic, &head).await;
+        push(outside, &topic, &head);
     }
     flushed.rest
 }
 
 /// Pushes a new Head to everyone who wants it.
-async fn push(outside: &Arc<Outside>, topic: &Topic, head: &Signed<Head>) {
+fn push(outside: &Arc<Outside>, topic: &Topic, head: &Signed<Head>) {
     let Some(bytes) = Bytes::new(head.bytes().to_vec()) else { return };
     for peer in outside.listeners(topic) {
         let (outside, bytes) = (Arc::clone(outside), bytes.clone());

@@ -128,9 +128,9 @@ mod tests {
         assert!(!followed.take(&ann, instance, listing(1)));
         followed.follow(&[ann.clone(), ben.clone(), other.clone()].into());
         assert!(followed.take(&ann, instance, listing(1)) && followed.take(&other, instance, listing(2)));
-        assert_eq!(followed.probe(&ann.project, &id(1)), [ann.clone()]);
+        assert_eq!(followed.probe(&ann.project, &id(1)), std::slice::from_ref(&ann));
         assert_eq!(followed.probe(&ann.project, &id(2)), []);
-        assert_eq!(followed.probe(&other.project, &id(2)), [other.clone()]);
+        assert_eq!(followed.probe(&other.project, &id(2)), std::slice::from_ref(&other));
         assert!(followed.knows(&ann) && !followed.knows(&ben));
         followed.follow(&[other].into());
         assert_eq!(followed.probe(&ann.project, &id(1)), []);

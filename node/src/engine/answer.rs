@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use potluck_keys::policy::{Policy, Reason};
+use potluck_keys::policy::Reason;
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::codec::Bytes;
@@ -107,7 +107,7 @@ impl Engine {
         let known: BTreeSet<Vec<u8>> = all.iter().map(|entry| entry.bytes().to_vec()).collect();
         let mut fresh = Vec::new();
         for entry in told {
-            if !known.contains(entry.bytes()) && self.is_acceptable(space, &found.action, &entry, &policy) {
+            if !known.contains(entry.bytes()) && self.is_acceptable(space, &found.action, &entry) {
                 fresh.push(entry);
             }
         }
@@ -131,13 +131,8 @@ impl Engine {
 
     /// Whether the policy has any use for a claim. One that it refuses is counted and not kept, so that strangers
     /// cannot fill the index; one that only needs the agreement of others is kept until they come.
-    fn is_acceptable(
-        &self,
-        space: &Space,
-        action: &ActionId,
-        entry: &Signed<Entry>,
-        policy: &Policy,
-    ) -> bool {
+    fn is_acceptable(&self, space: &Space, action: &ActionId, entry: &Signed<Entry>) -> bool {
+        let policy = self.trusting.now();
         let Err(refusal) = policy.judge(entry, &want(space, action), clock::now()) else { return true };
         if let Reason::TooFew { .. } = refusal.reason {
             return true;

@@ -131,22 +131,17 @@ impl Engine {
         }
         let root = *blobs.last().expect("the catalog's own encoding is the last blob");
         let size = next.blobs.last().map_or(0, |blob| blob.len() as u64);
-        let head = self.head(pair, project, sequence.unwrap_or(0) + 1, (root, size))?;
+        let head = self.head(project, sequence.unwrap_or(0) + 1, (root, size))?;
         let bytes = Bytes::new(head.bytes().to_vec()).expect("a signed head has its bound");
         let own = OwnCatalog { catalog: next.catalog, head: bytes };
-        index.flush(project, &own, &listed, &blobs)?;
+        index.flush(&own, &listed, &blobs)?;
         self.tell(News::Holds(Topic { signer: pair.signer(), project: project.clone() }));
         Ok(Flushed { head: Some(head), rest: listed.len() == own::MAX_FLUSH })
     }
 
-    fn head(
-        &self,
-        pair: &Pair,
-        project: &Project,
-        sequence: u64,
-        (root, size): (Digest, u64),
-    ) -> Result<Signed<Head>, FlushError> {
-        let issued = clock::now();
+    fn head(&self, project: &Project, sequence: u64, at: (Digest, u64)) -> Result<Signed<Head>, FlushError> {
+        let pair = self.own.pair().ok_or(FlushError::NoKey)?;
+        let ((root, size), issued) = (at, clock::now());
         let head = Head {
             project: project.clone(),
             name: Text::new(CATALOG).expect("the name is a short word"),
@@ -178,14 +173,13 @@ impl Engine {
         let Some(own) = self.store.index().own_catalog(project)? else { return Ok(None) };
         let signed: Signed<Head> = Signed::decode(&own.head)?;
         let head = signed.authentic()?.clone();
-        let Some(pair) = self.own.pair() else { return Ok(Some(signed)) };
-        if clock::now().since(head.issued) < HEAD_LIFE / 2 {
+        if self.own.pair().is_none() || clock::now().since(head.issued) < HEAD_LIFE / 2 {
             return Ok(Some(signed));
         }
-        let fresh = self.head(pair, project, head.sequence + 1, (head.root, head.size))?;
+        let fresh = self.head(project, head.sequence + 1, (head.root, head.size))?;
         let bytes = Bytes::new(fresh.bytes().to_vec()).expect("a signed head has its bound");
         let renewed = OwnCatalog { catalog: own.catalog, head: bytes };
-        self.store.index().flush(project, &renewed, &[], &[])?;
+        self.store.index().flush(&renewed, &[], &[])?;
         Ok(Some(fresh))
     }
 

@@ -47,10 +47,13 @@ impl Trusting {
         let mut last = self.stamp.lock().expect("nobody panics while holding the stamp");
         if *last != stamp {
             *last = stamp;
-            let policy = Trust::read(&self.home).map(|trust| trust.policy).unwrap_or_else(|error| {
-                tracing::error!(%error, "the policy cannot be read: nobody is believed");
-                Policy::new(nobody())
-            });
+            let policy = match Trust::read(&self.home) {
+                Ok(trust) => trust.policy,
+                Err(error) => {
+                    tracing::error!(%error, "the policy cannot be read: nobody is believed");
+                    Policy::new(nobody())
+                }
+            };
             *self.policy.write().expect("nobody panics while holding the policy") = Arc::new(policy);
         }
         Arc::clone(&self.policy.read().expect("nobody panics while holding the policy"))

@@ -335,11 +335,11 @@ impl Index {
     /// [`IndexError`].
     pub fn flush(
         &self,
-        project: &Project,
         catalog: &OwnCatalog,
         listed: &[(ActionId, Digest)],
         blobs: &[Digest],
     ) -> Result<(), IndexError> {
+        let project = &catalog.catalog.project;
         self.change(Durability::Durable, |change| {
             self.belong_in(change, blobs, project)?;
             let mut table = redb!(self, change.open_table(rows::CATALOGS))?;
@@ -458,7 +458,7 @@ mod tests {
         index.publish(&entry(&ann, 2, b"newer"), &[]).unwrap();
         let head = potluck_protocol::codec::Bytes::new(vec![1]).unwrap();
         let catalog = OwnCatalog { catalog: Catalog { project: project("p"), segments: Vec::new() }, head };
-        index.flush(&project("p"), &catalog, &listed, &[]).unwrap();
+        index.flush(&catalog, &listed, &[]).unwrap();
         assert_eq!(index.own_catalog(&project("p")).unwrap(), Some(catalog));
         let left = index.outbox(&project("p"), 10).unwrap();
         assert_eq!(left.len(), 1);

@@ -23,16 +23,19 @@ pub(super) const SMALL: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition:
 /// Digest and Project: this Blob belongs to that Project, and may go where the Project is shared.
 pub(super) const BELONGS: TableDefinition<'_, (&[u8; 32], &str), ()> =
     TableDefinition::new("blob projects 1");
-/// ActionId, Signer and payload's Digest to the signed Entry, as it came.
-pub(super) const ENTRIES: TableDefinition<'_, (&[u8; 32], &[u8; 32], &[u8; 32]), &[u8]> =
-    TableDefinition::new("entries 1");
+/// ActionId, Signer and payload's Digest.
+type EntryKey = (&'static [u8; 32], &'static [u8; 32], &'static [u8; 32]);
+/// Signer, Project and instance.
+type HeadKey = (&'static [u8; 32], &'static str, &'static [u8; 16]);
+
+/// To the signed Entry, as it came.
+pub(super) const ENTRIES: TableDefinition<'_, EntryKey, &[u8]> = TableDefinition::new("entries 1");
 /// Project and ActionId to the Digest of an own Entry that no Catalog lists yet.
 pub(super) const OUTBOX: TableDefinition<'_, (&str, &[u8; 32]), &[u8; 32]> = TableDefinition::new("outbox 1");
 /// Project to the [`OwnCatalog`].
 pub(super) const CATALOGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("own catalogs 1");
-/// Signer, Project and instance to the newest signed Catalog Head that was accepted.
-pub(super) const HEADS: TableDefinition<'_, (&[u8; 32], &str, &[u8; 16]), &[u8]> =
-    TableDefinition::new("followed heads 1");
+/// To the newest signed Catalog Head that was accepted.
+pub(super) const HEADS: TableDefinition<'_, HeadKey, &[u8]> = TableDefinition::new("followed heads 1");
 /// The name of a number that only grows to its value.
 pub(super) const COUNTS: TableDefinition<'_, &str, u64> = TableDefinition::new("counts 1");
 

@@ -112,7 +112,7 @@ pub(super) async fn start(
     let control = swarm.behaviour().stream.new_control();
     let peer = *swarm.local_peer_id();
     let listen = listen.into_iter().map(|address| format!("{address}/p2p/{peer}")).collect();
-    let handle = Handle::new(network, peer, listen, commands_to, control);
+    let handle = Handle::new(network, (peer, listen), commands_to, control);
     let driver = Driver {
         swarm,
         network: id,
@@ -285,10 +285,10 @@ impl Driver {
             SwarmEvent::ConnectionEstablished { peer_id, .. } if self.dropped.contains(&peer_id) => {
                 let _ = self.swarm.disconnect_peer_id(peer_id);
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
-                if self.members.remove(&peer_id) {
-                    return vec![NetEvent::Gone(peer_id)];
-                }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. }
+                if self.members.remove(&peer_id) =>
+            {
+                return vec![NetEvent::Gone(peer_id)];
             }
             SwarmEvent::NewListenAddr { address, .. } if !is_loopback(&address) => {
                 self.swarm.add_external_address(address);

@@ -94,8 +94,7 @@ pub struct NoSuchPeer;
 impl Handle {
     pub(super) fn new(
         network: &Network,
-        peer: PeerId,
-        listen: Vec<String>,
+        (peer, listen): (PeerId, Vec<String>),
         commands: mpsc::Sender<Command>,
         control: libp2p_stream::Control,
     ) -> Self {
