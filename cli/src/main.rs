@@ -7,6 +7,7 @@ mod exit;
 mod failure;
 mod rustc;
 mod say;
+mod signal;
 mod verbs;
 
 use std::process::ExitCode;

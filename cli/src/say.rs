@@ -29,6 +29,11 @@ impl Say {
         if self.json { writeln!(out, "{}", versioned(object)) } else { writeln!(out, "{text}") }
     }
 
+    /// Whether a person is there who wants to see how things go on.
+    pub(crate) fn is_talkative(&self) -> bool {
+        !self.quiet && !self.json && io::stderr().is_terminal()
+    }
+
     /// Something that is nice to know, for people only.
     pub(crate) fn note(&mut self, text: &str) {
         if !self.quiet && !self.json {

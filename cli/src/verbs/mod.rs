@@ -2,6 +2,7 @@
 //! The verbs, one file each.
 
 mod completions;
+mod demo;
 mod down;
 mod init;
 mod key;
@@ -24,6 +25,7 @@ use crate::say::Say;
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    Demo(demo::Demo),
     Init(init::Init),
     Up(up::Up),
     Down(down::Down),
@@ -43,6 +45,7 @@ pub(crate) enum Verb {
 pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
     let home = || Home::locate(args.global.home);
     match args.verb {
+        Verb::Demo(verb) => verb.run(say),
         Verb::Init(verb) => verb.run(&home()?, say),
         Verb::Up(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Down(verb) => verb.run(home()?.must_exist()?, say),

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::say::Say;
+use crate::signal::stopped;
 
 /// Start the daemon that serves the build tools on this machine; returns when it is ready
 ///
@@ -126,21 +127,6 @@ fn foreground(home: &Home, options: &Options, say: &mut Say) -> Result<Exit, Fai
     // What is still being said to peers need not be waited for.
     runtime.shutdown_background();
     ended
-}
-
-/// Waits for Ctrl-C or a request to end.
-async fn stopped() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => return,
-                _ = tokio::signal::ctrl_c() => return,
-            }
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 fn log_to_stderr() {

@@ -55,7 +55,7 @@ fn perform(outside: &Arc<Outside>, action: Action) {
         }
         // The engine was told already whom to follow.
         Action::Forget(topic) => {
-            tracing::info!(signer = %topic.signer, project = %topic.project, "not followed")
+            tracing::info!(signer = %topic.signer, project = %topic.project, "not followed");
         }
     }
 }
