@@ -354,8 +354,10 @@ async fn hold(outside: &Arc<Outside>, topic: Topic) {
         return;
     }
     for handle in outside.networks_of(&topic.project) {
-        let say = Announce::Say(handle.network().name.clone(), What::Holds(topic.clone()));
-        let _ = outside.plans().announce.send(say).await;
+        // Its Heads as well: those who put them there may be gone when they expire.
+        for what in [What::Holds(topic.clone()), What::Heads(topic.clone())] {
+            let _ = outside.plans().announce.send(Announce::Say(handle.network().name.clone(), what)).await;
+        }
     }
     outside.greet();
 }

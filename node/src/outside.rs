@@ -33,6 +33,13 @@ pub struct Plans {
     pub announce: mpsc::Sender<announce::plan::Event>,
 }
 
+/// What a peer said in its last hello.
+#[derive(Debug, Default)]
+struct Heard {
+    holds: BTreeSet<Topic>,
+    follows: BTreeSet<Topic>,
+}
+
 /// Tools that wait, by the number of the look and the action.
 type Looks = HashMap<(u64, ActionId), oneshot::Sender<Option<Miss>>>;
 
@@ -53,8 +60,8 @@ pub struct Outside {
     next: AtomicU64,
     /// Heads that peers pushed and nobody has looked at yet.
     pushed: Mutex<BTreeMap<Topic, Vec<Signed<Head>>>>,
-    /// Who wants the news of what.
-    listeners: Mutex<BTreeMap<Peer, BTreeSet<Topic>>>,
+    /// What each connected peer said that it holds and follows.
+    heard: Mutex<BTreeMap<Peer, Heard>>,
     holds: Mutex<BTreeSet<Topic>>,
     ledger: Mutex<Ledger>,
 }
@@ -79,7 +86,7 @@ impl Outside {
             brings: Mutex::default(),
             next: AtomicU64::new(1),
             pushed: Mutex::default(),
-            listeners: Mutex::default(),
+            heard: Mutex::default(),
             holds: Mutex::default(),
             ledger: Mutex::new(ledger),
         })
@@ -164,22 +171,31 @@ impl Outside {
         self.members.get(network).map(|member| member.hello.subscribe())
     }
 
-    /// A peer said which news it wants.
-    pub fn listens(&self, peer: Peer, topics: BTreeSet<Topic>) {
-        lock(&self.listeners).insert(peer, topics);
+    /// A peer said hello.
+    pub fn heard(&self, peer: Peer, hello: Hello) {
+        let (holds, follows) = (hello.holds.into_iter().collect(), hello.follows.into_iter().collect());
+        lock(&self.heard).insert(peer, Heard { holds, follows });
     }
 
     /// A peer went away.
     pub fn gone(&self, peer: &Peer) {
-        lock(&self.listeners).remove(peer);
+        lock(&self.heard).remove(peer);
     }
 
     /// Who wants the news of a topic, of those in whose Network it is shared.
     pub fn listeners(&self, topic: &Topic) -> Vec<Peer> {
-        let wants = |(peer, topics): &(&Peer, &BTreeSet<Topic>)| {
-            topics.contains(topic) && self.shares(&peer.network, topic.project.as_str())
-        };
-        lock(&self.listeners).iter().filter(wants).map(|(peer, _)| peer.clone()).collect()
+        self.who(topic, |heard| heard.follows.contains(topic))
+    }
+
+    /// Which connected peers say that they hold Entries of a topic, of those in whose Network it is shared.
+    pub fn holders(&self, topic: &Topic) -> Vec<Peer> {
+        self.who(topic, |heard| heard.holds.contains(topic))
+    }
+
+    fn who(&self, topic: &Topic, is: impl Fn(&Heard) -> bool) -> Vec<Peer> {
+        let fits =
+            |(peer, heard): &(&Peer, &Heard)| is(heard) && self.shares(&peer.network, topic.project.as_str());
+        lock(&self.heard).iter().filter(fits).map(|(peer, _)| peer.clone()).collect()
     }
 
     /// Keeps a pushed Head until the topic's Catalog is looked at; at most a few.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tests share.
 
+pub mod cargo;
 pub mod decoders;
 pub mod program;
 pub mod samples;

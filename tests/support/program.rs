@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// The root of the repository.
@@ -73,6 +74,9 @@ impl Person {
         let mut command = Command::new(potluck());
         command.args(args).env_clear().env("POTLUCK_HOME", self.home()).env("HOME", self.folder.path());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        if let Some(filter) = std::env::var_os("POTLUCK_LOG") {
+            command.env("POTLUCK_LOG", filter);
+        }
         command.current_dir(self.folder.path()).stdin(std::process::Stdio::null());
         command
     }
@@ -95,6 +99,81 @@ impl Person {
         let folder = self.folder.path().display().to_string();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&folder, "[HERE]");
         Ran { code, stdout: text(&stdout), stderr: text(&stderr) }
+    }
+}
+
+/// A daemon in the background. Dropping it ends it.
+pub struct Up<'a> {
+    person: &'a Person,
+    /// What `up` printed.
+    pub ready: Value,
+}
+
+impl Person {
+    /// Starts her daemon, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn up(&self, args: &[&str]) -> Up<'_> {
+        let args: Vec<_> = ["--json", "up"].into_iter().chain(args.iter().copied()).collect();
+        let ready = self.run(args).ok();
+        Up { person: self, ready: serde_json::from_str(&ready).expect("it prints one object") }
+    }
+
+    /// What her daemon says is going on.
+    ///
+    /// # Panics
+    /// When it says nothing.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.run(["--json", "status"]).ok()).expect("it prints one object")
+    }
+
+    /// Waits until her daemon's status is as it should be.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    #[track_caller]
+    pub fn until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let mut status = Value::Null;
+        // Not a measurement: as often as a slow machine may need.
+        for _ in 0..1500 {
+            status = self.status();
+            if is(&status) {
+                return status;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let log = std::fs::read_to_string(self.home().join("daemon.log")).unwrap_or_default();
+        panic!("waited in vain for {what}: {status:#}\n{log}");
+    }
+}
+
+impl Up<'_> {
+    /// Where it listens in a Network, and its identity there.
+    ///
+    /// # Panics
+    /// When it is not in it.
+    pub fn at(&self, network: &str) -> (String, String) {
+        let network = &self.ready["networks"][network];
+        let text = |value: &Value| value.as_str().expect("it is in the network").to_owned();
+        (text(&network["listen"][0]), text(&network["peer"]))
+    }
+
+    /// Ends it without giving it a chance.
+    ///
+    /// # Panics
+    /// When it cannot be ended.
+    pub fn kill(self) {
+        let pid = self.ready["pid"].to_string();
+        let killed = Command::new("kill").args(["-9", &pid]).status().expect("kill runs");
+        assert!(killed.success());
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        let _ = self.person.command(["down"]).output();
     }
 }
 

@@ -13,7 +13,7 @@ use potluck_protocol::codec::{self, Bytes};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::head::{CATALOG, Head, HeadSet, Instance, Ledger, Line, Seen};
 use potluck_protocol::names::DhtKey;
-use potluck_protocol::peer::{Given, HeadBytes, Heads, Pull, Push, Topic};
+use potluck_protocol::peer::{Given, HeadBytes, Heads, Pull, Push, Topic, TopicState};
 use tokio::sync::mpsc;
 
 use super::followed::Listing;
@@ -29,7 +29,10 @@ use crate::observe::{clock, span};
 use crate::outside::Outside;
 use crate::peer::Peer;
 use crate::store::StoreError;
+use crate::swarm::limits;
 
+/// Most holders that are asked for Heads at a time.
+const MAX_PULLED: usize = 4;
 /// How long the parts of a Catalog may take to come.
 const BRING_WITHIN: Duration = Duration::from_secs(30);
 
@@ -183,6 +186,7 @@ async fn poll(outside: &Arc<Outside>, topic: &Topic) -> bool {
             newest.insert(claim.instance, head);
         }
     }
+    tracing::debug!(signer = %topic.signer, project = %topic.project, heads = newest.len(), "looked for news");
     let mut well = true;
     for (instance, head) in newest {
         well &= take(outside, topic, instance, &head).await;
@@ -190,11 +194,30 @@ async fn poll(outside: &Arc<Outside>, topic: &Topic) -> bool {
     well && outside.engine().followed().knows(topic)
 }
 
-/// All Heads of a topic that can be had: pushed, remembered from an earlier run, and on the DHT.
+/// The Heads that a peer has of a topic and that are newer than those known here.
+async fn pull(outside: &Arc<Outside>, peer: &Peer, topic: &Topic) -> Option<Vec<Signed<Head>>> {
+    let handle = outside.network(&peer.network)?;
+    let link = handle.heads(handle.peer_of(peer).ok()?).await?;
+    let state = TopicState { topic: topic.clone(), known: Vec::new() };
+    let ask = link.ask(move |id| Heads::Pull(Pull { id, topics: vec![state] }));
+    let answer = async { ask.await?.next().await };
+    let Heads::Given(given) = tokio::time::timeout(limits::READ_STALL, answer).await.ok()?? else {
+        return None;
+    };
+    Some(given.heads.iter().filter_map(|head| Signed::decode(head).ok()).collect())
+}
+
+/// All Heads of a topic that can be had: pushed, remembered from an earlier run, of those who hold its Entries, and on
+/// the DHT. The DHT may be behind: the last thing that a signer published may not have got there before it went away.
 async fn candidates(outside: &Arc<Outside>, topic: &Topic) -> Vec<Signed<Head>> {
     let mut heads = outside.take_pushed(topic);
     let (engine, of) = (Arc::clone(outside.engine()), topic.clone());
     heads.extend(span::blocking(move || heads_of(&engine, &of)).await.unwrap_or_default());
+    for peer in outside.holders(topic).into_iter().take(MAX_PULLED) {
+        heads.extend(pull(outside, &peer, topic).await.unwrap_or_default());
+    }
+    // A holder may know Heads of other signers as well.
+    heads.retain(|head| head.signers().eq([topic.signer]));
     let key = DhtKey::catalog(&topic.signer, &topic.project);
     for handle in outside.networks_of(&topic.project) {
         for value in handle.get(key).await {

@@ -246,6 +246,7 @@ impl Driver {
     }
 
     fn carry_out(&mut self, command: Command) {
+        tracing::debug!(?command, "asked");
         let until = Instant::now() + limits::QUERY;
         let alone = self.members.is_empty();
         let kad = &mut self.swarm.behaviour_mut().kad;
@@ -385,6 +386,7 @@ impl Driver {
     /// Answers whoever asked, once.
     fn answer(&mut self, id: QueryId, well: bool) {
         let Some((query, _)) = self.queries.remove(&id) else { return };
+        tracing::debug!(%id, well, "a query ended");
         match query {
             Query::Put(reply) | Query::Provide(reply) => drop(reply.send(well)),
             Query::Get { values, reply } => drop(reply.send(values)),

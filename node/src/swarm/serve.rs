@@ -97,7 +97,8 @@ async fn send<M: Message>(to: &mut (impl AsyncWrite + Unpin), message: &M) -> bo
 async fn hello(asker: &Asker, mut stream: PeerStream) {
     let Asker { outside, peer } = asker;
     while let Ok(Some(hello)) = read_message::<Hello>(&mut stream).await {
-        let Hello { holds, follows, .. } = hello;
+        let holds = hello.holds.clone();
+        outside.heard(peer.clone(), hello);
         let shared = |project: &str| outside.shares(&peer.network, project);
         for topic in holds.into_iter().filter(|topic| shared(topic.project.as_str())) {
             let holders = fetch::event::Event::Holders {
@@ -108,7 +109,6 @@ async fn hello(asker: &Asker, mut stream: PeerStream) {
             let _ = outside.plans().fetch.send(holders).await;
             let _ = outside.plans().catalogs.send(catalog::plan::Event::Hint(topic)).await;
         }
-        outside.listens(peer.clone(), follows.into_iter().collect());
     }
 }
 

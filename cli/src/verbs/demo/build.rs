@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! cargo, as the people of the demonstration run it.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -61,8 +60,9 @@ fn cannot(what: &str, error: &io::Error) -> Failure {
 
 /// cargo, without what another cargo that runs this program has set.
 fn cargo() -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(program);
+    // Not the one that CARGO names: that one is behind rustup's back, and rustup would then heed the
+    // rust-toolchain.toml of every package that is compiled.
+    let mut command = Command::new("cargo");
     for (name, _) in std::env::vars_os() {
         let own = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CFG_", "POTLUCK_"];
         let exact = ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "CARGO_MAKEFLAGS", "MAKEFLAGS"];
