@@ -71,11 +71,24 @@ First steps:
   potluck trust add ann "ssh-ed25519 AAAA… ann" --project 'acme/*'
 
 Start here:
+  demo          See it work: one developer builds, another one builds from what she made, a third one is refused
   init          Make this node's folder: settings, an empty list of whom to believe, and the key `me`
+  up            Start the daemon that serves the build tools on this machine; returns when it is ready
+  down          End the daemon
+  status        Show what the daemon does: networks, peers, catalogs, hits and misses, what was refused and why
 
 Whom to believe:
   trust         Say whom you believe, in which projects, and see what follows from it
   key           Make, list, show, import and revoke the keys that sign what you publish
+
+Whom to share with:
+  network       Make a Network, invite others to it, or join one
+  share         Share a Project on a Network: what is built in it may go there, and is looked for there
+  unshare       Share a Project no longer; what others have fetched already stays with them
+
+By hand:
+  put           Store a file, and claim that it is what a key gave
+  get           Bring the file that a key gave, from here or from whom you trust
 
 For your shell:
   completions   Print completions for a shell
@@ -535,7 +548,7 @@ fn shells_and_manuals_know_every_verb() {
     }
     assert!(person.run(["man"]).ok().contains(".SH SUBCOMMANDS"));
     person.run(["man", "--dir", "pages"]).ok();
-    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 15);
+    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 29);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Plans a potluck supper: who brings what, and whether it is enough for everyone.
 
-mod plan;
+mod evening;
 
 use std::io::{self, Write as _};
 
@@ -35,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_env_filter(log).with_writer(io::stderr).without_time().init();
     let like = RegexBuilder::new(&like).case_insensitive(true).build().context("--like is no regex")?;
     let menu = Menu::read(SUPPER).context("cannot read the menu")?;
-    let plan = plan::plan(&menu, &like, guests).await?;
+    let plan = evening::plan(&menu, &like, guests).await?;
     let text = if json { serde_json::to_string_pretty(&plan)? + "\n" } else { plan.to_string() };
     io::stdout().write_all(text.as_bytes()).context("cannot print the plan")
 }
