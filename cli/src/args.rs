@@ -47,8 +47,10 @@ const GROUPS: &[(&str, &[&str])] = &[
 
 const FIRST_STEPS: &str = "\
 First steps:
+  potluck demo                                     see it work, on this machine alone
   potluck init                                     make this node's folder and its key
-  potluck key show me                              print the line that others need to believe you
+  potluck up                                       start the daemon
+  RUSTC_WRAPPER=potluck-rustc cargo build          build through it; here, and elsewhere again
   potluck trust add ann \"ssh-ed25519 AAAA… ann\" --project 'acme/*'";
 
 /// The same command with its verbs in groups, and the exit codes, in `--help`.

@@ -84,8 +84,8 @@ impl DhtKey {
         Self::derive(CATALOG_KEY_CONTEXT, signer, project, None)
     }
 
-    /// Where those are listed who hold Entries of a signer in a Project. When there are many, `group` is one of equal
-    /// shares of the space of ActionIds; group 0 always lists those who hold all.
+    /// Where those are listed who hold Entries of a signer in a Project, all or some. When there are many, `group` is one
+    /// of equal shares of the space of ActionIds; group 0 lists those who hold Entries of any share.
     pub fn holders(signer: &Signer, project: &Project, group: u32) -> Self {
         Self::derive(HOLDERS_KEY_CONTEXT, signer, project, Some(group))
     }

@@ -55,7 +55,7 @@ record! {
     pub struct Hello {
         /// The program and its version, for people.
         1 => opt agent: Text<64>,
-        /// Topics of which it holds all Entries and can deliver the Blobs.
+        /// Topics of which it holds Entries, all or some, and can deliver the Blobs.
         2 => many(MAX_TOPICS) holds: Topic,
         /// Topics whose news it wants pushed.
         3 => many(MAX_TOPICS) follows: Topic,

@@ -66,8 +66,10 @@ have made
 Usage: potluck [OPTIONS] <COMMAND>
 
 First steps:
+  potluck demo                                     see it work, on this machine alone
   potluck init                                     make this node's folder and its key
-  potluck key show me                              print the line that others need to believe you
+  potluck up                                       start the daemon
+  RUSTC_WRAPPER=potluck-rustc cargo build          build through it; here, and elsewhere again
   potluck trust add ann "ssh-ed25519 AAAA… ann" --project 'acme/*'
 
 Start here:
