@@ -12,6 +12,8 @@ pub mod answer;
 pub mod count;
 pub mod door;
 pub mod publish;
+#[cfg(test)]
+mod tests;
 pub mod trusting;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The engine on real stores and real policies, without a network.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use potluck_keys::pair::{Pair, Signer};
+use potluck_keys::signed::Signed;
+use potluck_protocol::action::{ActionId, Project, Recipe};
+use potluck_protocol::codec::Bytes;
+use potluck_protocol::control::{Answer, Miss};
+use potluck_protocol::digest::Digest;
+use potluck_protocol::entry::{BlobOutput, Entry, Labels, Output, TreeOutput};
+use potluck_protocol::peer::{self, Found, Inline, Packing};
+use potluck_protocol::tree::{Kind, Member, Tree, TreePath};
+use tempfile::TempDir;
+
+use super::Engine;
+use crate::cache::{Cache as _, CacheError, Publication, Question};
+use crate::content::Durability;
+use crate::fetch::event::{Space, Verdict};
+use crate::home::Home;
+use crate::observe::clock;
+use crate::trust::{self, Addition};
+
+/// A node without a network.
+struct Node {
+    _folder: TempDir,
+    home: Home,
+    engine: Arc<Engine>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().join("home"))).unwrap();
+        home.init("").unwrap();
+        let engine = Arc::new(Engine::open(&home).unwrap());
+        Self { _folder: folder, home, engine }
+    }
+
+    fn trusts(&self, pair: &Pair) {
+        let addition = Addition {
+            name: "ann".to_owned(),
+            key: pair.public(),
+            comment: String::new(),
+            project: "p".to_owned(),
+            recipe: None,
+        };
+        assert!(trust::add(&self.home, &addition).unwrap());
+    }
+
+    async fn write(&self, bytes: &[u8]) -> BlobOutput {
+        let (digest, size) = self.engine.write(bytes).await.unwrap();
+        BlobOutput { digest, size }
+    }
+
+    async fn publish(&self, key: &[u8], output: Output) -> Result<Digest, CacheError> {
+        let Space { project, recipe } = space();
+        let (key, labels, taints) = (key.to_vec(), Labels::default(), Vec::new());
+        self.engine.publish(Publication { project, recipe, key, output, labels, taints }).await
+    }
+
+    async fn lookup(&self, key: &[u8]) -> Answer {
+        let Space { project, recipe } = space();
+        let (keys, deadline) = (vec![key.to_vec()], Duration::from_secs(1));
+        self.engine.lookup(Question { project, recipe, keys, deadline }).await.unwrap().pop().unwrap()
+    }
+}
+
+fn space() -> Space {
+    Space { project: Project::new("p").unwrap(), recipe: Recipe::new("r@1").unwrap() }
+}
+
+fn action(key: &[u8]) -> ActionId {
+    ActionId::derive(&space().project, &space().recipe, key, None).unwrap()
+}
+
+fn blob(bytes: &[u8]) -> Output {
+    Output::Blob(BlobOutput { digest: Digest::of(bytes), size: bytes.len() as u64 })
+}
+
+fn claim(pair: &Pair, key: &[u8], output: Output) -> Signed<Entry> {
+    let Space { project, recipe } = space();
+    let issued = clock::now();
+    let entry = Entry {
+        project,
+        recipe,
+        action: action(key),
+        output,
+        labels: Labels { cost_ms: Some(5000), ..Labels::default() },
+        taints: Vec::new(),
+        issued,
+        not_after: issued.plus(Duration::from_secs(3600)),
+        replaces: None,
+    };
+    Signed::sign(&entry, &[pair]).unwrap()
+}
+
+fn found(key: &[u8], entries: &[&Signed<Entry>], blobs: &[&[u8]]) -> Found {
+    let inline = |bytes: &&[u8]| Inline {
+        digest: Digest::of(bytes),
+        size: bytes.len() as u64,
+        packing: Packing::Raw,
+        bytes: Bytes::new(bytes.to_vec()).unwrap(),
+    };
+    let entries = entries.iter().map(|entry| Bytes::new(entry.bytes().to_vec()).unwrap()).collect();
+    Found { action: action(key), entries, heads: Vec::new(), blobs: blobs.iter().map(inline).collect() }
+}
+
+#[tokio::test]
+async fn what_was_made_here_is_found_under_its_key_only() {
+    let node = Node::new();
+    let output = Output::Blob(node.write(b"made").await);
+    node.publish(b"key", output.clone()).await.unwrap();
+    assert_eq!(node.lookup(b"key").await, Answer::Hit(output));
+    assert_eq!(node.lookup(b"other").await, Answer::Miss(Miss::Unclaimed));
+    let mut stretches = node.engine.read(Digest::of(b"made"), Some(1..3)).await.unwrap();
+    assert_eq!(stretches.recv().await.unwrap().unwrap(), b"ad");
+    assert!(stretches.recv().await.is_none());
+    let numbers = node.engine.counts().now();
+    assert_eq!((numbers.hits, numbers.misses, numbers.published), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn an_output_is_claimed_only_when_all_of_it_is_here() {
+    let node = Node::new();
+    assert!(matches!(node.publish(b"key", blob(b"absent")).await, Err(CacheError::Usage(_))));
+    let file = node.write(b"file").await;
+    let kind = |digest| Kind::File { digest, size: 4, executable: false };
+    let tree =
+        |digest| Tree::new(vec![Member { path: TreePath::new("f").unwrap(), kind: kind(digest) }]).unwrap();
+    for (digest, whole) in [(Digest::of(b"gone"), false), (file.digest, true)] {
+        let tree = tree(digest);
+        let BlobOutput { digest, size } = node.write(&tree.encode()).await;
+        let output = Output::Tree(TreeOutput { digest, size, members: 1, total: 4 });
+        assert_eq!(node.publish(b"key", output).await.is_ok(), whole);
+    }
+}
+
+#[tokio::test]
+async fn the_first_output_stays_until_it_is_lost() {
+    let node = Node::new();
+    let first = Output::Blob(node.write(b"first").await);
+    let name = node.publish(b"key", first.clone()).await.unwrap();
+    let second = Output::Blob(node.write(b"second").await);
+    assert_eq!(node.publish(b"key", second.clone()).await.unwrap(), name);
+    assert_eq!(node.lookup(b"key").await, Answer::Hit(first));
+    node.engine.store().index().forget_small(&Digest::of(b"first")).unwrap();
+    assert_eq!(node.lookup(b"key").await, Answer::Miss(Miss::Undeliverable));
+    assert_ne!(node.publish(b"key", second.clone()).await.unwrap(), name);
+    assert_eq!(node.lookup(b"key").await, Answer::Hit(second));
+    let entries = node.engine.store().index().entries(&action(b"key")).unwrap();
+    assert!(entries.iter().any(|entry| entry.authentic().unwrap().replaces == Some(name)));
+}
+
+#[tokio::test]
+async fn strangers_are_refused_counted_and_not_kept() {
+    let (node, ann, mallory) = (Node::new(), Pair::from_seed(&[1; 32], ""), Pair::from_seed(&[2; 32], ""));
+    node.trusts(&ann);
+    let (good, bad) = (claim(&ann, b"key", blob(b"good")), claim(&mallory, b"key", blob(b"bad")));
+    let told = found(b"key", &[&bad, &good], &[b"good", b"bad"]);
+    let verdicts = node.engine.told_by_peer(&space(), &[told]).unwrap();
+    assert_eq!(verdicts, [(action(b"key"), Verdict::Here)]);
+    assert_eq!(node.lookup(b"key").await, Answer::Hit(blob(b"good")));
+    assert!(!node.engine.store().has(&Digest::of(b"bad")).unwrap(), "nobody whom it believes named it");
+    let entries = node.engine.store().index().entries(&action(b"key")).unwrap();
+    assert!(entries.iter().all(|entry| entry.signers().eq([ann.signer()])));
+    let refused = node.engine.counts().now().refused;
+    assert_eq!(refused.len(), 1);
+    assert_eq!((refused[0].refused.reason.as_str(), refused[0].count), ("unknown-signer", 1));
+    let only = found(b"other", &[&claim(&mallory, b"other", blob(b"bad"))], &[]);
+    let verdicts = node.engine.told_by_peer(&space(), &[only]).unwrap();
+    assert_eq!(verdicts, [(action(b"other"), Verdict::Nothing)]);
+}
+
+#[tokio::test]
+async fn what_comes_along_must_be_what_it_is_called_and_what_was_claimed() {
+    let (node, ann) = (Node::new(), Pair::from_seed(&[1; 32], ""));
+    node.trusts(&ann);
+    let mut told = found(b"key", &[&claim(&ann, b"key", blob(b"good"))], &[b"good"]);
+    told.blobs[0].bytes = Bytes::new(b"evil".to_vec()).unwrap();
+    told.blobs.extend(found(b"key", &[], &[b"stowaway"]).blobs);
+    let verdicts = node.engine.told_by_peer(&space(), &[told]).unwrap();
+    let Verdict::Needs { blobs, cost } = &verdicts[0].1 else { panic!("{verdicts:?}") };
+    assert_eq!((blobs[0].digest, blobs.len(), *cost), (Digest::of(b"good"), 1, Duration::from_secs(5)));
+    for absent in [&b"evil"[..], b"stowaway", b"good"] {
+        assert!(!node.engine.store().has(&Digest::of(absent)).unwrap());
+    }
+    // A claim about another action than the one it is given for.
+    let mut moved = found(b"key", &[&claim(&ann, b"key", blob(b"good"))], &[b"good"]);
+    moved.action = action(b"another");
+    assert_eq!(node.engine.told_by_peer(&space(), &[moved]).unwrap()[0].1, Verdict::Nothing);
+}
+
+#[tokio::test]
+async fn trust_counts_from_the_next_look_up_on() {
+    let (node, ann) = (Node::new(), Pair::from_seed(&[1; 32], ""));
+    node.trusts(&ann);
+    let told = found(b"key", &[&claim(&ann, b"key", blob(b"good"))], &[b"good"]);
+    node.engine.told_by_peer(&space(), &[told]).unwrap();
+    assert_eq!(node.lookup(b"key").await, Answer::Hit(blob(b"good")));
+    assert!(trust::remove(&node.home, "ann").unwrap());
+    assert_eq!(node.lookup(b"key").await, Answer::Miss(Miss::Refused));
+    std::fs::write(node.home.trust_path(), "nonsense").unwrap();
+    assert_eq!(node.lookup(b"key").await, Answer::Miss(Miss::Refused), "nobody is believed then");
+}
+
+#[tokio::test]
+async fn a_peer_is_told_what_it_asks_for_and_only_of_that_project() {
+    let node = Node::new();
+    let output = Output::Blob(node.write(b"made").await);
+    node.publish(b"key", output).await.unwrap();
+    let ask = |project: &str, inline| {
+        let project = Project::new(project).unwrap();
+        let question =
+            peer::Question { id: 1, project, actions: vec![action(b"key"), action(b"no")], inline };
+        node.engine.tell_peer(&question).unwrap()
+    };
+    let told = ask("p", 1000);
+    assert_eq!((told.len(), told[0].entries.len(), told[0].blobs.len()), (1, 1, 1));
+    assert_eq!(ask("p", 3)[0].blobs.len(), 0, "there is no room for it");
+    assert!(ask("q", 1000).is_empty());
+    let digest = Digest::of(b"made");
+    assert!(node.engine.blob_for_peer(&digest, |project| project == "p").unwrap().is_some());
+    assert!(node.engine.blob_for_peer(&digest, |project| project == "q").unwrap().is_none());
+    node.engine.store().keep(b"private", Durability::Fast).unwrap();
+    assert!(node.engine.blob_for_peer(&Digest::of(b"private"), |_| true).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_catalog_lists_what_was_published_and_its_head_counts_up() {
+    let node = Node::new();
+    let project = space().project;
+    assert!(node.engine.flush(&project).unwrap().head.is_none(), "there is nothing to write");
+    for sequence in 1..=6_u64 {
+        let output = Output::Blob(node.write(&sequence.to_le_bytes()).await);
+        node.publish(&sequence.to_le_bytes(), output).await.unwrap();
+        let flushed = node.engine.flush(&project).unwrap();
+        let head = flushed.head.unwrap();
+        assert_eq!((head.authentic().unwrap().sequence, flushed.rest), (sequence, false));
+        assert!(node.engine.store().has(&head.authentic().unwrap().root).unwrap());
+    }
+    let catalog = node.engine.own_catalog(&project).unwrap().unwrap();
+    assert_eq!((catalog.rows(), catalog.segments.len()), (6, 3));
+    let head = node.engine.own_head(&project).unwrap().unwrap();
+    assert_eq!(head.authentic().unwrap().sequence, 6);
+    let me: Signer = node.engine.signer().unwrap();
+    assert!(head.signers().eq([me]));
+}
