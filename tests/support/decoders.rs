@@ -17,6 +17,9 @@ use potluck_keys::rules::{Layer, Pattern, Rules};
 use potluck_keys::signed::{Claim, Signed, verify_batch};
 use potluck_keys::standing::{Revocation, Succession};
 use potluck_keys::time::Time;
+use potluck_node::network::Network;
+use potluck_node::relocate::depinfo::DepInfo;
+use potluck_node::relocate::token::{Root, Roots, Spelling};
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::catalog::{Catalog, Filter, MAX_CATALOG_BYTES, Segment};
 use potluck_protocol::control::{Reply, Request};
@@ -37,12 +40,14 @@ pub const DECODERS: &[Decoder] = &[
     ("ask", message::<Ask>),
     ("blobs", message::<Blobs>),
     ("catalog", catalog),
+    ("dep_info", dep_info),
     ("entry", claim::<Entry>),
     ("filter", filter),
     ("head", claim::<Head>),
     ("head_set", head_set),
     ("heads", message::<Heads>),
     ("hello", message::<Hello>),
+    ("invite", invite),
     ("items", items),
     ("key_file", key_file),
     ("names", names),
@@ -59,6 +64,7 @@ pub const DECODERS: &[Decoder] = &[
     ("signed_revocation", signed::<Revocation>),
     ("signed_succession", signed::<Succession>),
     ("succession", claim::<Succession>),
+    ("tokens", tokens),
     ("tree", tree),
 ];
 
@@ -75,6 +81,39 @@ fn same<T: Wire>(bytes: &[u8], limit: usize) -> Option<T> {
     let value = decode::<T>(bytes, limit).ok()?;
     assert_eq!(encode(&value), bytes, "two encodings of one value");
     Some(value)
+}
+
+/// The roots of two checkouts.
+fn roots(workspace: &str, target: &str) -> Roots {
+    let root = |name, path: &str| Root { name, spellings: vec![path.to_owned()] };
+    Roots::new(vec![root("workspace", workspace), root("target", target)])
+}
+
+/// What a compiler says it has read, taken to another checkout and back.
+fn dep_info(bytes: &[u8]) {
+    let Some(info) = std::str::from_utf8(bytes).ok().and_then(DepInfo::parse) else { return };
+    assert_eq!(info.emit().as_bytes(), bytes);
+    let roots = roots("/w", "/w/target");
+    let back = info.encode(&roots).decode(&roots).expect("what was put in comes out");
+    assert_eq!(back, info);
+}
+
+/// Text with folders of one checkout, taken to another one.
+fn tokens(bytes: &[u8]) {
+    let (here, there) = (roots("/w", "/w/target"), roots("/some where", "/else"));
+    for spelling in [Spelling::Plain, Spelling::Json] {
+        let encoded = here.encode(bytes, spelling);
+        assert_eq!(here.decode(&encoded, spelling).expect("what was put in comes out"), bytes);
+        let _ = there.decode(bytes, spelling);
+    }
+}
+
+fn invite(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(network) = Network::from_invite(text) {
+        let again = Network::from_invite(&network.invite(&[])).expect("its own line is one");
+        assert_eq!((again.id(), again.peers), (network.id(), network.peers));
+    }
 }
 
 /// Any items, one after the other, whatever they may mean.

@@ -232,6 +232,20 @@ fn key_texts() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// What a node reads beside messages.
+fn texts_of_the_node() -> Vec<(&'static str, Vec<u8>)> {
+    let key = "5f".repeat(32);
+    vec![
+        (
+            "dep_info",
+            b"/w/target/a b.d: src/lib.rs /w/my\\ app/b.rs\n\nsrc/lib.rs:\n\n# env-dep:A=b\\nc\n".to_vec(),
+        ),
+        ("invite", format!("potluck-invite:1 office {key} /ip4/192.0.2.1/tcp/1/p2p/12D3").into_bytes()),
+        ("invite", b"potluck-invite:1 world public".to_vec()),
+        ("tokens", br#"{"artifact":"/w/target/debug/a","x":"/w\\n@potluck:target@/y @@ /work"}"#.to_vec()),
+    ]
+}
+
 /// Good inputs, each under the name of its decoder in [`crate::decoders`].
 ///
 /// # Panics
@@ -281,6 +295,7 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("names", digest("a").to_string().into_bytes()),
         ("names", NOW.to_string().into_bytes()),
     ];
+    all.extend(texts_of_the_node());
     all.extend(peer_messages());
     all.extend(requests().iter().map(|request| ("request", encode(request))));
     all.extend(replies().iter().map(|reply| ("reply", encode(reply))));

@@ -75,7 +75,7 @@ impl Outcome {
     /// The table.
     pub(super) fn table(&self) -> String {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(presets::NOTHING);
         table.set_header(["", "plain cargo", "ann, cold", "ben, from ann"]);
         for column in 1..4 {
             if let Some(column) = table.column_mut(column) {
@@ -92,14 +92,14 @@ impl Outcome {
         table.add_row(["units compiled", "", &ann.compiled.to_string(), &ben.compiled.to_string()]);
         table.add_row(["bytes fetched", "", "", &HumanBytes(self.fetched).to_string()]);
         for refused in &self.refused {
-            let label = format!("refused, {} of {}", refused.reason, refused.who);
+            let label = format!("refused: {} {}", refused.who, refused.reason);
             table.add_row([Cell::new(label), Cell::new(""), Cell::new(""), Cell::new(refused.count)]);
         }
-        let programs = self.programs_in_words();
-        if !programs.is_empty() {
-            table.add_row(["programs", "", "", &programs]);
-        }
-        table.trim_fmt()
+        let text = table.trim_fmt();
+        // A line below the header, as wide as the widest row.
+        let width = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        let (head, rows) = text.split_once('\n').unwrap_or((&text, ""));
+        format!("{head}\n {}\n{rows}{}", "─".repeat(width.saturating_sub(1)), self.programs_in_words())
     }
 
     fn programs_in_words(&self) -> String {
@@ -108,12 +108,12 @@ impl Outcome {
             return String::new();
         }
         let mut words = match identical {
-            true => format!("identical, {}", HumanBytes(bytes)),
-            false => "not identical".to_owned(),
+            true => format!("\n\n ann's and ben's programs are identical, {}", HumanBytes(bytes)),
+            false => "\n\n ann's and ben's programs are not identical".to_owned(),
         };
         match same_text {
-            Some(true) => words += ", print the same",
-            Some(false) => words += ", PRINT OTHER TEXT",
+            Some(true) => words += ", and print the same",
+            Some(false) => words += ", and PRINT OTHER TEXT",
             None => {}
         }
         words
