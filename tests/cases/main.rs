@@ -9,6 +9,8 @@ mod codec;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod net;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod trust;
