@@ -9,13 +9,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use potluck_protocol::action::Project;
 use potluck_protocol::control::MAX_REPORT_BYTES;
 use potluck_protocol::digest::Digest;
-use potluck_protocol::peer::Topic;
-use tokio::io::AsyncRead;
+use potluck_protocol::names::DhtKey;
+use potluck_protocol::peer::{Hello, Topic};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::announce::plan::{Event as Announce, What};
 use crate::cache::{Answer, Cache, CacheError, Publication, Question, Stretches};
@@ -30,14 +32,17 @@ use crate::observe::status::{CatalogRow, InNetwork, Status, StoreRow};
 use crate::observe::{clock, span};
 use crate::outside::{Outside, Plans, Search};
 use crate::peer::Peer;
-use crate::plan::Moment;
-use crate::swarm::{self, Handle, NetEvent, SwarmError};
+use crate::plan::{Backoff, Moment};
+use crate::swarm::{self, Handle, NetEvent, SwarmError, limits};
 use crate::{announce, catalog, fetch};
 
 /// Most events that wait for a Plan.
 const QUEUE: usize = 1024;
 /// How often the files of the home are looked at, and what is to be durable soon is made so.
 const DUTY: Duration = Duration::from_millis(500);
+
+/// How long what is under way may take to end with the daemon.
+const LAST: Duration = Duration::from_secs(2);
 
 /// The daemon could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +103,7 @@ pub struct Daemon {
     started: Moment,
     stop: watch::Sender<bool>,
     total: Mutex<u64>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Held as long as the daemon runs.
     _lock: File,
 }
@@ -152,16 +158,20 @@ impl Daemon {
             started: clock::moment(),
             stop: watch::Sender::new(false),
             total: Mutex::default(),
+            tasks: Mutex::default(),
             _lock: lock,
         });
-        span::spawn("fetch plan", fetch::driver::run(Arc::clone(&outside), fetch_from));
-        span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from));
-        span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from));
-        span::spawn("news", news(Arc::clone(&outside), news_from));
+        let mut tasks = vec![
+            span::spawn("fetch plan", fetch::driver::run(Arc::clone(&outside), fetch_from)),
+            span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from)),
+            span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from)),
+            span::spawn("news", news(Arc::clone(&outside), news_from)),
+        ];
         for (handle, happens) in handles.into_iter().zip(events) {
-            swarm::serve::serve(&outside, &handle);
-            span::spawn("network", members(Arc::clone(&outside), handle, happens));
+            tasks.extend(swarm::serve::serve(&outside, &handle));
+            tasks.push(span::spawn("network", members(Arc::clone(&outside), handle, happens)));
         }
+        *daemon.tasks() = tasks;
         daemon.begin().await?;
         Ok(daemon)
     }
@@ -220,8 +230,26 @@ impl Daemon {
         });
         server::serve(Arc::new(Served(Arc::clone(&self))), listener, self.stop.subscribe()).await;
         tasks.shutdown().await;
+        let running = std::mem::take(&mut *self.tasks());
+        for task in running {
+            task.abort();
+            let _ = task.await;
+        }
+        self.outside.networks().for_each(Handle::end);
+        // What was under way notices by itself. The lock is given back after the store, or the next daemon finds that
+        // in use.
+        let _ = tokio::time::timeout(LAST, async {
+            while Arc::strong_count(&self.outside) > 1 || Arc::strong_count(self.engine.store().index()) > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
         // A new daemon may be waiting for the lock, which is held until the end.
         let _ = std::fs::remove_file(socket(home));
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.tasks.lock().expect("nobody panics while holding the tasks")
     }
 
     /// Tells the daemon to end.
@@ -245,11 +273,18 @@ impl Daemon {
     async fn refresh(&self) {
         for handle in self.outside.networks() {
             let name = &handle.network().name;
-            match self.networks.get(name) {
-                Ok(network) => self.outside.set_shares(name, network.share),
+            let share = match self.networks.get(name) {
+                Ok(network) => network.share,
                 // A Network that was left is not used any more, though its sockets stay until the end.
-                Err(NetworkError::NotFound(_)) => self.outside.set_shares(name, BTreeSet::new()),
-                Err(error) => tracing::warn!(network = name, %error, "its file cannot be read"),
+                Err(NetworkError::NotFound(_)) => BTreeSet::new(),
+                Err(error) => {
+                    tracing::warn!(network = name, %error, "its file cannot be read");
+                    continue;
+                }
+            };
+            let before = self.outside.set_shares(name, share.clone());
+            for project in share.symmetric_difference(&before) {
+                self.shared(handle, project, share.contains(project)).await;
             }
         }
         let shared = self.outside.shared();
@@ -261,10 +296,45 @@ impl Daemon {
         let plans = self.outside.plans();
         if before != topics {
             self.engine.followed_mut().follow(&topics);
-            let _ = plans.catalogs.send(Catalogs::Follow(topics)).await;
+            let _ = plans.catalogs.send(Catalogs::Follow(topics.clone())).await;
+            // Who said before that it holds them is not going to say so again.
+            for topic in topics.difference(&before) {
+                for peer in self.outside.holders(topic) {
+                    self.outside.holder(topic, &peer).await;
+                }
+            }
         }
         let _ = plans.catalogs.send(Catalogs::Share(shared)).await;
         self.outside.greet();
+    }
+
+    /// A Project is shared on a Network from now on, or no longer: what stands there by this node's doing goes with it.
+    async fn shared(&self, handle: &Handle, project: &str, now: bool) {
+        let (plans, network) = (self.outside.plans(), &handle.network().name);
+        let Ok(of) = Project::new(project) else { return };
+        let mut topics: BTreeSet<_> = self.outside.held(project).into_iter().collect();
+        if let Some(signer) = self.engine.signer()
+            && matches!(self.engine.own_catalog(&of), Ok(Some(_)))
+        {
+            let own = Topic { signer, project: of.clone() };
+            self.outside.hold(&own);
+            topics.insert(own);
+        }
+        for topic in topics {
+            for what in [What::Heads(topic.clone()), What::Holds(topic.clone())] {
+                let event = if now { Announce::Say } else { Announce::Unsay };
+                // Only its signer can vouch for the newest Heads.
+                if matches!(what, What::Holds(_)) || !now || Some(topic.signer) == self.engine.signer() {
+                    let _ = plans.announce.send(event(network.clone(), what)).await;
+                }
+            }
+            if !now {
+                handle.withdraw(DhtKey::holders(&topic.signer, &topic.project, 0)).await;
+            }
+        }
+        if now {
+            let _ = plans.catalogs.send(Catalogs::Published(of)).await;
+        }
     }
 
     async fn status(&self) -> Status {
@@ -305,6 +375,15 @@ impl Daemon {
             catalogs,
             numbers: self.engine.counts().now(),
             store: StoreRow { bytes, budget: None },
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // They hold each other, the swarms and the store: none would ever end by itself.
+        for task in self.tasks().drain(..) {
+            task.abort();
         }
     }
 }
@@ -365,6 +444,7 @@ async fn hold(outside: &Arc<Outside>, topic: Topic) {
 /// What happens in a Network.
 async fn members(outside: Arc<Outside>, handle: Handle, mut happens: mpsc::Receiver<NetEvent>) {
     let mut hellos: BTreeMap<Peer, tokio::task::AbortHandle> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
     while let Some(event) = happens.recv().await {
         match event {
             NetEvent::Joined => {
@@ -375,8 +455,9 @@ async fn members(outside: Arc<Outside>, handle: Handle, mut happens: mpsc::Recei
                 }
             }
             NetEvent::Met(id) => {
-                let task = span::spawn("hello", greet(Arc::clone(&outside), handle.clone(), id));
-                if let Some(before) = hellos.insert(handle.name(&id), task.abort_handle()) {
+                while tasks.try_join_next().is_some() {}
+                let task = tasks.spawn(greet(Arc::clone(&outside), handle.clone(), id));
+                if let Some(before) = hellos.insert(handle.name(&id), task) {
                     before.abort();
                 }
             }
@@ -386,21 +467,45 @@ async fn members(outside: Arc<Outside>, handle: Handle, mut happens: mpsc::Recei
                     task.abort();
                 }
                 handle.forget(&id);
-                outside.gone(&peer);
                 let _ = outside.plans().fetch.send(Fetch::Gone(peer)).await;
             }
         }
     }
 }
 
-/// Says hello to a member, now and whenever it changes.
+/// Says hello to a member, now and whenever it changes, as long as it is connected. The stream may break although the
+/// peer stays: one of several connections went, or the peer had no room for it. It is said again then.
 async fn greet(outside: Arc<Outside>, handle: Handle, peer: libp2p::PeerId) {
     let Some(mut hello) = outside.hello(&handle.network().name) else { return };
-    let Some(mut stream) = handle.open(peer, potluck_protocol::names::Purpose::Hello).await else { return };
+    let (first, last) = limits::HELLO_AGAIN;
+    let mut again = Backoff::new(first, last);
+    loop {
+        let began = clock::moment();
+        if let Some(stream) = handle.open(peer, potluck_protocol::names::Purpose::Hello).await {
+            keep_greeting(&mut hello, stream).await;
+        }
+        if clock::moment().since(began) > last {
+            again.reset();
+        }
+        tokio::time::sleep(again.step()).await;
+    }
+}
+
+/// Says hello on a stream until that breaks. Nothing comes back on it, so whatever can be read is its end.
+async fn keep_greeting(
+    hello: &mut watch::Receiver<Hello>,
+    stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin,
+) {
+    let (mut reader, mut writer) = tokio::io::split(stream);
     loop {
         let now = hello.borrow_and_update().clone();
-        if crate::link::write_message(&mut stream, &now).await.is_err() || hello.changed().await.is_err() {
+        let said = crate::link::write_message(&mut writer, &now);
+        if !matches!(tokio::time::timeout(limits::WRITE_STALL, said).await, Ok(Ok(()))) {
             return;
+        }
+        tokio::select! {
+            _ = reader.read_u8() => return,
+            changed = hello.changed() => if changed.is_err() { return },
         }
     }
 }

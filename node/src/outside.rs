@@ -10,7 +10,7 @@ use std::time::Duration;
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::codec::Text;
-use potluck_protocol::head::{Head, Ledger};
+use potluck_protocol::head::{Head, Instance, Ledger, MAX_INSTANCES};
 use potluck_protocol::peer::{Hello, MAX_TOPICS, Topic};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -33,13 +33,6 @@ pub struct Plans {
     pub announce: mpsc::Sender<announce::plan::Event>,
 }
 
-/// What a peer said in its last hello.
-#[derive(Debug, Default)]
-struct Heard {
-    holds: BTreeSet<Topic>,
-    follows: BTreeSet<Topic>,
-}
-
 /// Tools that wait, by the number of the look and the action.
 type Looks = HashMap<(u64, ActionId), oneshot::Sender<Option<Miss>>>;
 
@@ -48,6 +41,41 @@ struct Member {
     handle: Handle,
     shares: Mutex<BTreeSet<String>>,
     hello: watch::Sender<Hello>,
+}
+
+/// Of each machine the newest Head, with its sequence.
+type Pushed = BTreeMap<Instance, (u64, Signed<Head>)>;
+
+/// What a peer said last, and on which of its streams.
+struct Said {
+    stream: u64,
+    holds: BTreeSet<Topic>,
+    follows: BTreeSet<Topic>,
+}
+
+/// A stream on which a peer says hello. When it ends, nothing that it said holds any more.
+pub struct Hears<'a> {
+    outside: &'a Outside,
+    peer: &'a Peer,
+    stream: u64,
+}
+
+impl Hears<'_> {
+    /// The peer says what it holds and which news it wants, in place of what it said before.
+    pub fn says(&self, holds: BTreeSet<Topic>, follows: BTreeSet<Topic>) {
+        let said = Said { stream: self.stream, holds, follows };
+        lock(&self.outside.said).insert(self.peer.clone(), said);
+    }
+}
+
+impl Drop for Hears<'_> {
+    fn drop(&mut self) {
+        let mut said = lock(&self.outside.said);
+        // A peer that connected again may have said it anew on another stream.
+        if said.get(self.peer).is_some_and(|said| said.stream == self.stream) {
+            said.remove(self.peer);
+        }
+    }
 }
 
 /// All of it.
@@ -59,9 +87,9 @@ pub struct Outside {
     brings: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
     next: AtomicU64,
     /// Heads that peers pushed and nobody has looked at yet.
-    pushed: Mutex<BTreeMap<Topic, Vec<Signed<Head>>>>,
-    /// What each connected peer said that it holds and follows.
-    heard: Mutex<BTreeMap<Peer, Heard>>,
+    pushed: Mutex<BTreeMap<Topic, Pushed>>,
+    /// What peers said in their hello.
+    said: Mutex<BTreeMap<Peer, Said>>,
     holds: Mutex<BTreeSet<Topic>>,
     ledger: Mutex<Ledger>,
 }
@@ -86,7 +114,7 @@ impl Outside {
             brings: Mutex::default(),
             next: AtomicU64::new(1),
             pushed: Mutex::default(),
-            heard: Mutex::default(),
+            said: Mutex::default(),
             holds: Mutex::default(),
             ledger: Mutex::new(ledger),
         })
@@ -123,11 +151,10 @@ impl Outside {
         self.members.get(network).is_some_and(|member| lock(&member.shares).contains(project))
     }
 
-    /// Takes over what is shared on a Network now.
-    pub fn set_shares(&self, network: &str, shares: BTreeSet<String>) {
-        if let Some(member) = self.members.get(network) {
-            *lock(&member.shares) = shares;
-        }
+    /// Takes over what is shared on a Network now; gives what was until now.
+    pub fn set_shares(&self, network: &str, shares: BTreeSet<String>) -> BTreeSet<String> {
+        let member = self.members.get(network);
+        member.map(|member| std::mem::replace(&mut *lock(&member.shares), shares)).unwrap_or_default()
     }
 
     /// Every Project that is shared anywhere.
@@ -144,6 +171,11 @@ impl Outside {
     /// Notes that Entries of a topic are held here; gives whether that is news.
     pub fn hold(&self, topic: &Topic) -> bool {
         lock(&self.holds).insert(topic.clone())
+    }
+
+    /// The topics of a Project of which Entries are held here.
+    pub fn held(&self, project: &str) -> Vec<Topic> {
+        lock(&self.holds).iter().filter(|topic| topic.project.as_str() == project).cloned().collect()
     }
 
     /// Whether Entries of a topic are held here.
@@ -171,45 +203,49 @@ impl Outside {
         self.members.get(network).map(|member| member.hello.subscribe())
     }
 
-    /// A peer said hello.
-    pub fn heard(&self, peer: Peer, hello: Hello) {
-        let (holds, follows) = (hello.holds.into_iter().collect(), hello.follows.into_iter().collect());
-        lock(&self.heard).insert(peer, Heard { holds, follows });
-    }
-
-    /// A peer went away.
-    pub fn gone(&self, peer: &Peer) {
-        lock(&self.heard).remove(peer);
+    /// Begins to hear a peer's hello.
+    pub fn hears<'a>(&'a self, peer: &'a Peer) -> Hears<'a> {
+        Hears { outside: self, peer, stream: self.next.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Who wants the news of a topic, of those in whose Network it is shared.
     pub fn listeners(&self, topic: &Topic) -> Vec<Peer> {
-        self.who(topic, |heard| heard.follows.contains(topic))
+        self.who_says(topic, |said| &said.follows)
     }
 
-    /// Which connected peers say that they hold Entries of a topic, of those in whose Network it is shared.
+    /// Who says that it holds a topic, of those in whose Network it is shared.
     pub fn holders(&self, topic: &Topic) -> Vec<Peer> {
-        self.who(topic, |heard| heard.holds.contains(topic))
+        self.who_says(topic, |said| &said.holds)
     }
 
-    fn who(&self, topic: &Topic, is: impl Fn(&Heard) -> bool) -> Vec<Peer> {
-        let fits =
-            |(peer, heard): &(&Peer, &Heard)| is(heard) && self.shares(&peer.network, topic.project.as_str());
-        lock(&self.heard).iter().filter(fits).map(|(peer, _)| peer.clone()).collect()
+    fn who_says(&self, topic: &Topic, which: impl Fn(&Said) -> &BTreeSet<Topic>) -> Vec<Peer> {
+        let says = |(peer, said): &(&Peer, &Said)| {
+            which(said).contains(topic) && self.shares(&peer.network, topic.project.as_str())
+        };
+        lock(&self.said).iter().filter(says).map(|(peer, _)| peer.clone()).collect()
     }
 
-    /// Keeps a pushed Head until the topic's Catalog is looked at; at most a few.
-    pub fn pushed(&self, topic: &Topic, head: Signed<Head>) {
+    /// A peer holds Entries of a topic that is followed: it can be asked, and may know of news.
+    pub async fn holder(&self, topic: &Topic, peer: &Peer) {
+        let (topic, peers) = (topic.clone(), vec![peer.clone()]);
+        let holders = fetch::event::Event::Holders { topic: topic.clone(), peers, sought: false };
+        let _ = self.plans.fetch.send(holders).await;
+        let _ = self.plans.catalogs.send(catalog::plan::Event::Hint(topic)).await;
+    }
+
+    /// Keeps a pushed Head until the topic's Catalog is looked at: of each machine the newest.
+    pub fn pushed(&self, topic: &Topic, (instance, sequence): (Instance, u64), head: Signed<Head>) {
         let mut pushed = lock(&self.pushed);
         let heads = pushed.entry(topic.clone()).or_default();
-        if heads.len() < potluck_protocol::head::MAX_INSTANCES {
-            heads.push(head);
+        let newer = heads.get(&instance).is_none_or(|(known, _)| *known < sequence);
+        if newer && (heads.contains_key(&instance) || heads.len() < MAX_INSTANCES) {
+            heads.insert(instance, (sequence, head));
         }
     }
 
     /// The Heads that were pushed since the last time.
     pub fn take_pushed(&self, topic: &Topic) -> Vec<Signed<Head>> {
-        lock(&self.pushed).remove(topic).unwrap_or_default()
+        lock(&self.pushed).remove(topic).unwrap_or_default().into_values().map(|(_, head)| head).collect()
     }
 
     /// Answers a tool that waits for an action.

@@ -146,8 +146,8 @@ impl Store {
     }
 
     /// Starts to write a Blob of unknown length.
-    pub fn begin(&self) -> Writing<'_> {
-        Writing { store: self, head: Vec::new(), staging: None }
+    pub fn begin(&self) -> Writing {
+        Writing { store: self.clone(), head: Vec::new(), staging: None }
     }
 
     /// Stores a Blob that is in memory.
@@ -204,14 +204,14 @@ impl Blob {
 }
 
 /// A Blob that is being written. Dropping it leaves nothing.
-pub struct Writing<'a> {
-    store: &'a Store,
+pub struct Writing {
+    store: Store,
     /// The bytes so far, while they may still be those of a small Blob.
     head: Vec<u8>,
     staging: Option<Staging<disk::DiskDraft>>,
 }
 
-impl Writing<'_> {
+impl Writing {
     /// Takes the next bytes.
     ///
     /// # Errors

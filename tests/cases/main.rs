@@ -11,6 +11,8 @@ mod corpus;
 #[cfg(test)]
 mod light;
 #[cfg(test)]
+mod net;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod trust;

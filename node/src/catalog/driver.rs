@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Carries out what the catalogs' Plan says: writes own Catalogs and tells of them, and fetches those of others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,46 +100,59 @@ fn push(outside: &Arc<Outside>, topic: &Topic, head: &Signed<Head>) {
     }
 }
 
-/// A peer pushed a Head. Only those of topics that are followed are kept, and they are looked at with the next poll,
-/// which starts at once.
-pub async fn pushed(outside: &Arc<Outside>, peer: &Peer, bytes: &HeadBytes) {
-    let Ok(head) = Signed::<Head>::decode(bytes) else { return };
-    let Some(signer) = head.signers().next() else { return };
-    let Ok(claim) = head.authentic() else { return };
-    let topic = Topic { signer, project: claim.project.clone() };
-    if !outside.shares(&peer.network, topic.project.as_str()) || !outside.engine().topics().contains(&topic) {
-        return;
+/// A peer pushed a Head. Only those of topics that are followed and that are news are kept, and they are looked at with
+/// the next poll, which starts at once. Gives false when the Head is forged.
+pub async fn pushed(outside: &Arc<Outside>, peer: &Peer, bytes: &HeadBytes) -> bool {
+    let Ok(head) = Signed::<Head>::decode(bytes) else { return false };
+    let Some(signer) = head.signers().next() else { return false };
+    let topics = outside.engine().topics();
+    // Checking the signature costs more than whoever made one up.
+    if !topics.iter().any(|topic| topic.signer == signer) {
+        return true;
     }
-    outside.pushed(&topic, head);
-    let holders =
-        fetch::event::Event::Holders { topic: topic.clone(), peers: vec![peer.clone()], sought: false };
-    let _ = outside.plans().fetch.send(holders).await;
-    let _ = outside.plans().catalogs.send(Event::Hint(topic)).await;
+    let Ok(claim) = head.authentic() else { return false };
+    let topic = Topic { signer, project: claim.project.clone() };
+    if !outside.shares(&peer.network, topic.project.as_str()) || !topics.contains(&topic) {
+        return true;
+    }
+    let (instance, sequence, root, issued) = (claim.instance, claim.sequence, claim.root, claim.issued);
+    let line = Line { signer, project: claim.project.clone(), name: claim.name.clone(), instance };
+    // An old Head is no news, however often it is told. One that contradicts what is known is looked at, and so is one
+    // whose Catalog could not be had yet.
+    let loaded = outside.engine().followed().listing(&topic, &instance).is_some_and(|l| l.issued >= issued);
+    let old =
+        |seen: &Seen| sequence < seen.sequence || (sequence == seen.sequence && root == seen.root && loaded);
+    if outside.ledger().last(&line).is_some_and(old) {
+        return true;
+    }
+    outside.pushed(&topic, (instance, sequence), head);
+    outside.holder(&topic, peer).await;
+    true
 }
 
-/// The Heads that a peer asks for, of what is shared in its Network, if they are newer than those it has.
-pub async fn given(outside: &Arc<Outside>, peer: &Peer, pull: Pull) -> Given {
+/// The Heads that a peer asks for, of what is shared in its Network, if they are newer than those it has. Blocks.
+pub fn given(outside: &Outside, peer: &Peer, pull: Pull) -> Given {
     let Pull { id, topics } = pull;
-    let shared: Vec<_> = topics
-        .into_iter()
-        .filter(|state| outside.shares(&peer.network, state.topic.project.as_str()))
-        .collect();
-    let engine = Arc::clone(outside.engine());
-    let heads = span::blocking(move || {
-        let mut heads = Vec::new();
-        for state in shared {
-            for head in heads_of(&engine, &state.topic).unwrap_or_default() {
-                let Ok(claim) = head.authentic() else { continue };
-                let known = state.known.iter().find(|known| known.instance == claim.instance);
-                if known.is_none_or(|known| known.sequence < claim.sequence) {
-                    heads.extend(Bytes::new(head.bytes().to_vec()));
-                }
+    let mut heads = Vec::new();
+    let mut seen = BTreeSet::new();
+    for state in topics {
+        let shared = outside.shares(&peer.network, state.topic.project.as_str());
+        if !shared || !seen.insert(state.topic.clone()) {
+            continue;
+        }
+        for head in heads_of(outside.engine(), &state.topic).unwrap_or_default() {
+            let Ok(claim) = head.authentic() else { continue };
+            let known = state.known.iter().find(|known| known.instance == claim.instance);
+            if known.is_none_or(|known| known.sequence < claim.sequence) {
+                heads.extend(Bytes::new(head.bytes().to_vec()));
             }
         }
-        heads.truncate(potluck_protocol::peer::MAX_HEADS);
-        heads
-    });
-    Given { id, heads: heads.await }
+        if heads.len() >= potluck_protocol::peer::MAX_HEADS {
+            break;
+        }
+    }
+    heads.truncate(potluck_protocol::peer::MAX_HEADS);
+    Given { id, heads }
 }
 
 /// All Heads of a topic that are known here, the own one among them. Blocks.

@@ -196,6 +196,7 @@ fn broken() -> CacheError {
 fn protocol(error: crate::link::FrameError) -> CacheError {
     match error {
         crate::link::FrameError::Io(error) => CacheError::Unreachable(error),
+        crate::link::FrameError::Stalled => CacheError::Late,
         crate::link::FrameError::Codec(error) => CacheError::Protocol(error.to_string()),
     }
 }

@@ -26,11 +26,13 @@ use crate::link::{read_message, write_message};
 /// Most local processes at a time.
 pub const MAX_CONNECTIONS: usize = 512;
 /// Most requests of one process that are worked on at a time.
-pub const MAX_REQUESTS: usize = 64;
+pub const MAX_REQUESTS: usize = crate::link::MAX_OPEN;
 /// How long a process may take to say hello.
 const HELLO: Duration = Duration::from_secs(5);
 /// The look-up deadline of a process that names none.
 const DEADLINE: Duration = Duration::from_millis(1000);
+/// How long answers that are ready may take to leave when the daemon ends.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Replies, and stretches of a write, that wait.
 const QUEUE: usize = 8;
 
@@ -73,16 +75,20 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
 /// Serves the socket until `stop` turns true.
 pub async fn serve<D: Daemon>(daemon: Arc<D>, listener: UnixListener, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
+    let (mut connections, stops) = (JoinSet::new(), stop.clone());
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        // While all places are taken the daemon must still be able to end.
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            (place, listener.accept().await)
+        };
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            accepted = listener.accept() => match accepted {
+            () = ended(&mut stop) => break,
+            (place, accepted) = accept => match accepted {
                 Ok((stream, _)) => {
-                    let daemon = Arc::clone(&daemon);
+                    let (daemon, stop) = (Arc::clone(&daemon), stops.clone());
                     connections.spawn(async move {
-                        connection(daemon, stream).await;
+                        connection(daemon, stream, stop).await;
                         drop(place);
                     });
                 }
@@ -92,9 +98,16 @@ pub async fn serve<D: Daemon>(daemon: Arc<D>, listener: UnixListener, mut stop: 
         }
         while connections.try_join_next().is_some() {}
     }
+    // Answers that are ready still leave.
+    let _ = tokio::time::timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn connection<D: Daemon>(daemon: Arc<D>, mut stream: UnixStream) {
+/// Waits until the daemon is told to end.
+async fn ended(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn connection<D: Daemon>(daemon: Arc<D>, mut stream: UnixStream, mut stop: watch::Receiver<bool>) {
     let hello = tokio::time::timeout(HELLO, read_message::<Request>(&mut stream)).await;
     let Ok(Ok(Some(Request::Greeting(greeting)))) = hello else { return };
     let answer = if greeting.version == VERSION {
@@ -105,27 +118,36 @@ async fn connection<D: Daemon>(daemon: Arc<D>, mut stream: UnixStream) {
         Reply::Failed(Failed { id: 0, kind, message, hint: Some(hint) })
     };
     let welcome = matches!(answer, Reply::Welcome(_));
-    if write_message(&mut stream, &answer).await.is_err() || !welcome {
+    let said = tokio::time::timeout(HELLO, write_message(&mut stream, &answer)).await;
+    if !matches!(said, Ok(Ok(()))) || !welcome {
         return;
     }
     let (mut reader, mut writer) = tokio::io::split(stream);
     let (replies, mut queue) = mpsc::channel::<Reply>(QUEUE);
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
+    let writing = async move {
         while let Some(reply) = queue.recv().await {
             if write_message(&mut writer, &reply).await.is_err() {
                 return;
             }
         }
-    });
-    let mut session = Session { daemon, replies, tasks, open: BTreeMap::new(), newest: 0 };
-    // Ends with the process on the other side; dropping the session ends its tasks.
-    while let Ok(Some(request)) = read_message::<Request>(&mut reader).await {
-        if session.replies.is_closed() {
-            return;
+    };
+    tokio::pin!(writing);
+    let mut session = Session { daemon, replies, tasks: JoinSet::new(), open: BTreeMap::new(), newest: 0 };
+    let reading = async {
+        while let Ok(Some(request)) = read_message::<Request>(&mut reader).await {
+            session.take(request).await;
         }
-        session.take(request).await;
+    };
+    // Ends with the process on the other side; dropping the session ends its tasks.
+    tokio::select! {
+        () = &mut writing => return,
+        () = reading => return,
+        () = ended(&mut stop) => {}
     }
+    let Session { mut tasks, replies, .. } = session;
+    drop(replies);
+    let answering = async { while tasks.join_next().await.is_some() {} };
+    tokio::join!(answering, writing);
 }
 
 /// What one process has under way.
@@ -164,7 +186,8 @@ impl<D: Daemon> Session<D> {
             }
             _ if self.open.contains_key(&id) || self.open.len() >= MAX_REQUESTS => {
                 self.newest = self.newest.max(id);
-                let (kind, message) = (Failure::Usage, text("too many requests at a time"));
+                let (kind, message) =
+                    (Failure::Usage, text("the id is in use, or too many requests are open"));
                 let _ = self.replies.send(Reply::Failed(Failed { id, kind, message, hint: None })).await;
             }
             // The rest of a write that has failed already.

@@ -105,10 +105,14 @@ impl Engine {
         policy.verify(&told);
         let mut all = self.store.index().entries(&found.action)?;
         let known: BTreeSet<Vec<u8>> = all.iter().map(|entry| entry.bytes().to_vec()).collect();
-        let mut fresh = Vec::new();
+        let (mut fresh, mut refused) = (Vec::new(), false);
         for entry in told {
-            if !known.contains(entry.bytes()) && self.is_acceptable(space, &found.action, &entry) {
-                fresh.push(entry);
+            if known.contains(entry.bytes()) {
+                continue;
+            }
+            match self.is_acceptable(space, &found.action, &entry) {
+                true => fresh.push(entry),
+                false => refused = true,
             }
         }
         all.extend(fresh.iter().cloned());
@@ -125,6 +129,10 @@ impl Engine {
                 }
             }
             verdict = self.judge(space, &found.action, &all)?.0;
+        }
+        // What is refused is not kept, but whoever asked is to know that it was there.
+        if refused && matches!(verdict, Known::Nothing) {
+            return Ok(Verdict::Refused);
         }
         self.verdict_of(space, verdict)
     }

@@ -71,40 +71,22 @@ impl Cache for Arc<Engine> {
             span::blocking(move || store.blob(&digest)).await?.ok_or(CacheError::NotHere(digest))?
         };
         let (to, from) = mpsc::channel(STRETCHES);
-        span::spawn("read", async move {
-            span::blocking(move || pour(&store, &blob, range.unwrap_or(0..u64::MAX), &to)).await;
-        });
+        span::spawn("read", pour(store, Arc::new(blob), range.unwrap_or(0..u64::MAX), to));
         Ok(from)
     }
 
     async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
-        let (to, mut stretches) = mpsc::channel::<Vec<u8>>(STRETCHES);
-        let store = self.store.clone();
-        let writing = span::blocking(move || {
-            let mut writing = store.begin();
-            while let Some(stretch) = stretches.blocking_recv() {
-                // An empty stretch is the end; a channel that closes without one is an end by accident.
-                if stretch.is_empty() {
-                    return writing.finish(Durability::Fast).map(Some);
-                }
-                writing.write(&stretch)?;
+        let mut writing = self.store.begin();
+        loop {
+            let mut stretch = Vec::with_capacity(MAX_DATA_BYTES);
+            let reading = (&mut from).take(MAX_DATA_BYTES as u64).read_to_end(&mut stretch).await;
+            reading.map_err(CacheError::Source)?;
+            if stretch.is_empty() {
+                return Ok(span::blocking(move || writing.finish(Durability::Fast)).await?);
             }
-            Ok::<_, StoreError>(None)
-        });
-        let reading = async move {
-            loop {
-                let mut stretch = Vec::with_capacity(MAX_DATA_BYTES);
-                (&mut from).take(MAX_DATA_BYTES as u64).read_to_end(&mut stretch).await?;
-                let last = stretch.is_empty();
-                // When nobody takes it any more, the writer knows why.
-                if to.send(stretch).await.is_err() || last {
-                    return Ok::<_, std::io::Error>(());
-                }
-            }
-        };
-        let (written, read) = tokio::join!(writing, reading);
-        read.map_err(CacheError::Source)?;
-        written?.ok_or_else(|| CacheError::Source(std::io::ErrorKind::UnexpectedEof.into()))
+            // A thread is taken for each stretch and not for the whole: somebody who writes slowly must not keep one.
+            writing = span::blocking(move || writing.write(&stretch).map(|()| writing)).await?;
+        }
     }
 
     async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {
@@ -170,25 +152,32 @@ impl Engine {
     }
 }
 
-/// Reads a stretch of a Blob, piece by piece, each checked, until nobody listens any more.
-fn pour(store: &Store, blob: &Blob, range: Range<u64>, to: &mpsc::Sender<Result<Vec<u8>, CacheError>>) {
+/// Reads a stretch of a Blob, piece by piece, each checked, until nobody listens any more. A thread is taken for each
+/// piece and not for the whole: somebody who reads slowly must not keep one.
+async fn pour(
+    store: Store,
+    blob: Arc<Blob>,
+    range: Range<u64>,
+    to: mpsc::Sender<Result<Vec<u8>, CacheError>>,
+) {
     let end = range.end.min(blob.pieces().size());
     for index in 0..blob.pieces().count() {
         let Some(place) = blob.pieces().range(index) else { return };
         if place.end <= range.start || place.start >= end {
             continue;
         }
-        let piece = match store.piece(blob, index) {
+        let (store, blob) = (store.clone(), Arc::clone(&blob));
+        let piece = match span::blocking(move || store.piece(&blob, index)).await {
             Ok(piece) => piece,
             Err(error) => {
-                let _ = to.blocking_send(Err(error.into()));
+                let _ = to.send(Err(error.into())).await;
                 return;
             }
         };
         let within =
             |at: u64| usize::try_from(at.saturating_sub(place.start)).unwrap_or(usize::MAX).min(piece.len());
         for stretch in piece[within(range.start)..within(end)].chunks(MAX_DATA_BYTES) {
-            if to.blocking_send(Ok(stretch.to_vec())).is_err() {
+            if to.send(Ok(stretch.to_vec())).await.is_err() {
                 return;
             }
         }

@@ -171,7 +171,7 @@ async fn strangers_are_refused_counted_and_not_kept() {
     assert_eq!((refused[0].refused.reason.as_str(), refused[0].count), ("unknown-signer", 1));
     let only = found(b"other", &[&claim(&mallory, b"other", blob(b"bad"))], &[]);
     let verdicts = node.engine.told_by_peer(&space(), &[only]).unwrap();
-    assert_eq!(verdicts, [(action(b"other"), Verdict::Nothing)]);
+    assert_eq!(verdicts, [(action(b"other"), Verdict::Refused)]);
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn what_comes_along_must_be_what_it_is_called_and_what_was_claimed() {
     // A claim about another action than the one it is given for.
     let mut moved = found(b"key", &[&claim(&ann, b"key", blob(b"good"))], &[b"good"]);
     moved.action = action(b"another");
-    assert_eq!(node.engine.told_by_peer(&space(), &[moved]).unwrap()[0].1, Verdict::Nothing);
+    assert_eq!(node.engine.told_by_peer(&space(), &[moved]).unwrap()[0].1, Verdict::Refused);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Carries out what the fetch Plan says.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use potluck_protocol::action::ActionId;
@@ -99,17 +100,22 @@ async fn ask(
     let mut answers =
         link.ask(move |id| Ask::Question(Question { id, project, actions: asked, inline })).await?;
     let mut verdicts = Vec::new();
+    let mut open: BTreeSet<_> = actions.into_iter().collect();
     loop {
         let answer = tokio::time::timeout(limits::READ_STALL, answers.next()).await.ok()??;
         let Ask::Answer(mut answer) = answer else { return None };
-        answer.found.retain(|found| actions.contains(&found.action));
+        // Only what was asked, and that once: whoever goes on without saying anything new is not listened to for ever.
+        answer.found.retain(|found| open.remove(&found.action));
+        if answer.found.is_empty() && !answer.last {
+            return None;
+        }
         let (engine, space) = (Arc::clone(outside.engine()), space.clone());
         let told = span::blocking(move || engine.told_by_peer(&space, &answer.found)).await;
         match told {
             Ok(told) => verdicts.extend(told),
             Err(error) => tracing::warn!(%error, "an answer cannot be kept"),
         }
-        if answer.last || verdicts.len() >= actions.len() {
+        if answer.last || open.is_empty() {
             return Some(verdicts);
         }
     }

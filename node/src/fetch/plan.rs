@@ -418,8 +418,10 @@ impl Fetch {
         let known = self.holders.entry(topic.clone()).or_default();
         let before = known.len();
         known.extend(peers);
-        while known.len() > MAX_HOLDERS {
-            known.pop_last();
+        if known.len() > MAX_HOLDERS {
+            // Names can be chosen: strangers are not to push out those who have served well.
+            let ranked = self.standing.rank(known.iter().cloned());
+            *known = ranked.into_iter().take(MAX_HOLDERS).collect();
         }
         if known.len() > before {
             self.nothing.clear();

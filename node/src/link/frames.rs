@@ -2,6 +2,7 @@
 //! Messages on a stream, by the rules of [`potluck_protocol::frame`].
 
 use std::io;
+use std::time::Duration;
 
 use potluck_protocol::codec::CodecError;
 use potluck_protocol::frame::{HEADER_BYTES, Message, body_len, frame, read_body};
@@ -14,6 +15,9 @@ pub enum FrameError {
     /// The stream broke.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Nothing came for too long.
+    #[error("nothing came for too long")]
+    Stalled,
     /// The message is none.
     #[error("not a message: {0}")]
     Codec(CodecError),
@@ -25,10 +29,40 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError`]; an end in the middle of a message is one.
 pub async fn read_message<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<M>, FrameError> {
-    let mut header = [0; HEADER_BYTES];
-    if from.read(&mut header[..1]).await? == 0 {
-        return Ok(None);
+    match from.read_u8().await {
+        Ok(first) => rest(from, first).await.map(Some),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// The same from somebody who may be up to no good: the message must begin within `idle`, when that is given, and be
+/// whole `stall` after it began. Without the latter one byte now and then would hold a stream for ever.
+///
+/// # Errors
+/// [`FrameError`].
+pub async fn read_message_within<M: Message>(
+    from: &mut (impl AsyncRead + Unpin),
+    idle: Option<Duration>,
+    stall: Duration,
+) -> Result<Option<M>, FrameError> {
+    let first = match idle {
+        Some(idle) => tokio::time::timeout(idle, from.read_u8()).await.map_err(|_| FrameError::Stalled)?,
+        None => from.read_u8().await,
+    };
+    match first {
+        Ok(first) => {
+            let whole = tokio::time::timeout(stall, rest(from, first)).await;
+            whole.map_err(|_| FrameError::Stalled)?.map(Some)
+        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What follows the first byte of a message.
+async fn rest<M: Message>(from: &mut (impl AsyncRead + Unpin), first: u8) -> Result<M, FrameError> {
+    let mut header = [first; HEADER_BYTES];
     from.read_exact(&mut header[1..]).await?;
     let len = body_len::<M>(header).map_err(FrameError::Codec)?;
     let mut body = Vec::new();
@@ -36,7 +70,7 @@ pub async fn read_message<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> Re
     if body.len() < len {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    read_body(&body).map(Some).map_err(FrameError::Codec)
+    read_body(&body).map_err(FrameError::Codec)
 }
 
 /// Writes a message, and makes sure that it leaves.
@@ -79,6 +113,17 @@ mod tests {
         };
         let ((), got) = tokio::join!(writer, reader);
         assert_eq!(got, sent);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_stalls_is_given_up() {
+        let (mut one, mut other) = tokio::io::duplex(64);
+        let (idle, stall) = (Duration::from_secs(60), Duration::from_secs(5));
+        let silent = read_message_within::<Request>(&mut other, Some(idle), stall).await;
+        assert!(matches!(silent, Err(FrameError::Stalled)));
+        one.write_all(&[0, 0]).await.unwrap();
+        let slow = read_message_within::<Request>(&mut other, None, stall).await;
+        assert!(matches!(slow, Err(FrameError::Stalled)));
     }
 
     #[tokio::test]

@@ -6,14 +6,14 @@
 mod frames;
 mod pending;
 
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use frames::{FrameError, read_message, write_message};
+pub use frames::{FrameError, read_message, read_message_within, write_message};
 pub use pending::Pending;
 use potluck_protocol::frame::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Most questions that wait for their answers on one stream.
 pub const MAX_OPEN: usize = 256;
@@ -21,8 +21,15 @@ pub const MAX_OPEN: usize = 256;
 /// Most answers to one question that wait for a slow asker; the stream waits with them.
 const ANSWERS: usize = 8;
 
-/// How long the other side may take to read one message.
-const WRITE_STALL: Duration = Duration::from_secs(15);
+/// How long the other side may take to read one message, or to send the rest of one that it began.
+const STALL: Duration = Duration::from_secs(15);
+
+/// How long an asker may take to make room for his next answer. Less than the other side grants this one to read it:
+/// somebody who has stopped listening must not cost the others their stream.
+const ASKER_STALL: Duration = Duration::from_secs(10);
+
+/// Most messages in a row that answer nothing that is still open. Some always come after a question was given up.
+const MAX_STRAY: usize = 1024;
 
 /// A message that belongs to a question.
 pub trait Addressed {
@@ -35,11 +42,12 @@ pub trait Addressed {
 /// The asking end of a kept stream. Clones share it; when the last one goes, it closes.
 pub struct Link<Out, In> {
     asks: mpsc::Sender<Ask<Out, In>>,
+    places: Arc<Semaphore>,
 }
 
 impl<Out, In> Clone for Link<Out, In> {
     fn clone(&self) -> Self {
-        Self { asks: self.asks.clone() }
+        Self { asks: self.asks.clone(), places: Arc::clone(&self.places) }
     }
 }
 
@@ -55,6 +63,8 @@ pub struct Answers<In> {
     /// The id that the question got, for saying more about it.
     pub id: u64,
     from: mpsc::Receiver<In>,
+    /// Its place among the open questions.
+    _place: OwnedSemaphorePermit,
 }
 
 impl<In> Answers<In> {
@@ -73,7 +83,7 @@ where
     pub fn start(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
         let (asks, from) = mpsc::channel(MAX_OPEN);
         crate::observe::span::spawn("link", run(stream, from));
-        Self { asks }
+        Self { asks, places: Arc::new(Semaphore::new(MAX_OPEN)) }
     }
 
     /// Whether the stream has broken.
@@ -81,12 +91,13 @@ where
         self.asks.is_closed()
     }
 
-    /// Asks a question; nothing when the stream has broken.
+    /// Asks a question, once there is a place for it; nothing when the stream has broken.
     pub async fn ask(&self, message: impl FnOnce(u64) -> Out + Send + 'static) -> Option<Answers<In>> {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
         let (to, from) = mpsc::channel(ANSWERS);
         let (id_to, mut id_from) = mpsc::channel(1);
         self.asks.send(Ask::Open(Box::new(message), to, id_to)).await.ok()?;
-        Some(Answers { id: id_from.recv().await?, from })
+        Some(Answers { id: id_from.recv().await?, from, _place: place })
     }
 
     /// Says something that needs no answer of its own; gives whether the stream still stood.
@@ -95,57 +106,98 @@ where
     }
 }
 
+/// What is open on a stream, as both of its halves see it.
+struct Open<In>(Mutex<Pending<mpsc::Sender<In>>>);
+
+impl<In> Open<In> {
+    fn lock(&self) -> MutexGuard<'_, Pending<mpsc::Sender<In>>> {
+        self.0.lock().expect("nobody panics while holding the open questions")
+    }
+}
+
+/// Both halves at once: while one waits for the other side to read, what that side says must still be heard, or two
+/// that talk to each other would wait for each other.
 async fn run<Out: Message + Send + Sync + 'static, In: Message + Addressed + Send + 'static>(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     mut asks: mpsc::Receiver<Ask<Out, In>>,
 ) {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let (answer_to, mut answer_from) = mpsc::channel::<In>(ANSWERS);
-    // Reading is a task of its own: a message that has begun must be read to its end, whatever else happens.
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        while let Ok(Some(message)) = read_message::<In>(&mut reader).await {
-            if answer_to.send(message).await.is_err() {
-                return;
-            }
-        }
-    });
-    let mut pending = Pending::new(MAX_OPEN);
-    let mut asking = true;
-    // What was asked is answered even if nobody asks any more.
-    while asking || !pending.is_empty() {
+    let open = Open(Mutex::new(Pending::new(MAX_OPEN)));
+    let hearing = hear(&mut reader, &open);
+    tokio::pin!(hearing);
+    tokio::select! {
+        () = &mut hearing => return,
+        well = speak(&mut writer, &mut asks, &open) => if !well { return },
+    }
+    // Nobody asks any more. What was asked is still answered, as long as somebody waits for it.
+    loop {
+        let Some((id, to)) = open.lock().any().map(|(id, to)| (id, to.clone())) else { return };
         tokio::select! {
-            ask = asks.recv(), if asking => {
-                let message = match ask {
-                    None => {
-                        asking = false;
-                        continue;
-                    }
-                    Some(Ask::Say(message)) => message,
-                    Some(Ask::Open(make, to, id_to)) => {
-                        let Some(id) = pending.open(to) else { continue };
-                        if id_to.send(id).await.is_err() {
-                            pending.close(id);
-                            continue;
-                        }
-                        make(id)
-                    }
-                };
-                let sent = tokio::time::timeout(WRITE_STALL, write_message(&mut writer, &message)).await;
-                if !matches!(sent, Ok(Ok(()))) {
-                    return;
-                }
-            }
-            answer = answer_from.recv() => {
-                let Some(answer) = answer else { return };
-                let Some(id) = answer.id() else { continue };
-                let last = answer.is_last();
-                let Some(to) = pending.get(id).cloned() else { continue };
-                // An asker that has gone away is forgotten; one that is slow holds up this stream, which bounds memory.
-                if to.send(answer).await.is_err() || last {
-                    pending.close(id);
-                }
-            }
+            () = &mut hearing => return,
+            () = to.closed() => drop(open.lock().close(id)),
         }
     }
 }
+
+/// Says what is asked, until nobody asks any more; gives whether the stream still stands then.
+async fn speak<Out: Message, In>(
+    writer: &mut (impl AsyncWrite + Unpin),
+    asks: &mut mpsc::Receiver<Ask<Out, In>>,
+    open: &Open<In>,
+) -> bool {
+    while let Some(ask) = asks.recv().await {
+        let message = match ask {
+            Ask::Say(message) => message,
+            Ask::Open(make, to, id_to) => {
+                let opened = {
+                    let mut pending = open.lock();
+                    if pending.len() >= MAX_OPEN {
+                        // Those who went away without an answer, which may never come.
+                        pending.purge(mpsc::Sender::is_closed);
+                    }
+                    pending.open(to)
+                };
+                let Some(id) = opened else { continue };
+                if id_to.send(id).await.is_err() {
+                    open.lock().close(id);
+                    continue;
+                }
+                make(id)
+            }
+        };
+        if !matches!(tokio::time::timeout(STALL, write_message(writer, &message)).await, Ok(Ok(()))) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Hands answers to those who asked, until the stream breaks or says what nobody asked for.
+async fn hear<In: Message + Addressed>(reader: &mut (impl AsyncRead + Unpin), open: &Open<In>) {
+    let mut stray = 0;
+    while let Ok(Some(answer)) = read_message_within::<In>(reader, None, STALL).await {
+        let Some(id) = answer.id() else { return };
+        let (to, known) = {
+            let pending = open.lock();
+            (pending.get(id).cloned(), pending.was_opened(id))
+        };
+        let last = answer.is_last();
+        let Some(to) = to else {
+            stray += 1;
+            if !known || stray > MAX_STRAY {
+                return;
+            }
+            continue;
+        };
+        stray = 0;
+        // An asker that has gone away is forgotten. One that is slow holds up this stream, which bounds memory; one
+        // that does not listen at all loses the rest of his answers.
+        let heard = tokio::time::timeout(ASKER_STALL, to.send(answer)).await;
+        if last || !matches!(heard, Ok(Ok(()))) {
+            open.lock().close(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,21 @@ impl<T> Pending<T> {
         self.open.remove(&id)
     }
 
+    /// Closes those for which `over` says so.
+    pub fn purge(&mut self, over: impl Fn(&T) -> bool) {
+        self.open.retain(|_, waiting| !over(waiting));
+    }
+
+    /// Whether a question of this id was ever opened.
+    pub fn was_opened(&self, id: u64) -> bool {
+        (1..self.next).contains(&id)
+    }
+
+    /// Some question that is open.
+    pub fn any(&self) -> Option<(u64, &T)> {
+        self.open.first_key_value().map(|(id, waiting)| (*id, waiting))
+    }
+
     /// How many are open.
     pub fn len(&self) -> usize {
         self.open.len()
@@ -64,5 +79,8 @@ mod tests {
         let three = pending.open('c').unwrap();
         assert!(three != one && three != two && pending.get(three) == Some(&'c'));
         assert_eq!(pending.len(), 2);
+        assert_eq!([0, one, three, three + 1].map(|id| pending.was_opened(id)), [false, true, true, false]);
+        pending.purge(|waiting| *waiting == 'b');
+        assert_eq!(pending.any(), Some((three, &'c')));
     }
 }

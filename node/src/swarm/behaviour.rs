@@ -57,9 +57,9 @@ impl Behaviour {
 
 fn kademlia(network: &NetworkId, peer: libp2p::PeerId) -> kad::Behaviour<MemoryStore> {
     let store = MemoryStoreConfig {
-        max_records: limits::MAX_DHT_KEYS,
+        max_records: limits::MAX_DHT_KEYS + limits::MAX_OWN_DHT_KEYS,
         max_value_bytes: MAX_HEAD_SET_BYTES,
-        max_provided_keys: limits::MAX_DHT_KEYS,
+        max_provided_keys: limits::MAX_DHT_KEYS + limits::MAX_OWN_DHT_KEYS,
         ..MemoryStoreConfig::default()
     };
     let mut config = kad::Config::new(protocol(network, Purpose::Kademlia));

@@ -4,14 +4,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::RecordStore as _;
 use libp2p::kad::{self, QueryId, QueryResult, Quorum, Record, RecordKey};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, tcp, tls, yamux};
 use potluck_protocol::names::{DhtKey, NetworkId, Purpose};
 use tokio::sync::{mpsc, oneshot};
@@ -19,10 +19,11 @@ use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, BehaviourEvent, protocol};
 use super::handle::Handle;
-use super::records::{self, Quotas};
+use super::records::{self, Guest, Guests};
 use super::{SwarmError, limits};
 use crate::network::Network;
 use crate::observe::{clock, span};
+use crate::plan::Backoff;
 
 /// What happens in a Network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub enum NetEvent {
     Met(PeerId),
     /// It is no longer connected.
     Gone(PeerId),
-    /// The first member was met: the DHT can be used.
+    /// A member was met while nobody was connected: the DHT can be used now.
     Joined,
 }
 
@@ -75,10 +76,14 @@ struct Driver {
     events: mpsc::Sender<NetEvent>,
     queries: HashMap<QueryId, (Query, Instant)>,
     dialling: Vec<Dialling>,
-    members: HashSet<PeerId>,
+    /// The members that are connected, and how many of their addresses were noted.
+    members: HashMap<PeerId, usize>,
     dropped: HashSet<PeerId>,
-    quotas: Quotas<PeerId>,
-    joined: bool,
+    guests: Guests<PeerId>,
+    sweep: Instant,
+    /// Members to begin with, and when they are dialled again if nobody is connected.
+    known: Vec<Multiaddr>,
+    redial: (Instant, Backoff),
 }
 
 /// Starts a swarm; gives its handle once it listens.
@@ -98,38 +103,48 @@ pub(super) async fn start(
         .map_err(|error| setup(&error))?
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(300)))
         .build();
-    let listen = listen(&mut swarm, network).await?;
+    let mut known = Vec::with_capacity(network.peers.len());
     for text in &network.peers {
-        let address: Multiaddr = text.parse().map_err(|_| SwarmError::Address(text.clone()))?;
-        if let Some(Protocol::P2p(peer)) = address.iter().last() {
-            swarm.behaviour_mut().kad.add_address(&peer, address.clone());
-        }
-        // Who cannot be reached now may be later; kad tries again.
-        let _ = swarm.dial(address);
+        known.push(text.parse::<Multiaddr>().map_err(|_| SwarmError::Address(text.clone()))?);
     }
+    let mut early = Vec::new();
+    let listening = tokio::time::timeout(limits::LISTEN, listen(&mut swarm, network, &mut early)).await;
+    let listen = listening.unwrap_or_else(|_| {
+        let (address, why) = (network.listen.join(", "), "it does not begin to".to_owned());
+        Err(SwarmError::Listen { address, why })
+    })?;
     let (commands_to, commands) = mpsc::channel(limits::MAX_COMMANDS);
     let (events, events_from) = mpsc::channel(limits::MAX_EVENTS);
     let control = swarm.behaviour().stream.new_control();
     let peer = *swarm.local_peer_id();
     let listen = listen.into_iter().map(|address| format!("{address}/p2p/{peer}")).collect();
     let handle = Handle::new(network, (peer, listen), commands_to, control);
-    let driver = Driver {
+    let now = Instant::now();
+    let mut driver = Driver {
         swarm,
         network: id,
         events,
         queries: HashMap::new(),
         dialling: Vec::new(),
-        members: HashSet::new(),
+        members: HashMap::new(),
         dropped: HashSet::new(),
-        quotas: Quotas::default(),
-        joined: false,
+        guests: Guests::new(limits::MAX_DHT_KEYS, limits::MAX_DHT_KEYS_PER_PEER),
+        sweep: now + limits::DHT_SWEEP,
+        known,
+        redial: (now, Backoff::new(limits::REDIAL.0, limits::REDIAL.1)),
     };
-    span::spawn("swarm", driver.run(commands));
+    let happened: Vec<_> = early.into_iter().flat_map(|event| driver.happened(event)).collect();
+    handle.is_driven_by(span::spawn("swarm", driver.run(commands, happened)).abort_handle());
     Ok((handle, events_from))
 }
 
-/// Listens wherever the Network says, and waits until the addresses are known.
-async fn listen(swarm: &mut Swarm<Behaviour>, network: &Network) -> Result<Vec<Multiaddr>, SwarmError> {
+/// Listens wherever the Network says, and waits until the addresses are known. What else happens meanwhile is kept in
+/// `early`: who is met then is not met again.
+async fn listen(
+    swarm: &mut Swarm<Behaviour>,
+    network: &Network,
+    early: &mut Vec<SwarmEvent<BehaviourEvent>>,
+) -> Result<Vec<Multiaddr>, SwarmError> {
     let mut waiting: HashMap<ListenerId, Multiaddr> = HashMap::new();
     for text in &network.listen {
         let address: Multiaddr = text.parse().map_err(|_| SwarmError::Address(text.clone()))?;
@@ -141,8 +156,16 @@ async fn listen(swarm: &mut Swarm<Behaviour>, network: &Network) -> Result<Vec<M
     }
     let mut found = Vec::new();
     let everywhere = waiting.clone();
-    while !waiting.is_empty() {
-        match swarm.select_next_some().await {
+    loop {
+        let event = match waiting.is_empty() {
+            false => swarm.select_next_some().await,
+            // The other addresses of somebody who listens everywhere are known by now.
+            true => match swarm.select_next_some().now_or_never() {
+                Some(event) => event,
+                None => return Ok(found),
+            },
+        };
+        match event {
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 waiting.remove(&listener_id);
                 // Whoever listens everywhere is reached from elsewhere; who names loopback means it.
@@ -159,10 +182,10 @@ async fn listen(swarm: &mut Swarm<Behaviour>, network: &Network) -> Result<Vec<M
                 let why = reason.err().map_or_else(|| "it was closed".to_owned(), |error| error.to_string());
                 return Err(SwarmError::Listen { address, why });
             }
+            event if early.len() < limits::MAX_EARLY => early.push(event),
             _ => {}
         }
     }
-    Ok(found)
 }
 
 fn is_unspecified(address: &Multiaddr) -> bool {
@@ -186,8 +209,14 @@ fn key(key: &DhtKey) -> RecordKey {
 }
 
 impl Driver {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, early: Vec<NetEvent>) {
+        for event in early {
+            if self.events.send(event).await.is_err() {
+                return;
+            }
+        }
         loop {
+            self.expire();
             let wake = self.wake();
             tokio::select! {
                 command = commands.recv() => match command {
@@ -203,7 +232,6 @@ impl Driver {
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
-            self.expire();
         }
     }
 
@@ -211,13 +239,57 @@ impl Driver {
     fn wake(&self) -> Instant {
         let queries = self.queries.values().map(|(_, until)| *until);
         let dialling = self.dialling.iter().map(|dialling| dialling.until);
-        queries.chain(dialling).min().unwrap_or_else(|| Instant::now() + limits::QUERY)
+        let redial = self.is_lost().then_some(self.redial.0);
+        queries.chain(dialling).chain(redial).fold(self.sweep, Instant::min)
+    }
+
+    /// Whether nobody is connected although somebody is known.
+    fn is_lost(&self) -> bool {
+        self.members.is_empty() && !self.known.is_empty()
+    }
+
+    /// Dials the members that are known by address. kad forgets those whom it could not reach once.
+    fn dial_known(&mut self) {
+        for address in self.known.clone() {
+            if let Some(Protocol::P2p(peer)) = address.iter().last() {
+                if peer == *self.swarm.local_peer_id() || self.dropped.contains(&peer) {
+                    continue;
+                }
+                self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
+            }
+            let _ = self.swarm.dial(address);
+        }
+    }
+
+    /// Throws away what others put here and has expired: with kad's own jobs off nobody else does.
+    fn sweep(&mut self, now: Instant) {
+        let store = self.swarm.behaviour_mut().kad.store_mut();
+        for guest in self.guests.expire(now.into_std()) {
+            match guest {
+                Guest::Value(name, peer) => match store.get(&key(&name)).and_then(|record| record.expires) {
+                    // It was put again, perhaps by somebody else.
+                    Some(until) if until > now.into_std() => {
+                        self.guests.take(Guest::Value(name, peer), until);
+                    }
+                    _ => store.remove(&key(&name)),
+                },
+                Guest::Provider(name, peer) => store.remove_provider(&key(&name), &peer),
+            }
+        }
     }
 
     /// Ends what has found enough or searched for long enough. A query that ends reports once more, and is answered
     /// then.
     fn expire(&mut self) {
         let now = Instant::now();
+        if self.sweep <= now {
+            self.sweep = now + limits::DHT_SWEEP;
+            self.sweep(now);
+        }
+        if self.is_lost() && self.redial.0 <= now {
+            self.redial.0 = now + self.redial.1.step();
+            self.dial_known();
+        }
         let over: Vec<_> =
             self.queries.iter().filter(|(_, (_, until))| *until <= now).map(|(id, _)| *id).collect();
         for id in over {
@@ -229,20 +301,18 @@ impl Driver {
                 *until = now + limits::QUERY;
             }
         }
-        let connected: Vec<bool> =
-            self.dialling.iter().map(|dialling| self.all_connected(&dialling.found)).collect();
-        let mut connected = connected.into_iter();
-        let done: Vec<_> = self
-            .dialling
-            .extract_if(.., |dialling| connected.next() == Some(true) || dialling.until <= now)
-            .collect();
+        let swarm = &self.swarm;
+        let done = self.dialling.extract_if(.., |dialling| {
+            let connected = dialling.found.iter().filter(|peer| swarm.is_connected(peer)).count();
+            if connected > 0 {
+                // Those who can be reached at once need not wait for those who cannot be reached at all.
+                dialling.until = dialling.until.min(now + limits::MORE_HOLDERS);
+            }
+            connected == dialling.found.len() || dialling.until <= now
+        });
         for Dialling { found, reply, .. } in done {
-            let _ = reply.send(found.into_iter().filter(|peer| self.swarm.is_connected(peer)).collect());
+            let _ = reply.send(found.into_iter().filter(|peer| swarm.is_connected(peer)).collect());
         }
-    }
-
-    fn all_connected(&self, peers: &BTreeSet<PeerId>) -> bool {
-        peers.iter().all(|peer| self.swarm.is_connected(peer))
     }
 
     fn carry_out(&mut self, command: Command) {
@@ -276,7 +346,7 @@ impl Driver {
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
             Command::Connected(reply) => {
-                let _ = reply.send(self.members.iter().copied().collect());
+                let _ = reply.send(self.members.keys().copied().collect());
             }
         }
     }
@@ -287,8 +357,11 @@ impl Driver {
                 let _ = self.swarm.disconnect_peer_id(peer_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. }
-                if self.members.remove(&peer_id) =>
+                if self.members.remove(&peer_id).is_some() =>
             {
+                if self.members.is_empty() {
+                    self.redial = (Instant::now(), Backoff::new(limits::REDIAL.0, limits::REDIAL.1));
+                }
                 return vec![NetEvent::Gone(peer_id)];
             }
             SwarmEvent::NewListenAddr { address, .. } if !is_loopback(&address) => {
@@ -298,6 +371,11 @@ impl Driver {
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => {
                 for dialling in &mut self.dialling {
                     dialling.found.remove(&peer);
+                }
+                for (query, _) in self.queries.values_mut() {
+                    if let Query::Providers { found, .. } = query {
+                        found.remove(&peer);
+                    }
                 }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => return self.identified(event),
@@ -319,15 +397,23 @@ impl Driver {
         if !info.protocols.contains(&protocol(&self.network, Purpose::Kademlia)) {
             return Vec::new();
         }
-        // kad learns of nobody by itself.
-        for address in info.listen_addrs.into_iter().take(16) {
-            self.swarm.behaviour_mut().kad.add_address(&peer_id, address);
+        if self.dropped.contains(&peer_id) {
+            return Vec::new();
+        }
+        let (first, alone) = (!self.members.contains_key(&peer_id), self.members.is_empty());
+        // kad learns of nobody by itself, and has no bound on what one peer says about itself again and again.
+        let noted = self.members.entry(peer_id).or_default();
+        for address in info.listen_addrs {
+            if *noted < limits::MAX_ADDRESSES && address.len() <= limits::MAX_ADDRESS_BYTES {
+                *noted += 1;
+                self.swarm.behaviour_mut().kad.add_address(&peer_id, address);
+            }
         }
         let mut events = Vec::new();
-        if self.members.insert(peer_id) {
+        if first {
             events.push(NetEvent::Met(peer_id));
         }
-        if !std::mem::replace(&mut self.joined, true) {
+        if alone {
             let _ = self.swarm.behaviour_mut().kad.bootstrap();
             events.push(NetEvent::Joined);
         }
@@ -370,10 +456,13 @@ impl Driver {
                 let own = *self.swarm.local_peer_id();
                 let new = providers.into_iter().filter(|peer| *peer != own && !self.dropped.contains(peer));
                 for peer in new.take(limits::MAX_FOUND.saturating_sub(found.len())) {
-                    found.insert(peer);
                     // Now, while the query still knows the address.
                     let dial = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing);
-                    let _ = self.swarm.dial(dial.build());
+                    // Whom there is no way to reach need not be waited for.
+                    if let Ok(()) | Err(DialError::DialPeerConditionFalse(_)) = self.swarm.dial(dial.build())
+                    {
+                        found.insert(peer);
+                    }
                 }
             }
             (_, QueryResult::PutRecord(result)) => return result.is_err(),
@@ -400,24 +489,45 @@ impl Driver {
     /// A peer puts something here.
     fn put_here(&mut self, request: kad::InboundRequest) {
         let store = self.swarm.behaviour_mut().kad.store_mut();
+        let name = |key: &RecordKey| <[u8; 32]>::try_from(key.as_ref()).ok().map(DhtKey::from_bytes);
+        let for_ever = Instant::now().into_std() + limits::MAX_DHT_LIFE;
         match request {
             kad::InboundRequest::PutRecord { source, record: Some(record), .. } => {
-                let Ok(name) = <[u8; 32]>::try_from(record.key.as_ref()) else { return };
+                let Some(name) = name(&record.key) else { return };
                 let standing = store.get(&record.key).map(|record| record.value.clone());
-                if standing.is_none() && !self.quotas.take(source, limits::MAX_DHT_KEYS_PER_PEER as u64) {
+                let until = record.expires.map_or(for_ever, |until| until.min(for_ever));
+                let guest = Guest::Value(name, source);
+                // What stands here already takes no more room, whoever put it there.
+                if standing.is_none() && !self.guests.fits(&guest) {
                     return;
                 }
-                let name = DhtKey::from_bytes(name);
-                if let Some(value) = records::merge(&name, standing.as_deref(), &record.value, clock::now()) {
-                    let _ = store.put(Record { value, ..record });
+                let value = match &standing {
+                    // The same again only keeps it for longer, and need not be checked again.
+                    Some(standing) if *standing == record.value => Some(record.value.clone()),
+                    _ => records::merge(&name, standing.as_deref(), &record.value, clock::now()),
+                };
+                let Some(value) = value else { return };
+                let kept = store.put(Record { value, expires: Some(until), ..record });
+                if standing.is_none() && kept.is_ok() {
+                    self.guests.take(guest, until);
                 }
             }
-            kad::InboundRequest::AddProvider { record: Some(record) } => {
+            kad::InboundRequest::AddProvider { record: Some(mut record) } => {
+                let Some(name) = name(&record.key) else { return };
                 // kad has made sure that the provider is the sender.
-                let known =
-                    store.providers(&record.key).iter().any(|known| known.provider == record.provider);
-                if known || self.quotas.take(record.provider, limits::MAX_DHT_KEYS_PER_PEER as u64) {
-                    let _ = store.add_provider(record);
+                let guest = Guest::Provider(name, record.provider);
+                if !self.guests.fits(&guest) {
+                    return;
+                }
+                record.addresses.retain(|address| address.len() <= limits::MAX_ADDRESS_BYTES);
+                record.addresses.truncate(limits::MAX_ADDRESSES);
+                let until = record.expires.map_or(for_ever, |until| until.min(for_ever));
+                record.expires = Some(until);
+                let (key, provider) = (record.key.clone(), record.provider);
+                let _ = store.add_provider(record);
+                // A key with enough providers takes no more, and says nothing about it.
+                if store.providers(&key).iter().any(|known| known.provider == provider) {
+                    self.guests.take(guest, until);
                 }
             }
             _ => {}

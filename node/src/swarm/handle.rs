@@ -2,13 +2,15 @@
 //! How the rest of the node speaks to a swarm. Clones share it; the swarm ends with the last one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use libp2p::{PeerId, StreamProtocol};
+use potluck_protocol::frame::Message;
 use potluck_protocol::names::{DhtKey, NetworkId, Purpose};
 use potluck_protocol::peer::{Ask, Blobs, Heads};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::behaviour::protocol;
@@ -63,12 +65,40 @@ impl Addressed for Heads {
 }
 
 /// The kept streams to one peer, opened when they are first needed.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Links {
-    ask: Option<Link<Ask, Ask>>,
-    blobs: Option<Link<Blobs, Blobs>>,
-    heads: Option<Link<Heads, Heads>>,
+    ask: Place<Ask>,
+    blobs: Place<Blobs>,
+    heads: Place<Heads>,
 }
+
+/// One kept stream. Held locked while it is being opened: a peer that is slow to agree is asked for one at a time, or
+/// those that were given up would pile up in libp2p.
+type Place<M> = tokio::sync::Mutex<Kept<M>>;
+
+enum Kept<M> {
+    Link(Link<M, M>),
+    /// It could not be opened, and is not tried again before this.
+    Not(Option<Instant>),
+}
+
+impl<M> Default for Kept<M> {
+    fn default() -> Self {
+        Self::Not(None)
+    }
+}
+
+impl Links {
+    fn is_open(&self) -> bool {
+        fn open<M: Message + Addressed + Send + Sync + 'static>(place: &Place<M>) -> bool {
+            place.try_lock().map_or(true, |kept| matches!(&*kept, Kept::Link(link) if !link.is_closed()))
+        }
+        open(&self.ask) || open(&self.blobs) || open(&self.heads)
+    }
+}
+
+/// How many peers' places are kept before those without a stream are forgotten.
+const MAX_LINKED: usize = 2 * limits::MAX_CONNECTIONS as usize;
 
 /// A Network that this node is in.
 #[derive(Clone)]
@@ -83,7 +113,8 @@ struct Shared {
     id: NetworkId,
     peer: PeerId,
     listen: Vec<String>,
-    links: Mutex<HashMap<PeerId, Links>>,
+    links: Mutex<HashMap<PeerId, Arc<Links>>>,
+    driver: OnceLock<tokio::task::AbortHandle>,
 }
 
 /// A peer's name in text is none.
@@ -99,8 +130,20 @@ impl Handle {
         control: libp2p_stream::Control,
     ) -> Self {
         let (network, id) = (network.clone(), network.id());
-        let shared = Shared { network, id, peer, listen, links: Mutex::default() };
+        let shared = Shared { network, id, peer, listen, links: Mutex::default(), driver: OnceLock::new() };
         Self { shared: Arc::new(shared), commands, control }
+    }
+
+    /// Says which task owns the swarm.
+    pub(super) fn is_driven_by(&self, driver: tokio::task::AbortHandle) {
+        let _ = self.shared.driver.set(driver);
+    }
+
+    /// Leaves the Network: all connections close, and whoever waits for something from there is told that it failed.
+    pub fn end(&self) {
+        if let Some(driver) = self.shared.driver.get() {
+            driver.abort();
+        }
     }
 
     /// The Network, as it was when the swarm started.
@@ -175,45 +218,61 @@ impl Handle {
 
     /// Closes the kept streams to a peer that went away.
     pub fn forget(&self, peer: &PeerId) {
-        self.links().remove(peer);
+        self.shared.links.lock().expect("nobody panics while holding the kept streams").remove(peer);
     }
 
-    fn links(&self) -> std::sync::MutexGuard<'_, HashMap<PeerId, Links>> {
-        self.shared.links.lock().expect("nobody panics while holding the kept streams")
+    /// The places of a peer's kept streams.
+    fn links(&self, peer: PeerId) -> Arc<Links> {
+        let mut all = self.shared.links.lock().expect("nobody panics while holding the kept streams");
+        if all.len() >= MAX_LINKED && !all.contains_key(&peer) {
+            // Most of them went away, and were asked for something once more after that.
+            all.retain(|_, links| Arc::strong_count(links) > 1 || links.is_open());
+        }
+        Arc::clone(all.entry(peer).or_default())
     }
 
     /// The stream of look-ups to a peer.
     pub async fn ask(&self, peer: PeerId) -> Option<Link<Ask, Ask>> {
-        self.link(peer, Purpose::Ask, |links| &mut links.ask).await
+        self.link(peer, Purpose::Ask, |links| &links.ask).await
     }
 
     /// The stream of Blobs from a peer.
     pub async fn blobs(&self, peer: PeerId) -> Option<Link<Blobs, Blobs>> {
-        self.link(peer, Purpose::Blob, |links| &mut links.blobs).await
+        self.link(peer, Purpose::Blob, |links| &links.blobs).await
     }
 
     /// The stream of Catalog Heads to a peer.
     pub async fn heads(&self, peer: PeerId) -> Option<Link<Heads, Heads>> {
-        self.link(peer, Purpose::Heads, |links| &mut links.heads).await
+        self.link(peer, Purpose::Heads, |links| &links.heads).await
     }
 
     async fn link<M>(
         &self,
         peer: PeerId,
         purpose: Purpose,
-        place: impl Fn(&mut Links) -> &mut Option<Link<M, M>>,
+        place: impl Fn(&Links) -> &Place<M>,
     ) -> Option<Link<M, M>>
     where
-        M: potluck_protocol::frame::Message + Addressed + Send + Sync + 'static,
+        M: Message + Addressed + Send + Sync + 'static,
     {
-        let kept = place(self.links().entry(peer).or_default()).clone();
-        if let Some(link) = kept.filter(|link| !link.is_closed()) {
-            return Some(link);
+        let links = self.links(peer);
+        let mut kept = place(&links).lock().await;
+        match &*kept {
+            Kept::Link(link) if !link.is_closed() => return Some(link.clone()),
+            Kept::Not(Some(again)) if *again > Instant::now() => return None,
+            _ => {}
         }
-        let link = Link::start(self.open(peer, purpose).await?);
-        // Two that opened at once both work; the later one is kept.
-        *place(self.links().entry(peer).or_default()) = Some(link.clone());
-        Some(link)
+        match self.open(peer, purpose).await {
+            Some(stream) => {
+                let link = Link::start(stream);
+                *kept = Kept::Link(link.clone());
+                Some(link)
+            }
+            None => {
+                *kept = Kept::Not(Some(Instant::now() + limits::OPEN_AGAIN));
+                None
+            }
+        }
     }
 
     /// Opens a stream of its own to a connected peer.

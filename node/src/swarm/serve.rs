@@ -2,29 +2,31 @@
 //! Answers peers: one loop a purpose takes their streams, one task a stream serves it. All within limits, and only
 //! about Projects that are shared in that Network.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
 use libp2p::PeerId;
 use potluck_protocol::codec::{Bytes, Wire as _, Writer};
+use potluck_protocol::digest::Digest;
 use potluck_protocol::frame::Message;
 use potluck_protocol::names::Purpose;
 use potluck_protocol::peer::{
-    Answer, Ask, Blobs, End, Found, Have, Heads, Hello, MAX_VALUES_BYTES, No, Piece, Question, Values, Want,
+    Answer, Ask, Blobs, End, Found, Have, Heads, Hello, MAX_VALUES_BYTES, No, Piece, Question, Run, Topic,
+    Values, Want,
 };
-use tokio::io::{AsyncWrite, ReadHalf, WriteHalf};
-use tokio::sync::mpsc;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, WriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::{Handle, limits};
-use crate::link::{read_message, write_message};
+use crate::catalog;
+use crate::link::{read_message_within, write_message};
 use crate::observe::span;
 use crate::outside::Outside;
 use crate::peer::Peer;
 use crate::store::Blob;
-use crate::{catalog, fetch};
 
 type PeerStream = tokio_util::compat::Compat<libp2p::Stream>;
 
@@ -33,27 +35,94 @@ type PeerStream = tokio_util::compat::Compat<libp2p::Stream>;
 struct Asker {
     outside: Arc<Outside>,
     peer: Peer,
+    bounds: Bounds,
 }
 
-/// Serves all purposes of a Network.
-pub fn serve(outside: &Arc<Outside>, handle: &Handle) {
-    for purpose in [Purpose::Hello, Purpose::Heads, Purpose::Ask, Purpose::Blob] {
-        span::spawn("serve", accept(Arc::clone(outside), handle.clone(), purpose));
+/// What all peers of a Network share.
+#[derive(Clone)]
+struct Bounds {
+    /// Places for what is being looked up on the disk.
+    work: Arc<Semaphore>,
+    /// Places for Blobs that are open to be sent.
+    blobs: Arc<Semaphore>,
+}
+
+impl Asker {
+    /// Looks something up on the disk, once there is a place for that.
+    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let place = Arc::clone(&self.bounds.work).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        span::blocking(move || {
+            let done = work();
+            drop(place);
+            done
+        })
+        .await
+    }
+
+    /// The Blob, if this asker may have it.
+    async fn find(&self, digest: Digest) -> Option<Blob> {
+        let (outside, network) = (Arc::clone(&self.outside), Arc::clone(&self.peer.network));
+        let found = self.work(move || {
+            outside.engine().blob_for_peer(&digest, |project| outside.shares(&network, project))
+        });
+        found.await.unwrap_or_else(|error| {
+            tracing::warn!(blob = %digest, %error, "a blob cannot be served");
+            None
+        })
+    }
+
+    /// One piece as it is stored, if the asker may still have it. The peer checks it.
+    async fn piece(&self, of: &Sent, index: u64) -> Option<Piece> {
+        let Sent { id, digest, blob } = of.clone();
+        let size = blob.pieces().range(index).map(|range| range.end - range.start)?;
+        let (outside, network) = (Arc::clone(&self.outside), Arc::clone(&self.peer.network));
+        let packed = self.work(move || {
+            let shared = |project: &str| outside.shares(&network, project);
+            let may = outside.engine().store().index().belongs(&digest, shared).unwrap_or(false);
+            may.then(|| blob.packed(index).ok()).flatten()
+        });
+        let (packing, bytes) = packed.await?;
+        Some(Piece { id, index, size, packing, bytes: Bytes::new(bytes)? })
     }
 }
 
+/// Serves all purposes of a Network, until the tasks that are given are ended.
+pub fn serve(outside: &Arc<Outside>, handle: &Handle) -> Vec<tokio::task::JoinHandle<()>> {
+    let bounds = Bounds {
+        work: Arc::new(Semaphore::new(limits::MAX_WORK)),
+        blobs: Arc::new(Semaphore::new(limits::MAX_OPEN_BLOBS)),
+    };
+    let serve = |purpose| {
+        // Before anything is awaited: whoever connects now is to be heard.
+        let incoming = handle.accept(purpose);
+        let (outside, handle, bounds) = (Arc::clone(outside), handle.clone(), bounds.clone());
+        span::spawn(
+            "serve",
+            accept(purpose, incoming, move |peer: &PeerId| Asker {
+                outside: Arc::clone(&outside),
+                peer: handle.name(peer),
+                bounds: bounds.clone(),
+            }),
+        )
+    };
+    [Purpose::Hello, Purpose::Heads, Purpose::Ask, Purpose::Blob].map(serve).into()
+}
+
 /// Takes streams as fast as they come: libp2p-stream drops those that nobody takes.
-async fn accept(outside: Arc<Outside>, handle: Handle, purpose: Purpose) {
-    let mut incoming = handle.accept(purpose);
+async fn accept(
+    purpose: Purpose,
+    mut incoming: libp2p_stream::IncomingStreams,
+    asker: impl Fn(&PeerId) -> Asker + Send,
+) {
     let open: Arc<Mutex<HashMap<PeerId, usize>>> = Arc::default();
     let mut tasks = JoinSet::new();
     while let Some((peer, stream)) = incoming.next().await {
         while tasks.try_join_next().is_some() {}
-        if tasks.len() >= limits::MAX_STREAMS || !enter(&open, peer) {
+        let Some(place) = Place::enter(&open, peer).filter(|_| tasks.len() < limits::MAX_STREAMS) else {
             continue;
-        }
-        let asker = Asker { outside: Arc::clone(&outside), peer: handle.name(&peer) };
-        let open = Arc::clone(&open);
+        };
+        let asker = asker(&peer);
         tasks.spawn(async move {
             match purpose {
                 Purpose::Hello => hello(&asker, stream.compat()).await,
@@ -62,29 +131,45 @@ async fn accept(outside: Arc<Outside>, handle: Handle, purpose: Purpose) {
                 Purpose::Blob => blobs(&asker, stream.compat()).await,
                 Purpose::Kademlia => {}
             }
-            leave(&open, peer);
+            drop(place);
         });
     }
 }
 
-fn enter(open: &Mutex<HashMap<PeerId, usize>>, peer: PeerId) -> bool {
-    let mut open = open.lock().expect("nobody panics while counting");
-    let count = open.entry(peer).or_default();
-    if *count >= limits::MAX_STREAMS_PER_PEER {
-        return false;
-    }
-    *count += 1;
-    true
+/// A peer's place for one stream, given back however that ends.
+struct Place {
+    open: Arc<Mutex<HashMap<PeerId, usize>>>,
+    peer: PeerId,
 }
 
-fn leave(open: &Mutex<HashMap<PeerId, usize>>, peer: PeerId) {
-    let mut open = open.lock().expect("nobody panics while counting");
-    if let Some(count) = open.get_mut(&peer) {
-        *count -= 1;
-        if *count == 0 {
-            open.remove(&peer);
+impl Place {
+    fn enter(open: &Arc<Mutex<HashMap<PeerId, usize>>>, peer: PeerId) -> Option<Self> {
+        let mut counts = open.lock().expect("nobody panics while counting");
+        let count = counts.entry(peer).or_default();
+        if *count >= limits::MAX_STREAMS_PER_PEER {
+            return None;
+        }
+        *count += 1;
+        Some(Self { open: Arc::clone(open), peer })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.open.lock().expect("nobody panics while counting");
+        if let Some(count) = counts.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.peer);
+            }
         }
     }
+}
+
+/// The next question on a stream. Nothing at its end, and nothing when the peer is silent for long, says half of
+/// something, or says nonsense: it opens another when it needs one.
+async fn heard<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> Option<M> {
+    read_message_within(from, Some(limits::IDLE), limits::MESSAGE_STALL).await.ok().flatten()
 }
 
 /// Writes a message within the time that a peer may take to read it; gives whether it did.
@@ -93,37 +178,42 @@ async fn send<M: Message>(to: &mut (impl AsyncWrite + Unpin), message: &M) -> bo
     matches!(sent, Ok(Ok(())))
 }
 
-/// The peer says what it holds and follows, again whenever that changes.
+/// The peer says what it holds and follows, again whenever that changes. It may be silent for as long as it likes.
 async fn hello(asker: &Asker, mut stream: PeerStream) {
-    let Asker { outside, peer } = asker;
-    while let Ok(Some(hello)) = read_message::<Hello>(&mut stream).await {
-        let holds = hello.holds.clone();
-        outside.heard(peer.clone(), hello);
-        let shared = |project: &str| outside.shares(&peer.network, project);
-        for topic in holds.into_iter().filter(|topic| shared(topic.project.as_str())) {
-            let holders = fetch::event::Event::Holders {
-                topic: topic.clone(),
-                peers: vec![peer.clone()],
-                sought: false,
-            };
-            let _ = outside.plans().fetch.send(holders).await;
-            let _ = outside.plans().catalogs.send(catalog::plan::Event::Hint(topic)).await;
+    let Asker { outside, peer, .. } = asker;
+    let heard = outside.hears(peer);
+    let mut held = BTreeSet::new();
+    while let Ok(Some(hello)) = read_message_within::<Hello>(&mut stream, None, limits::MESSAGE_STALL).await {
+        let followed = outside.engine().topics();
+        let holds: BTreeSet<_> = hello.holds.into_iter().collect();
+        heard.says(holds.clone(), hello.follows.into_iter().collect());
+        let new = |topic: &&Topic| {
+            followed.contains(*topic) && outside.shares(&peer.network, topic.project.as_str())
+        };
+        for topic in holds.difference(&held).filter(new) {
+            outside.holder(topic, peer).await;
         }
+        held = holds;
+        // Nobody has that much news: the others on this machine are not to wait for one who talks all the time.
+        tokio::time::sleep(limits::HELLO_PAUSE).await;
     }
 }
 
 /// The peer pushes Heads, and asks for some.
 async fn heads(asker: &Asker, mut stream: PeerStream) {
-    let Asker { outside, peer } = asker;
-    while let Ok(Some(message)) = read_message::<Heads>(&mut stream).await {
+    let Asker { outside, peer, .. } = asker;
+    while let Some(message) = heard::<Heads>(&mut stream).await {
         match message {
             Heads::Push(push) => {
                 for head in push.heads {
-                    catalog::driver::pushed(outside, peer, &head).await;
+                    if !catalog::driver::pushed(outside, peer, &head).await {
+                        return;
+                    }
                 }
             }
             Heads::Pull(pull) => {
-                let given = catalog::driver::given(outside, peer, pull).await;
+                let (outside, peer) = (Arc::clone(outside), peer.clone());
+                let given = asker.work(move || catalog::driver::given(&outside, &peer, pull)).await;
                 if !send(&mut stream, &Heads::Given(given)).await {
                     return;
                 }
@@ -135,7 +225,7 @@ async fn heads(asker: &Asker, mut stream: PeerStream) {
 
 /// The peer looks for actions.
 async fn ask(asker: &Asker, mut stream: PeerStream) {
-    while let Ok(Some(Ask::Question(question))) = read_message::<Ask>(&mut stream).await {
+    while let Some(Ask::Question(question)) = heard(&mut stream).await {
         for part in parts(question.id, found(asker, question).await) {
             if !send(&mut stream, &Ask::Answer(part)).await {
                 return;
@@ -144,14 +234,17 @@ async fn ask(asker: &Asker, mut stream: PeerStream) {
     }
 }
 
-async fn found(asker: &Asker, question: Question) -> Vec<Found> {
-    let Asker { outside, peer } = asker;
+async fn found(asker: &Asker, mut question: Question) -> Vec<Found> {
+    let Asker { outside, peer, .. } = asker;
     if !outside.shares(&peer.network, question.project.as_str()) {
         // The same answer as when nothing is known.
         return Vec::new();
     }
+    // Asking for one thing a thousand times is no way to get it a thousand times.
+    question.actions.sort_unstable();
+    question.actions.dedup();
     let engine = Arc::clone(outside.engine());
-    let found = span::blocking(move || engine.tell_peer(&question)).await;
+    let found = asker.work(move || engine.tell_peer(&question)).await;
     found.unwrap_or_else(|error| {
         tracing::warn!(%error, "a peer's question cannot be answered");
         Vec::new()
@@ -186,125 +279,159 @@ fn parts(id: u64, found: Vec<Found>) -> Vec<Answer> {
 
 /// The peer wants Blobs.
 async fn blobs(asker: &Asker, stream: PeerStream) {
-    let (reader, writer) = tokio::io::split(stream);
+    let (mut reader, writer) = tokio::io::split(stream);
     let (to, messages) = mpsc::channel(limits::MAX_WAITING);
-    let mut tasks = JoinSet::new();
-    tasks.spawn(read_all(reader, to));
-    let mut serving = Serving { asker, writer, messages, queue: VecDeque::new() };
-    while let Some(want) = serving.next().await {
-        if !serving.one(want).await {
-            return;
+    let reading = async move {
+        while let Some(message) = heard::<Blobs>(&mut reader).await {
+            if to.send(message).await.is_err() {
+                return;
+            }
         }
+    };
+    let serving = Serving { asker, writer, messages, waiting: VecDeque::new(), sending: VecDeque::new() };
+    tokio::select! {
+        () = serving.run() => {}
+        // Whoever stops asking still gets what it asked for.
+        () = async { reading.await; std::future::pending().await } => {}
     }
 }
 
-async fn read_all(mut reader: ReadHalf<PeerStream>, to: mpsc::Sender<Blobs>) {
-    while let Ok(Some(message)) = read_message::<Blobs>(&mut reader).await {
-        if to.send(message).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// What one stream of Blobs has under way: one answer at a time, the others wait.
+/// What one stream of Blobs has under way. Several are sent in turn, a piece of each, so that a large one does not hold
+/// up the others; the rest waits.
 struct Serving<'a> {
     asker: &'a Asker,
     writer: WriteHalf<PeerStream>,
     messages: mpsc::Receiver<Blobs>,
-    queue: VecDeque<Want>,
+    waiting: VecDeque<Want>,
+    sending: VecDeque<Sending>,
+}
+
+/// A Blob in answer to a question.
+#[derive(Clone)]
+struct Sent {
+    id: u64,
+    digest: Digest,
+    blob: Arc<Blob>,
+}
+
+/// A Blob that is being sent.
+struct Sending {
+    of: Sent,
+    /// The pieces that are still to be sent.
+    runs: VecDeque<Run>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Sending {
+    fn next(&mut self) -> Option<u64> {
+        let run = self.runs.front_mut()?;
+        let index = run.first;
+        (run.first, run.count) = (run.first + 1, run.count - 1);
+        if run.count == 0 {
+            self.runs.pop_front();
+        }
+        // What lies beyond the end is not there to be sent.
+        if index < self.of.blob.pieces().count() { Some(index) } else { self.skip() }
+    }
+
+    fn skip(&mut self) -> Option<u64> {
+        let count = self.of.blob.pieces().count();
+        self.runs.retain(|run| run.first < count);
+        if self.runs.is_empty() { None } else { self.next() }
+    }
 }
 
 impl Serving<'_> {
-    /// The next question; none at the end of the stream.
-    async fn next(&mut self) -> Option<Want> {
-        while self.queue.is_empty() {
-            let message = self.messages.recv().await?;
-            self.heard(message, None)?;
-        }
-        self.queue.pop_front()
+    /// Serves until the stream ends or the peer does not keep to the protocol.
+    async fn run(mut self) {
+        while self.step().await.is_some() {}
+        let _ = self.writer.shutdown().await;
     }
 
-    /// Takes a message; gives whether the question that is being answered was withdrawn, or nothing when the peer
-    /// does not keep to the protocol.
-    fn heard(&mut self, message: Blobs, now: Option<u64>) -> Option<bool> {
+    /// Does the next thing; nothing when there will be none.
+    async fn step(&mut self) -> Option<()> {
+        if self.sending.is_empty() && self.waiting.is_empty() {
+            let message = self.messages.recv().await?;
+            self.heard(message).await?;
+        }
+        while let Ok(message) = self.messages.try_recv() {
+            self.heard(message).await?;
+        }
+        while self.sending.len() < limits::MAX_SENDING
+            && let Some(want) = self.waiting.pop_front()
+        {
+            self.begin(want).await?;
+        }
+        let Some(mut sending) = self.sending.pop_front() else { return Some(()) };
+        let id = sending.of.id;
+        let Some(index) = sending.next() else { return self.end(id, None).await };
+        let Some(piece) = self.asker.piece(&sending.of, index).await else {
+            return self.end(id, Some(No::NotHere)).await;
+        };
+        self.asker.outside.engine().counts().served(piece.bytes.len() as u64);
+        self.say(Blobs::Piece(piece)).await?;
+        self.sending.push_back(sending);
+        Some(())
+    }
+
+    async fn say(&mut self, message: Blobs) -> Option<()> {
+        send(&mut self.writer, &message).await.then_some(())
+    }
+
+    async fn end(&mut self, id: u64, no: Option<No>) -> Option<()> {
+        self.say(Blobs::End(End { id, no })).await
+    }
+
+    /// Takes a message; nothing when the peer does not keep to the protocol.
+    async fn heard(&mut self, message: Blobs) -> Option<()> {
         match message {
-            Blobs::Want(want) if self.queue.len() < limits::MAX_WAITING => self.queue.push_back(want),
+            Blobs::Want(want) => {
+                let known = self.waiting.iter().map(|want| want.id);
+                let known =
+                    known.chain(self.sending.iter().map(|sending| sending.of.id)).any(|id| id == want.id);
+                if known || self.waiting.len() >= limits::MAX_WAITING {
+                    return None;
+                }
+                self.waiting.push_back(want);
+            }
             Blobs::Stop(stop) => {
-                self.queue.retain(|want| want.id != stop.id);
-                return Some(now == Some(stop.id));
+                let before = self.waiting.len() + self.sending.len();
+                self.waiting.retain(|want| want.id != stop.id);
+                self.sending.retain(|sending| sending.of.id != stop.id);
+                if self.waiting.len() + self.sending.len() < before {
+                    self.end(stop.id, Some(No::Stopped)).await?;
+                }
             }
             _ => return None,
         }
-        Some(false)
+        Some(())
     }
 
-    /// Answers one question; gives whether the stream still stands.
-    async fn one(&mut self, want: Want) -> bool {
-        let id = want.id;
-        let end = |no| Blobs::End(End { id, no });
-        let Some(blob) = self.find(&want).await else {
-            return send(&mut self.writer, &end(Some(No::NotHere))).await;
+    /// Begins to answer one question.
+    async fn begin(&mut self, want: Want) -> Option<()> {
+        let Want { id, digest, values, pieces } = want;
+        // An open Blob is an open file, and there are only so many.
+        let Ok(place) = Arc::clone(&self.asker.bounds.blobs).try_acquire_owned() else {
+            return self.end(id, Some(No::Busy)).await;
         };
-        let blob = Arc::new(blob);
-        let have = Have { id, size: blob.pieces().size(), bitmap: None };
-        if !send(&mut self.writer, &Blobs::Have(have)).await {
-            return false;
+        let Some(blob) = self.asker.find(digest).await else { return self.end(id, Some(No::NotHere)).await };
+        self.say(Blobs::Have(Have { id, size: blob.pieces().size(), bitmap: None })).await?;
+        if values {
+            self.values(id, &blob).await?;
         }
-        if want.values && !self.values(id, &blob).await {
-            return false;
-        }
-        for run in &want.pieces {
-            for index in run.first..(run.first + run.count).min(blob.pieces().count()) {
-                while let Ok(message) = self.messages.try_recv() {
-                    match self.heard(message, Some(id)) {
-                        None => return false,
-                        Some(true) => return send(&mut self.writer, &end(Some(No::Stopped))).await,
-                        Some(false) => {}
-                    }
-                }
-                let Some(piece) = piece(id, &blob, index).await else {
-                    return send(&mut self.writer, &end(Some(No::NotHere))).await;
-                };
-                self.asker.outside.engine().counts().served(piece.bytes.len() as u64);
-                if !send(&mut self.writer, &Blobs::Piece(piece)).await {
-                    return false;
-                }
-            }
-        }
-        send(&mut self.writer, &end(None)).await
+        let of = Sent { id, digest, blob: Arc::new(blob) };
+        self.sending.push_back(Sending { of, runs: pieces.into(), _place: place });
+        Some(())
     }
 
-    /// The Blob, if this asker may have it.
-    async fn find(&mut self, want: &Want) -> Option<Blob> {
-        let (outside, network) = (Arc::clone(&self.asker.outside), Arc::clone(&self.asker.peer.network));
-        let digest = want.digest;
-        let found = span::blocking(move || {
-            outside.engine().blob_for_peer(&digest, |project| outside.shares(&network, project))
-        });
-        found.await.unwrap_or_else(|error| {
-            tracing::warn!(blob = %digest, %error, "a blob cannot be served");
-            None
-        })
-    }
-
-    async fn values(&mut self, id: u64, blob: &Blob) -> bool {
+    async fn values(&mut self, id: u64, blob: &Blob) -> Option<()> {
         let all = &blob.pieces().list().values;
         for (at, values) in all.chunks(MAX_VALUES_BYTES / 32).enumerate() {
             let first = (at * (MAX_VALUES_BYTES / 32)) as u64;
             let values =
                 Bytes::new(values.as_flattened().to_vec()).expect("a chunk has the bound of a message");
-            if !send(&mut self.writer, &Blobs::Values(Values { id, first, values })).await {
-                return false;
-            }
+            self.say(Blobs::Values(Values { id, first, values })).await?;
         }
-        true
+        Some(())
     }
-}
-
-/// One piece as it is stored. The peer checks it.
-async fn piece(id: u64, blob: &Arc<Blob>, index: u64) -> Option<Piece> {
-    let size = blob.pieces().range(index).map(|range| range.end - range.start)?;
-    let blob = Arc::clone(blob);
-    let (packing, bytes) = span::blocking(move || blob.packed(index)).await.ok()?;
-    Some(Piece { id, index, size, packing, bytes: Bytes::new(bytes)? })
 }

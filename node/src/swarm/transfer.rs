@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Fetches one Blob from one peer, checking each piece as it comes.
 
+use std::time::Duration;
+
 use libp2p::PeerId;
 use potluck_protocol::peer::{Blobs, Run, Stop, Want};
 use potluck_protocol::piece::{PieceList, Pieces, piece_count};
@@ -53,13 +55,13 @@ pub async fn fetch(engine: &Engine, handle: &Handle, peer: PeerId, need: Need) -
     }
 }
 
-async fn next(answers: &mut Answers<Blobs>) -> Result<Blobs, Cut> {
-    let next = tokio::time::timeout(limits::READ_STALL, answers.next()).await;
+async fn next(answers: &mut Answers<Blobs>, stall: Duration) -> Result<Blobs, Cut> {
+    let next = tokio::time::timeout(stall, answers.next()).await;
     next.ok().flatten().ok_or(Cut::Failed)
 }
 
 async fn take(engine: &Engine, need: Need, answers: &mut Answers<Blobs>) -> Result<(), Cut> {
-    match next(answers).await? {
+    match next(answers, limits::READ_STALL).await? {
         // A partial holder will do once pieces come from several peers; for now it does not.
         Blobs::Have(have) if have.bitmap.is_none() => {
             if have.size != need.size {
@@ -72,12 +74,16 @@ async fn take(engine: &Engine, need: Need, answers: &mut Answers<Blobs>) -> Resu
     let store = engine.store().clone();
     let count = pieces.count();
     let mut receiving = span::blocking(move || store.receive(pieces)).await.map_err(Cut::NoRoom)?;
-    for _ in 0..count {
-        let Blobs::Piece(piece) = next(answers).await? else { return Err(Cut::Failed) };
+    for index in 0..count {
+        let Blobs::Piece(piece) = next(answers, limits::PIECE_STALL).await? else { return Err(Cut::Failed) };
+        // Somebody who sends one piece over and over is no reason to believe that there is no room here.
+        if piece.index != index {
+            return Err(Cut::Bad(format!("it sent piece {} instead of {index}", piece.index)));
+        }
         engine.counts().fetched(piece.bytes.len() as u64);
         receiving = put(receiving, piece).await?;
     }
-    match next(answers).await? {
+    match next(answers, limits::READ_STALL).await? {
         Blobs::End(_) => span::blocking(move || receiving.finish()).await.map_err(Cut::NoRoom),
         _ => Err(Cut::Failed),
     }
@@ -88,11 +94,14 @@ async fn list(need: Need, answers: &mut Answers<Blobs>) -> Result<Pieces, Cut> {
     let count = piece_count(need.size);
     let mut values = Vec::new();
     while count > 1 && (values.len() as u64) < count {
-        let Blobs::Values(more) = next(answers).await? else { return Err(Cut::Failed) };
+        let Blobs::Values(more) = next(answers, limits::PIECE_STALL).await? else { return Err(Cut::Failed) };
         if more.first != values.len() as u64 || more.values.is_empty() {
             return Err(Cut::Bad("its list of pieces has gaps".to_owned()));
         }
         let (more, _) = more.values.as_chunks::<32>();
+        if more.len() as u64 > count - values.len() as u64 {
+            return Err(Cut::Bad("its list of pieces is too long".to_owned()));
+        }
         values.extend_from_slice(more);
     }
     let list = PieceList { size: need.size, values };
