@@ -29,11 +29,14 @@ const LEAVE_ALONE: Duration = Duration::from_secs(10);
 pub(crate) fn run() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let home = Home::locate(std::env::var_os("POTLUCK_HOME").map(PathBuf::from)).ok();
-    let Some(call) = call(args, home.as_ref()) else { return ExitCode::from(2) };
+    let call = call(args, home.as_ref());
     if call.var("POTLUCK_OFF").is_some_and(|off| off != "0") {
         return pass(&call, &Decision::PassThrough(Reason::Off));
     }
-    let (placed, home) = match (plan(&call), home) {
+    // Even a fault of this program must not become one of the build.
+    let decision = std::panic::catch_unwind(|| plan(&call));
+    let decision = decision.unwrap_or(Decision::PassThrough(Reason::Fault));
+    let (placed, home) = match (decision, home) {
         (Decision::Cacheable(placed), Some(home)) => (placed, home),
         (decision, _) => return pass(&call, &decision),
     };
@@ -45,8 +48,9 @@ pub(crate) fn run() -> ExitCode {
     })
 }
 
-fn call(args: Vec<OsString>, home: Option<&Home>) -> Option<Call> {
-    let cwd = std::env::current_dir().ok()?;
+fn call(args: Vec<OsString>, home: Option<&Home>) -> Call {
+    // A folder that was removed has no name, but the compiler may not need one.
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let env: std::collections::BTreeMap<_, _> = std::env::vars_os().collect();
     let text = |name: &str| env.get(OsStr::new(name)).and_then(|value| value.to_str());
     let deadline = text("POTLUCK_DEADLINE_MS").and_then(|ms| ms.parse().ok());
@@ -56,12 +60,18 @@ fn call(args: Vec<OsString>, home: Option<&Home>) -> Option<Call> {
     let project = named.unwrap_or_else(|| project::of_build(&args, &cwd));
     let log = env.get(OsStr::new("POTLUCK_RUSTC_LOG")).map(PathBuf::from);
     let toolchains = home.map(|home| home.root().join("toolchains")).unwrap_or_default();
-    Some(Call { args, cwd, env, project, deadline, toolchains, log })
+    let stalled = home.map(stalled);
+    Call { args, cwd, env, project, deadline, toolchains, stalled, log }
+}
+
+/// The mark of a daemon that did not answer.
+fn stalled(home: &Home) -> PathBuf {
+    home.root().join("stalled")
 }
 
 /// The daemon, if it is there and answers.
 async fn door(home: &Home) -> Option<Client> {
-    let stalled = home.root().join("stalled");
+    let stalled = stalled(home);
     if is_young(&stalled) {
         return None;
     }

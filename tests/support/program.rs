@@ -2,8 +2,9 @@
 //! The built program, run as a person would, in a home of its own.
 
 use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -24,11 +25,37 @@ pub fn potluck() -> &'static Path {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--locked", "--package", "potluck"]).current_dir(repository());
+        // What cargo says about this package would look to build scripts like a change of their surroundings, so that
+        // half of the dependencies would be built anew, and once more by whoever builds next.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|own| name.starts_with(own)) {
+                build.env_remove(name);
+            }
+        }
         assert!(build.status().expect("cargo runs").success(), "the program does not build");
         // The tests' own program lies in `target/PROFILE/deps`.
         let this = std::env::current_exe().expect("a test knows where it is");
         let profile = this.ancestors().nth(2).expect("a test lies in the target folder");
         profile.join("potluck")
+    })
+}
+
+/// The wrapper of rustc, which is built together with the program.
+///
+/// # Panics
+/// When it does not build.
+pub fn potluck_rustc() -> PathBuf {
+    potluck().with_file_name("potluck-rustc")
+}
+
+/// The folder of the toolchain that these tests are compiled with, so that no proxy needs its user's home.
+fn toolchain() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let sysroot = Command::new(rustc).args(["--print", "sysroot"]).output().expect("rustc runs");
+        PathBuf::from(String::from_utf8(sysroot.stdout).expect("our paths are UTF-8").trim())
     })
 }
 
@@ -77,8 +104,45 @@ impl Person {
         if let Some(filter) = std::env::var_os("POTLUCK_LOG") {
             command.env("POTLUCK_LOG", filter);
         }
-        command.current_dir(self.folder.path()).stdin(std::process::Stdio::null());
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
         command
+    }
+
+    /// cargo, in a folder of hers and with the wrapper, without the network and with what the wrapper did in `log`.
+    ///
+    /// # Panics
+    /// When the compiler's identity cannot be shared with other persons.
+    pub fn cargo<S: AsRef<OsStr>>(&self, folder: &Path, args: impl IntoIterator<Item = S>) -> Command {
+        let bin = toolchain().join("bin");
+        let mut command = Command::new(bin.join("cargo"));
+        command.args(args).env_clear().env("POTLUCK_HOME", self.home()).env("HOME", self.folder.path());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("RUSTC", bin.join("rustc")).env("CARGO_HOME", self.path("cargo"));
+        command.env("RUSTC_WRAPPER", potluck_rustc()).env("POTLUCK_RUSTC_LOG", self.path("log"));
+        command.env("CARGO_NET_OFFLINE", "true").env("CARGO_INCREMENTAL", "0");
+        command.current_dir(folder).stdin(Stdio::null());
+        // Hashing half a gigabyte for each person would be most of the time of many tests.
+        if self.home().is_dir() && !self.home().join("toolchains").exists() {
+            let shared = potluck().with_file_name("toolchains");
+            std::fs::create_dir_all(&shared).expect("a folder can be made beside the program");
+            std::os::unix::fs::symlink(shared, self.home().join("toolchains")).expect("links can be made");
+        }
+        command
+    }
+
+    /// Starts her daemon, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn daemon(&self) -> Daemon {
+        let mut command = self.command(["--json", "up", "--foreground"]);
+        let log = std::fs::File::create(self.path("daemon.log")).expect("a file can be made");
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("it can be started");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it was piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it can be read");
+        assert!(line.contains("\"ready\":true"), "{line}");
+        Daemon(child)
     }
 
     /// Runs it.
@@ -174,6 +238,22 @@ impl Up<'_> {
 impl Drop for Up<'_> {
     fn drop(&mut self) {
         let _ = self.person.command(["down"]).output();
+    }
+}
+
+/// A daemon, which ends with the test.
+pub struct Daemon(Child);
+
+impl Daemon {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
     }
 }
 

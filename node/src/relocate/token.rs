@@ -21,7 +21,8 @@ pub enum Spelling {
 }
 
 impl Spelling {
-    fn spell(self, path: &str) -> Vec<u8> {
+    /// The path as it stands there.
+    pub(crate) fn spell(self, path: &str) -> Vec<u8> {
         match self {
             Self::Plain => path.as_bytes().to_vec(),
             Self::Json => {

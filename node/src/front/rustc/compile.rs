@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The real compiler: in place of this process, or beside it while what it says is passed on and kept.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
-use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Call;
+use super::place::Place;
 use crate::observe::clock;
 
 /// Most bytes of each of stdout and stderr that are kept; a unit that says more is not published.
@@ -31,7 +34,11 @@ pub(super) struct Ran {
 fn command(call: &Call, flags: &[String]) -> Command {
     let (compiler, args) = call.args.split_first().expect("a call without a compiler is not planned");
     let mut command = Command::new(compiler);
-    command.args(flags).args(args).current_dir(&call.cwd).env_clear().envs(&call.env);
+    command.args(flags).args(args).env_clear().envs(&call.env);
+    // A folder that cannot be named is kept as it is.
+    if call.cwd != Path::new(".") {
+        command.current_dir(&call.cwd);
+    }
     command
 }
 
@@ -41,39 +48,83 @@ pub(super) fn exec(call: &Call, flags: &[String]) -> io::Error {
 }
 
 /// Runs the compiler; passes on what it says as it says it, since cargo starts others by it.
-pub(super) fn run(call: &Call, flags: &[String]) -> io::Result<Ran> {
+///
+/// Ctrl-C reaches the whole process group, and the compiler with it. SIGTERM may be meant for this process alone, which
+/// the one who sends it takes for the compiler; so it is passed on, lest the compiler goes on without anybody. Against
+/// SIGKILL nothing can be done without unsafe code in the child.
+pub(super) async fn run(call: &Call, place: &Place) -> io::Result<Ran> {
     let (started, spent) = (clock::moment(), children());
-    let mut child = command(call, flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut terminate = if is_ignored(Signal::TERM) { None } else { Some(signal(SignalKind::terminate())?) };
+    let command = command(call, &place.flags());
+    let mut child =
+        tokio::process::Command::from(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (stdout, stderr) = thread::scope(|scope| {
-        let other = scope.spawn(|| pass_on(stdout, io::stdout()));
-        let stderr = pass_on(stderr, io::stderr());
-        (other.join().unwrap_or_default(), stderr)
-    });
-    let status = child.wait()?;
+    let work = async {
+        let stderr = pass_on(stderr, io::stderr(), |line| place.localize(line));
+        let (stdout, stderr) = tokio::join!(pass_on(stdout, io::stdout(), <[u8]>::to_vec), stderr);
+        Ok::<_, io::Error>((child.wait().await?, stdout, stderr))
+    };
+    let mut work = std::pin::pin!(work);
+    let (status, stdout, stderr) = loop {
+        let terminated = async {
+            match &mut terminate {
+                Some(terminate) => drop(terminate.recv().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            done = &mut work => break done?,
+            () = terminated => drop(id.map(|id| kill_process(id, Signal::TERM))),
+        }
+    };
     let passed = clock::moment().since(started);
     let cost = children().zip(spent).map_or(passed, |(now, then)| now.saturating_sub(then));
     Ok(Ran { status, stdout, stderr, cost })
 }
 
-fn pass_on(from: Option<impl Read>, mut to: impl Write) -> Option<Vec<u8>> {
+/// Passes on whole lines, as `change` makes them, and keeps them.
+async fn pass_on(
+    from: Option<impl AsyncRead + Unpin>,
+    mut to: impl Write,
+    change: impl Fn(&[u8]) -> Vec<u8>,
+) -> Option<Vec<u8>> {
     let mut from = from.expect("it was piped");
-    let mut kept = Some(Vec::new());
-    let mut buffer = vec![0; 64 * 1024];
+    let (mut kept, mut buffer, mut line) = (Some(Vec::new()), vec![0; 64 * 1024], Vec::new());
     loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => return kept,
+        let read = match from.read(&mut buffer).await {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => return None,
         };
+        line.extend_from_slice(&buffer[..read]);
+        // What has no end yet waits for it, unless it has become too much to hold.
+        let whole = memchr::memrchr(b'\n', &line).map_or(0, |at| at + 1);
+        let whole = if read == 0 || line.len() > MAX_SAID { line.len() } else { whole };
+        let said = change(&line[..whole]);
+        line.drain(..whole);
         // Nobody listens any more: the compiler is to end all the same, as it decides itself.
-        let _ = to.write_all(&buffer[..read]).and_then(|()| to.flush());
-        kept = kept.filter(|kept| kept.len() + read <= MAX_SAID);
+        let _ = to.write_all(&said).and_then(|()| to.flush());
+        kept = kept.filter(|kept: &Vec<u8>| kept.len() + said.len() <= MAX_SAID);
         if let Some(kept) = &mut kept {
-            kept.extend_from_slice(&buffer[..read]);
+            kept.extend_from_slice(&said);
+        }
+        if read == 0 {
+            return kept;
         }
     }
+}
+
+/// Whether whoever started this process wanted the signal to have no effect; on other systems than Linux it is taken
+/// that nobody did.
+fn is_ignored(signal: Signal) -> bool {
+    let mask = || {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    };
+    mask().is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
 }
 
 /// Processor time of all children that have ended: Linux counts it in hundredths of a second (proc(5), fields 16, 17).
@@ -94,4 +145,53 @@ pub(super) fn end_as(status: ExitStatus) -> ExitCode {
         return ExitCode::from(u8::try_from(128 + signal).unwrap_or(1));
     }
     ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use potluck_protocol::action::Project;
+
+    use super::*;
+    use crate::relocate::token::Roots;
+
+    async fn ran(script: &str) -> Ran {
+        let call = Call {
+            args: ["/bin/sh", "-c", script].map(Into::into).to_vec(),
+            cwd: ".".into(),
+            env: BTreeMap::from([("PATH".into(), std::env::var_os("PATH").unwrap())]),
+            project: Project::new("default").unwrap(),
+            deadline: Duration::ZERO,
+            toolchains: "x".into(),
+            stalled: None,
+            log: None,
+        };
+        let place = Place { roots: Roots::default(), package: "/".into(), immutable: false, home: None };
+        run(&call, &place).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_to_end_the_wrapper_ends_the_compiler() {
+        let ran = ran("kill -TERM $PPID; exec sleep 100").await;
+        assert_eq!(ran.status.signal(), Some(15));
+    }
+
+    #[tokio::test]
+    async fn what_it_says_is_kept_up_to_a_limit_and_its_end_is_told() {
+        let small = ran("echo one; printf two >&2; exit 3").await;
+        assert_eq!((small.stdout.unwrap(), small.stderr.unwrap()), (b"one\n".to_vec(), b"two".to_vec()));
+        assert_eq!(small.status.code(), Some(3));
+        let large = ran("head -c 1048576 /dev/zero | tr '\\0' '\\n'; head -c 3000000 /dev/zero >&2").await;
+        assert_eq!((large.stdout.map(|said| said.len()), large.stderr), (Some(MAX_SAID), None));
+        assert!(large.status.success());
+    }
+
+    #[tokio::test]
+    async fn it_can_read_what_the_wrapper_was_given_to_read() {
+        // A test has nothing on stdin, but the compiler must have the same nothing, not a closed pipe.
+        let ran = ran("[ \"$(readlink /proc/self/fd/0)\" = \"$(readlink /proc/$PPID/fd/0)\" ]").await;
+        assert!(ran.status.success() || !cfg!(target_os = "linux"));
+    }
 }

@@ -12,30 +12,31 @@ use std::path::{Path, PathBuf};
 
 use potluck_protocol::digest::Digest;
 
-use super::Call;
 use super::key::Inputs;
 use super::map::native_name;
-use super::place::Place;
 use super::toolchain::digest;
 use super::unit::Unit;
+use super::{Call, Placed};
 
 /// Most native libraries in folders that a build script has made.
 const MAX_NATIVE: usize = 1000;
 /// A dash and sixteen hexadecimal digits.
 const SUFFIX: usize = 17;
 
-/// Fills in [`Inputs::externs`], [`Inputs::transitive`] and [`Inputs::native`].
+/// Fills in [`Inputs::externs`], [`Inputs::transitive`] and [`Inputs::native`]. `binds` says whether the source may bind
+/// libraries by itself.
 ///
 /// # Errors
-/// When a file cannot be read.
-pub fn gather(call: &Call, unit: &Unit, place: &Place, inputs: &mut Inputs) -> io::Result<()> {
+/// When a file cannot be read, or a library outside of the build may take part that nobody names.
+pub fn gather(call: &Call, placed: &Placed, binds: bool, inputs: &mut Inputs) -> io::Result<()> {
+    let unit = &placed.unit;
     if unit.kind.links() {
         linked(call, unit, inputs)?;
     } else {
         let of = |path: &Option<String>| path.as_ref().map(|path| digest(&call.cwd.join(path))).transpose();
         inputs.externs = unit.externs.iter().map(|one| of(&one.path)).collect::<Result<_, _>>()?;
     }
-    inputs.native = native(call, unit, place)?;
+    inputs.native = native(call, placed, binds || unit.kind.links())?;
     Ok(())
 }
 
@@ -116,12 +117,17 @@ fn suffixes(bytes: &[u8], to: &mut BTreeSet<[u8; SUFFIX]>) {
 }
 
 /// Native libraries in the folders that are searched. In those that the build has made every archive counts, since the
-/// source may name them in `#[link]`; in others, such as the system's, only what `-l` names.
-fn native(call: &Call, unit: &Unit, place: &Place) -> io::Result<Vec<(String, Digest)>> {
+/// source may name them in `#[link]`; in others, such as the system's, only what `-l` names. Where more than that may
+/// be taken from those, it is not known what: by the source, or by a linker, which is also told the names that stand in
+/// the metadata of all crates below.
+fn native(call: &Call, placed: &Placed, unnamed: bool) -> io::Result<Vec<(String, Digest)>> {
+    let Placed { unit, place } = placed;
     let named: BTreeSet<_> = unit.native.iter().map(|value| native_name(value)).collect();
-    let target = place.roots.iter().find(|root| root.name == "target");
-    let ours =
-        |path: &Path| target.is_some_and(|root| root.spellings.iter().any(|own| path.starts_with(own)));
+    // Spelled otherwise, it might only seem to lie inside.
+    let ours = |path: &Path| {
+        let real = fs::canonicalize(path).unwrap_or_default();
+        place.roots.iter().flat_map(|root| &root.spellings).any(|own| real.starts_with(own))
+    };
     let mut found = Vec::new();
     for (kind, path) in &unit.search {
         let path = call.cwd.join(path);
@@ -129,6 +135,9 @@ fn native(call: &Call, unit: &Unit, place: &Place) -> io::Result<Vec<(String, Di
             continue;
         }
         let all = ours(&path);
+        if !all && unnamed {
+            return Err(io::Error::other(format!("something in {} may be linked", path.display())));
+        }
         let mut names: Vec<_> =
             fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
         names.retain(|path| {

@@ -378,6 +378,12 @@ pub fn native_name(value: &str) -> &str {
     value.split_once('=').map_or(value, |(_, name)| name)
 }
 
+/// What goes on after a comma is another argument, which may name a file.
+fn is_plain_link_arg(value: &str) -> bool {
+    let rest = LINK_ARGS.iter().find_map(|arg| value.strip_prefix(arg));
+    rest.is_some_and(|rest| !rest.contains([',', '/', '@']))
+}
+
 fn check_link_args(codegen: &[(String, Option<String>)], kind: Kind) -> Result<(), Refusal> {
     if !kind.links() || !kind.is_cached() {
         return Ok(());
@@ -385,7 +391,7 @@ fn check_link_args(codegen: &[(String, Option<String>)], kind: Kind) -> Result<(
     for (name, value) in codegen {
         let value = value.as_deref().unwrap_or_default();
         let fine = match name.as_str() {
-            "link-arg" => LINK_ARGS.iter().any(|arg| value.starts_with(arg)),
+            "link-arg" => is_plain_link_arg(value),
             // cargo sends it for libraries that will only be linked with LTO: they hold bitcode instead of objects.
             "link-args" | "linker-plugin-lto" => false,
             _ => true,
@@ -512,7 +518,13 @@ mod tests {
         assert!(matches!(without("--crate-type lib"), Err(Refusal::CrateType(_))));
         assert!(read("-C link-arg=/x.o").is_ok(), "libraries are not linked");
         assert!(read("-C linker-plugin-lto").is_ok(), "cargo sends it with LTO");
-        let linked = LIB.replace("--crate-type lib", "--crate-type proc-macro -C link-arg=/x.o");
-        assert!(flag(&parse(&linked.split_whitespace().collect::<Vec<_>>()).unwrap_err()));
+        let linked = |arg: &str| {
+            let args = LIB.replace("--crate-type lib", &format!("--crate-type proc-macro -C link-arg={arg}"));
+            parse(&args.split_whitespace().collect::<Vec<_>>())
+        };
+        assert!(linked("-Wl,-z,now").is_ok() && linked("-Wl,-O1").is_ok());
+        for arg in ["/x.o", "-Wl,-O1,/x.o", "-Wl,-z,now,-T,x.ld", "-Wl,--as-needed,@x", "-fuse-ld=x"] {
+            assert!(flag(&linked(arg).unwrap_err()), "{arg}");
+        }
     }
 }

@@ -4,9 +4,10 @@
 //! [`plan`] says what is to become of a call, without a runtime and in well under a millisecond; [`pass`] becomes the
 //! real compiler; [`shim`] asks the cache first and publishes afterwards.
 //!
-//! * [`map`] reads the arguments into a [`unit`], [`key`] makes the key: all pure.
+//! * [`map`] reads the arguments into a [`mod@unit`], [`key`] makes the key: all pure.
 //! * [`place`] finds the folders that differ between checkouts; [`toolchain`], [`sources`] and [`externs`] gather what
 //!   goes into the key.
+//! * `walk` lists folders, `text` finds names in sources.
 //! * `restore` writes a hit, `compile` runs a miss, `publish` offers it, `log` tells of each unit.
 //!
 //! Whatever goes wrong before the compiler ran, it is run exactly as it was called.
@@ -16,6 +17,7 @@ pub mod externs;
 pub mod key;
 mod log;
 pub mod map;
+mod patience;
 pub mod place;
 mod publish;
 mod restore;
@@ -23,8 +25,10 @@ mod shim;
 pub mod sources;
 #[cfg(test)]
 mod tests;
+mod text;
 pub mod toolchain;
 pub mod unit;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -50,6 +54,8 @@ pub struct Call {
     pub deadline: Duration,
     /// A folder in which identities of toolchains are remembered.
     pub toolchains: PathBuf,
+    /// A file that is made when the daemon did not answer, so that others need not find that out for themselves.
+    pub stalled: Option<PathBuf>,
     /// A file that gets a line for each call.
     pub log: Option<PathBuf>,
 }
@@ -101,6 +107,9 @@ pub enum Reason {
     /// The compiler could not be started beside this process.
     #[error("cannot start the compiler: {0}")]
     Spawn(std::io::Error),
+    /// This program has a fault.
+    #[error("the wrapper failed")]
+    Fault,
 }
 
 /// What is to become of a call.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::Call;
 use super::unit::Unit;
-use crate::relocate::token::{Root, Roots};
+use crate::relocate::token::{Root, Roots, Spelling};
 
 /// The version of the set of remapped folders: part of the key.
 pub const REMAP: &str = "1";
@@ -64,7 +64,7 @@ impl Place {
         let mut roots = Vec::new();
         match &source {
             Some(folder) => roots.push(root("registry", folder)?),
-            None => roots.push(root("workspace", &call.cwd)?),
+            None => roots.push(root("workspace", &workspace_folder(&call.cwd, &package))?),
         }
         // rustc goes by the last pair that matches, and the target folder mostly lies in the workspace.
         roots.push(root("target", &target)?);
@@ -73,15 +73,40 @@ impl Place {
         Ok(Self { roots: Roots::new(roots), package, immutable: source.is_some(), home })
     }
 
+    /// What the compiler says, with the unit's own folders where it was told to call them otherwise: it then does so in
+    /// diagnostics too, when the source has an absolute path.
+    pub fn localize(&self, said: &[u8]) -> Vec<u8> {
+        let mut said = said.to_vec();
+        for root in self.roots.iter() {
+            let neutral = format!("{}/", neutral(root));
+            let mut local = Vec::with_capacity(said.len());
+            let mut rest = said.as_slice();
+            while let Some(at) = memchr::memmem::find(rest, neutral.as_bytes()) {
+                local.extend_from_slice(&rest[..at]);
+                local.extend_from_slice(&Spelling::Json.spell(&root.spellings[0]));
+                local.push(b'/');
+                rest = &rest[at + neutral.len()..];
+            }
+            local.extend_from_slice(rest);
+            said = local;
+        }
+        said
+    }
+
     /// Flags for rustc; they go before all others, so that the user's own win.
     pub fn flags(&self) -> Vec<String> {
         let of = |root: &Root| {
-            let neutral = format!("/potluck/{}", root.name);
+            let neutral = neutral(root);
             let flag = move |path: &String| format!("--remap-path-prefix={path}={neutral}");
             root.spellings.iter().map(flag).collect::<Vec<_>>()
         };
         self.roots.iter().flat_map(of).collect()
     }
+}
+
+/// What a folder is called in all that is built.
+fn neutral(root: &Root) -> String {
+    format!("/potluck/{}", root.name)
 }
 
 fn root(name: &'static str, folder: &Path) -> Result<Root, PlaceError> {
@@ -96,6 +121,19 @@ fn root(name: &'static str, folder: &Path) -> Result<Root, PlaceError> {
         spellings.push(real.to_owned());
     }
     Ok(Root { name, spellings })
+}
+
+/// The working folder, as cargo names it: the system only tells its real path, while cargo names all others by the
+/// links that it was called with.
+fn workspace_folder(cwd: &Path, package: &Path) -> PathBuf {
+    let named = || {
+        let inner = fs::canonicalize(package).ok()?;
+        let inner = inner.strip_prefix(fs::canonicalize(cwd).ok()?).ok()?;
+        let top = package.ancestors().nth(inner.iter().count())?;
+        package.ends_with(inner).then(|| top.to_path_buf())
+    };
+    let plain = package.starts_with(cwd);
+    if plain { cwd.to_path_buf() } else { named().unwrap_or_else(|| cwd.to_path_buf()) }
 }
 
 /// The nearest folder that cargo has marked as its own.
@@ -122,6 +160,16 @@ fn source_folder(package: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn diagnostics_show_the_folders_that_people_know() {
+        let root = |name, path: &str| Root { name, spellings: vec![path.to_owned()] };
+        let roots = Roots::new(vec![root("workspace", "/w \"x\""), root("target", "/t")]);
+        let place = Place { roots, package: "/w".into(), immutable: false, home: None };
+        let said = br#"{"file_name":"/potluck/workspace/src/lib.rs"} /potluck/target/x /potluck/targets /potluck/else/x"#;
+        let local = br#"{"file_name":"/w \"x\"/src/lib.rs"} /t/x /potluck/targets /potluck/else/x"#;
+        assert_eq!(place.localize(said), local);
+    }
 
     #[test]
     fn sources_of_registries_and_git_are_known_by_their_folders() {

@@ -10,22 +10,29 @@ use potluck_protocol::action::Recipe;
 use potluck_protocol::codec::Text;
 use potluck_protocol::entry::{Labels, Output, TreeOutput};
 use potluck_protocol::tree::{Kind, Member, Tree, TreeError, TreePath};
-use tokio::time::timeout;
 
 use super::compile::Ran;
 use super::key::RECIPE;
-use super::restore::MAX_OUTPUT;
+use super::patience::{Patience, patiently};
+use super::restore::{MAX_OUTPUT, UNFINISHED};
 use super::sources::{Sources, Uncovered};
 use super::toolchain::Toolchain;
 use super::unit::Unit;
 use super::{Call, Placed};
 use crate::cache::{Cache, CacheError, Publication};
+use crate::observe::clock;
 use crate::relocate::depinfo::DepInfo;
 use crate::relocate::scan;
 use crate::relocate::token::Spelling;
 
-/// Longest time that publishing may hold up the build.
-const LONGEST: Duration = Duration::from_secs(20);
+/// How long publishing may hold up the build.
+const PATIENCE: Patience = Patience {
+    first: Duration::from_secs(1),
+    grace: Duration::from_secs(1),
+    longest: Duration::from_secs(20),
+};
+/// Files of a wrapper that was killed are removed after this time.
+const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 
 /// Why a compiled unit was not published.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +64,9 @@ pub(super) enum Unpublished {
         /// Which output.
         file: String,
     },
+    /// It only runs where this library is.
+    #[error("it needs the library {0} of this system")]
+    Needs(String),
     /// The outputs make no Tree.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -66,6 +76,9 @@ pub(super) enum Unpublished {
     /// It took too long.
     #[error("publishing took too long")]
     Late,
+    /// This program has a fault.
+    #[error("the wrapper failed")]
+    Fault,
 }
 
 /// A unit that was compiled.
@@ -85,7 +98,7 @@ impl Compiled<'_> {
     /// Checks and publishes; gives the size of what was.
     pub(super) async fn publish<C: Cache>(&self, door: &C) -> Result<u64, Unpublished> {
         let parts = self.parts()?;
-        timeout(LONGEST, self.offer(door, parts)).await.map_err(|_| Unpublished::Late)?
+        patiently(door, PATIENCE, self.offer(door, parts)).await.ok_or(Unpublished::Late)?
     }
 
     fn parts(&self) -> Result<Vec<Part>, Unpublished> {
@@ -108,14 +121,20 @@ impl Compiled<'_> {
             let mut bytes = fs::read(&path)?;
             if name.ends_with(".d") {
                 bytes = self.dep_info(bytes)?;
-            } else {
-                self.scan(&name, &bytes)?;
+            } else if unit.kind.links()
+                && !name.ends_with(".rmeta")
+                && let Some(library) = needed(&bytes).find(|name| !is_everywhere(name))
+            {
+                return Err(Unpublished::Needs(library.to_owned()));
             }
             parts.push((format!("out/{name}"), bytes, metadata.permissions().mode() & 0o100 != 0));
         }
         let said = [("stdout", stdout, Spelling::Plain), ("stderr", stderr, Spelling::Json)];
         for (name, text, spelling) in said.into_iter().filter(|(_, text, _)| !text.is_empty()) {
             parts.push((name.to_owned(), roots.encode(text, spelling), false));
+        }
+        for (name, bytes, _) in &parts {
+            self.scan(name, bytes)?;
         }
         Ok(parts)
     }
@@ -125,7 +144,7 @@ impl Compiled<'_> {
         let roots = &self.placed.place.roots;
         let text = String::from_utf8(bytes).map_err(|_| Unpublished::DepInfo)?;
         let info = DepInfo::parse(&text).ok_or(Unpublished::DepInfo)?;
-        self.sources.covers(&info, self.call)?;
+        self.sources.covers(&info, self.call, &self.placed.place)?;
         let encoded = info.encode(roots);
         if encoded.decode(roots).ok() != Some(info) {
             return Err(Unpublished::DepInfo);
@@ -140,8 +159,8 @@ impl Compiled<'_> {
         let home = place.home.as_deref().map(|home| ("home", home));
         let cargo =
             self.call.var("CARGO_HOME").filter(|home| home.len() > 1).map(|home| ("cargo home", home));
-        let sysroot = self.call.args[0].to_str().and_then(|path| path.strip_suffix("/bin/rustc"));
-        let sysroot = sysroot.filter(|path| path.matches('/').count() > 1).map(|path| ("toolchain", path));
+        let sysroot = self.toolchain.sysroot.to_str().filter(|path| path.matches('/').count() > 1);
+        let sysroot = sysroot.map(|path| ("toolchain", path));
         for (root, path) in roots.chain(home).chain(cargo).chain(sysroot) {
             if scan::find(bytes, path).is_some() {
                 return Err(Unpublished::Leak { root, file: name.to_owned() });
@@ -188,11 +207,34 @@ pub(super) fn recipe() -> Recipe {
     Recipe::new(RECIPE).expect("it is a valid name")
 }
 
+/// What may be the name of a shared library that a linked file needs: the strings between zeros that look like one.
+fn needed(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    let names = memchr::memmem::find_iter(bytes, b"\0lib").filter_map(|at| {
+        let name = &bytes[at + 1..];
+        str::from_utf8(&name[..memchr::memchr(0, name)?]).ok()
+    });
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
+    names.filter(move |name| {
+        (name.ends_with(".so") || name.contains(".so.")) && name.len() < 256 && name.bytes().all(plain)
+    })
+}
+
+/// Whether a library comes with the compiler, or is the C library, which is in the key.
+fn is_everywhere(library: &str) -> bool {
+    let name = library.split_once(".so").map_or(library, |(name, _)| name);
+    let system = ["libc", "libm", "libdl", "librt", "libpthread", "libutil", "libgcc_s"];
+    system.contains(&name) || ["libstd-", "librustc_driver-"].iter().any(|own| name.starts_with(own))
+}
+
 /// A file of the unit that is none of its outputs, such as debug information apart, would be missing after a hit.
 fn nothing_else(unit: &Unit, out_dir: &Path) -> Result<(), Unpublished> {
     let (stem, outputs) = (unit.stem(), unit.outputs());
     for entry in fs::read_dir(out_dir)? {
-        let name = entry?.file_name().display().to_string();
+        let entry = entry?;
+        let name = entry.file_name().display().to_string();
+        if name.starts_with(UNFINISHED) {
+            sweep(&entry);
+        }
         let own = name
             .strip_prefix("lib")
             .unwrap_or(&name)
@@ -206,4 +248,27 @@ fn nothing_else(unit: &Unit, out_dir: &Path) -> Result<(), Unpublished> {
         }
     }
     Ok(())
+}
+
+/// Removes a half-written file that nobody can be writing any more.
+fn sweep(entry: &fs::DirEntry) {
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    if modified.is_ok_and(|at| clock::now().since(at.into()) > LEFT_BEHIND) {
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_that_are_not_everywhere_are_noticed() {
+        let bytes =
+            b"\0libc.so.6\0libssl.so.3\0lib/x.so\0library\0mylibx.so\0libstd-12.so\0libgcc_s.so.1\0libz.so\0";
+        assert_eq!(
+            needed(bytes).filter(|name| !is_everywhere(name)).collect::<Vec<_>>(),
+            ["libssl.so.3", "libz.so"]
+        );
+    }
 }

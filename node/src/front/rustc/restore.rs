@@ -2,7 +2,8 @@
 //! A hit, written where the compiler would have written it.
 //!
 //! Everything is fetched into files beside their places before the first one is moved, so that whatever goes wrong
-//! leaves nothing behind and the compiler can still run. Moving replaces what stands in a place, and never follows it.
+//! leaves nothing behind and the compiler can still run. Only SIGKILL and the like can leave such a file, which begins
+//! with [`UNFINISHED`], is of no interest to cargo, and is removed when something is published from there later. Moving replaces what stands in a place, and never follows it.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,16 +14,22 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Output, TreeOutput};
 use potluck_protocol::tree::{Kind, Member, Tree};
 use tempfile::NamedTempFile;
-use tokio::time::timeout;
 
 use super::compile::MAX_SAID;
+use super::patience::{Patience, patiently};
 use super::{Call, Placed};
 use crate::cache::{Cache, CacheError};
 use crate::relocate::depinfo::DepInfo;
 use crate::relocate::token::{Spelling, TokenError};
 
-/// Longest wait for the next stretch of a Blob.
-const STALL: Duration = Duration::from_secs(5);
+/// How long to wait for the next stretch of a Blob.
+const PATIENCE: Patience = Patience {
+    first: Duration::from_secs(1),
+    grace: Duration::from_millis(500),
+    longest: Duration::from_secs(5),
+};
+/// How the names of files begin that are not whole yet.
+pub(super) const UNFINISHED: &str = ".potluck-";
 /// Largest Tree of one unit: a handful of members.
 const MAX_TREE: u64 = 64 * 1024;
 /// Largest text that is brought back from tokens.
@@ -146,7 +153,7 @@ async fn fetch_file<C: Cache>(
     let mode = if wanted.executable { 0o777 } else { 0o666 };
     let permissions = std::fs::Permissions::from_mode(mode);
     let mut file =
-        tempfile::Builder::new().prefix(".potluck-").permissions(permissions).tempfile_in(folder)?;
+        tempfile::Builder::new().prefix(UNFINISHED).permissions(permissions).tempfile_in(folder)?;
     if Path::new(&wanted.name).extension().is_some_and(|ext| ext == "d") {
         let text = fetch_text(door, wanted).await?;
         let text = String::from_utf8(text).ok().and_then(|text| DepInfo::parse(&text));
@@ -176,10 +183,11 @@ async fn fetch<C: Cache>(
     wanted: &Wanted,
     mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
 ) -> Result<(), RestoreError> {
-    let stalled = |_| RestoreError::Stalled;
-    let mut stretches = timeout(STALL, door.read(wanted.digest, None)).await.map_err(stalled)??;
+    let stalled = || RestoreError::Stalled;
+    let read = patiently(door, PATIENCE, door.read(wanted.digest, None)).await;
+    let mut stretches = read.ok_or_else(stalled)??;
     let mut size = 0;
-    while let Some(stretch) = timeout(STALL, stretches.recv()).await.map_err(stalled)? {
+    while let Some(stretch) = patiently(door, PATIENCE, stretches.recv()).await.ok_or_else(stalled)? {
         let stretch = stretch?;
         size += stretch.len() as u64;
         if size > wanted.size {

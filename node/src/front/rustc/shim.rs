@@ -2,23 +2,25 @@
 //! The wrapper's course: gather, ask, restore or compile, publish.
 
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use potluck_protocol::control::Answer;
 use potluck_protocol::digest::Digest;
-use tokio::time::timeout;
 
 use super::compile;
 use super::externs;
 use super::key::{Inputs, key};
 use super::log::Line;
-use super::publish::{Compiled, recipe};
-use super::restore::{Restored, restore};
+use super::patience::{Patience, patiently};
+use super::publish::{Compiled, Unpublished, recipe};
+use super::restore::{RestoreError, Restored, restore};
 use super::sources::Sources;
 use super::toolchain::{Toolchain, linker};
 use super::{Call, Decision, Placed, Reason};
-use crate::cache::{Cache, Question};
+use crate::cache::{Cache, CacheError, Question};
 use crate::observe::clock;
 use crate::plan::Moment;
 
@@ -47,7 +49,9 @@ pub fn pass(call: &Call, decision: &Decision) -> ExitCode {
             let mut line = Line::new(call, Some(placed.unit.kind.name()), "remapped");
             line.reason = Some(Reason::NotCached.to_string());
             line.write(call, started);
-            become_compiler(call, &placed.place.flags())
+            // Should the flags make the arguments too long for the system, it goes without.
+            let _ = compile::exec(call, &placed.place.flags());
+            become_compiler(call)
         }
     }
 }
@@ -56,14 +60,14 @@ fn as_called(call: &Call, placed: Option<&Placed>, reason: &Reason, started: Mom
     let mut line = Line::new(call, placed.map(|placed| placed.unit.kind.name()), "passed");
     line.reason = Some(reason.to_string());
     line.write(call, started);
-    become_compiler(call, &[])
+    become_compiler(call)
 }
 
-fn become_compiler(call: &Call, flags: &[String]) -> ExitCode {
+fn become_compiler(call: &Call) -> ExitCode {
     if call.args.is_empty() {
         return ExitCode::from(2);
     }
-    let error = compile::exec(call, flags);
+    let error = compile::exec(call, &[]);
     // cargo shows this to the user, as it would have shown its own error.
     let _ = writeln!(std::io::stderr(), "potluck-rustc: cannot run {}: {error}", call.args[0].display());
     ExitCode::from(CANNOT_RUN)
@@ -76,35 +80,43 @@ fn become_compiler(call: &Call, flags: &[String]) -> ExitCode {
 pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> ExitCode {
     let started = clock::moment();
     let Some(door) = door else { return as_called(&call, Some(&placed), &Reason::NoDoor, started) };
-    let gathered = match gather(&call, &placed) {
+    let gathered = match caught(async { gather(&call, &placed) }).await.unwrap_or(Err(Reason::Fault)) {
         Ok(gathered) => gathered,
         Err(reason) => return as_called(&call, Some(&placed), &reason, started),
     };
     let hex = Digest::from_bytes(gathered.key).to_string();
     let mut line = Line::new(&call, Some(placed.unit.kind.name()), "restored");
     line.key = Some(hex);
-    match ask(&door, &call, &placed, &gathered).await {
+    let asked = caught(ask(&door, &call, &placed, &gathered)).await;
+    let hangs = matches!(asked, Some(Err(Missed::Hangs)));
+    match asked.unwrap_or(Err(Missed::Fault)) {
         Ok(restored) => {
             line.bytes = restored.bytes;
             line.write(&call, started);
             say(&restored);
             return ExitCode::SUCCESS;
         }
-        Err(miss) => line.reason = Some(miss),
+        Err(missed) => line.reason = Some(missed.to_string()),
     }
-    let flags = placed.place.flags();
-    let ran = match compile::run(&call, &flags) {
+    let ran = match compile::run(&call, &placed.place).await {
         Ok(ran) => ran,
         Err(error) => return as_called(&call, Some(&placed), &Reason::Spawn(error), started),
     };
     line.outcome = "compiled";
     let status = ran.status;
-    if status.success() {
+    if hangs {
+        note_stall(&call);
+    }
+    // A unit waits for a daemon that hangs only once.
+    if status.success() && !hangs {
         let Gathered { toolchain, sources, key } = &gathered;
         let compiled = Compiled { call: &call, placed: &placed, sources, toolchain, key: *key, ran };
-        match compiled.publish(&door).await {
+        match caught(compiled.publish(&door)).await.unwrap_or(Err(Unpublished::Fault)) {
             Ok(bytes) => (line.published, line.bytes) = (true, bytes),
             Err(error) => {
+                if matches!(error, Unpublished::Late) {
+                    note_stall(&call);
+                }
                 tracing::debug!(%error, crate_name = placed.unit.crate_name, "not published");
                 line.reason = Some(error.to_string());
             }
@@ -112,6 +124,23 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     }
     line.write(&call, started);
     compile::end_as(status)
+}
+
+/// A fault of this program must not become one of the build: nothing comes back where the work panics.
+async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        polled.map_or(std::task::Poll::Ready(None), |polled| polled.map(Some))
+    })
+    .await
+}
+
+/// Lets others know that the daemon is not to be waited for. Where that is not possible, each finds out for itself.
+fn note_stall(call: &Call) {
+    if let Some(path) = &call.stalled {
+        let _ = std::fs::write(path, "");
+    }
 }
 
 fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
@@ -125,8 +154,8 @@ fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
     if unit.kind.links() {
         inputs.linker = Some(linker(call, unit, toolchain.host()).map_err(Reason::Toolchain)?);
     }
-    externs::gather(call, unit, place, &mut inputs).map_err(Reason::Externs)?;
     let sources = Sources::gather(call, place)?;
+    externs::gather(call, placed, sources.links, &mut inputs).map_err(Reason::Externs)?;
     inputs.sources.clone_from(&sources.files);
     inputs.generated.clone_from(&sources.generated);
     inputs.env.clone_from(&sources.env);
@@ -134,43 +163,48 @@ fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
     Ok(Gathered { toolchain, sources, key })
 }
 
-/// Asks, and restores a hit; gives the reason when the compiler has to run.
+/// Why the compiler has to run.
+#[derive(Debug, thiserror::Error)]
+enum Missed {
+    /// Nobody has it.
+    #[error("{0}")]
+    Miss(String),
+    /// The daemon does not answer any more.
+    #[error("the daemon did not answer in time")]
+    Hangs,
+    /// The daemon does not do its work.
+    #[error(transparent)]
+    Door(#[from] CacheError),
+    /// What was found cannot be used.
+    #[error(transparent)]
+    Restore(RestoreError),
+    /// This program has a fault.
+    #[error("the wrapper failed")]
+    Fault,
+}
+
+/// Asks, and restores a hit.
 async fn ask<C: Cache>(
     door: &C,
     call: &Call,
     placed: &Placed,
     gathered: &Gathered,
-) -> Result<Restored, String> {
+) -> Result<Restored, Missed> {
     let question = Question {
         project: call.project.clone(),
         recipe: recipe(),
         keys: vec![gathered.key.to_vec()],
         deadline: call.deadline,
     };
-    let answers = patiently(door, call.deadline, door.lookup(question)).await;
-    let answers = answers.ok_or_else(|| "the daemon did not answer in time".to_owned())?;
-    match answers.map_err(|error| error.to_string())?.as_slice() {
-        [Answer::Hit(output)] => restore(door, call, placed, output).await.map_err(|error| error.to_string()),
-        [Answer::Miss(miss)] => Err(format!("{miss:?}").to_lowercase()),
-        _ => Err("the daemon gave another number of answers".to_owned()),
-    }
-}
-
-/// Waits for an answer as long as the daemon is alive, which it must show from time to time: a dead one must not stall
-/// a build, and a busy one must not be given up.
-async fn patiently<C: Cache, T>(door: &C, deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let started = clock::moment();
-    let mut work = std::pin::pin!(work);
-    let mut wait = deadline + GRACE;
-    loop {
-        if let Ok(done) = timeout(wait, &mut work).await {
-            return Some(done);
-        }
-        let alive = matches!(timeout(GRACE, door.missing(Vec::new())).await, Ok(Ok(_)));
-        if !alive || clock::moment().since(started) > LONGEST {
-            return None;
-        }
-        wait = GRACE;
+    let patience = Patience { first: call.deadline + GRACE, grace: GRACE, longest: LONGEST };
+    let answers = patiently(door, patience, door.lookup(question)).await.ok_or(Missed::Hangs)??;
+    match answers.as_slice() {
+        [Answer::Hit(output)] => restore(door, call, placed, output).await.map_err(|error| match error {
+            RestoreError::Stalled => Missed::Hangs,
+            error => Missed::Restore(error),
+        }),
+        [Answer::Miss(miss)] => Err(Missed::Miss(format!("{miss:?}").to_lowercase())),
+        _ => Err(CacheError::Protocol("it gave another number of answers".to_owned()).into()),
     }
 }
 

@@ -4,29 +4,35 @@
 //!
 //! The whole package is hashed, not only what dep-info would list: procedural macros read files that it never lists,
 //! and asking the compiler first costs a tenth of the build. Names of variables and of files outside of the package are
-//! found by looking at the text, which can miss some. That is sound because of the check afterwards ([`covers`]): what
-//! the compiler says it has read must all have been in the key, or else nothing is published; and a unit whose key
-//! covered what it read reads the same again whenever the key is the same.
+//! found by looking at the text, which can miss some. That is sound because of the check afterwards
+//! ([`Sources::covers`]): what the compiler says it has read must all have been in the key, or else nothing is
+//! published; and a unit whose key covered what it read reads the same again whenever the key is the same. What a
+//! procedural macro reads outside of the package without telling is beyond that check; the usual places are in the key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use memchr::memmem;
+use potluck_keys::time::Time;
 use potluck_protocol::digest::Digest;
 
 use super::Call;
 use super::place::Place;
+use super::text;
+use super::toolchain::digest;
+use super::walk::{Found, Stamp, Walk};
+use crate::observe::clock;
 use crate::relocate::depinfo::DepInfo;
 
-/// Most files of one unit.
-const MAX_FILES: usize = 50_000;
-/// Most bytes of all of them.
-const MAX_BYTES: u64 = 1 << 30;
+/// Files that are larger are hashed without being looked through for names.
+const MAX_TEXT: u64 = 8 << 20;
 /// Variables that procedural macros of wide use read without the compiler being told.
 const MACRO_ENV: &[&str] = &["DATABASE_URL", "DEFMT_LOG", "SQLX_OFFLINE", "SQLX_OFFLINE_DIR"];
+/// Files and folders of a workspace that procedural macros of wide use read without the compiler being told: what its
+/// dependencies are called, and what its database looks like.
+const MACRO_FILES: &[&str] = &["Cargo.toml", ".env", ".sqlx", "sqlx-data.json"];
 /// Variables that always count: what cargo says about the package, and what changes the compiler itself.
 const ALWAYS_ENV: &[&str] = &[
     "CARGO_BIN_NAME",
@@ -34,11 +40,18 @@ const ALWAYS_ENV: &[&str] = &[
     "CARGO_MANIFEST_DIR",
     "CARGO_MANIFEST_PATH",
     "CARGO_PRIMARY_PACKAGE",
+    "IPHONEOS_DEPLOYMENT_TARGET",
+    "MACOSX_DEPLOYMENT_TARGET",
     "OUT_DIR",
     "RUSTC_BOOTSTRAP",
     "RUSTC_FORCE_RUSTC_VERSION",
     "RUSTC_OVERRIDE_VERSION_STRING",
+    "SDKROOT",
     "SOURCE_DATE_EPOCH",
+    "TVOS_DEPLOYMENT_TARGET",
+    "VISIONOS_DEPLOYMENT_TARGET",
+    "WATCHOS_DEPLOYMENT_TARGET",
+    "XROS_DEPLOYMENT_TARGET",
 ];
 
 /// Why a unit's own code is not known.
@@ -57,13 +70,13 @@ pub enum SourceError {
     /// A file's name is not UTF-8.
     #[error("the name {0} is not UTF-8")]
     Name(PathBuf),
+    /// It may depend on what is in a database.
+    #[error("a macro may ask a database")]
+    Database,
 }
 
-/// When and how large a file was.
-type Stamp = (u64, u64, i64, i64);
-
 /// A unit's own code.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sources {
     /// Path with tokens, and content.
     pub files: BTreeMap<String, Digest>,
@@ -71,20 +84,36 @@ pub struct Sources {
     pub generated: BTreeMap<String, Digest>,
     /// Variables: value with tokens.
     pub env: BTreeMap<String, Option<String>>,
+    /// Whether the code may bind native libraries that no argument names.
+    pub links: bool,
+    /// When reading began.
+    began: Time,
     /// Each file that was hashed, all links followed.
-    stamps: BTreeMap<PathBuf, Stamp>,
+    seen: BTreeMap<PathBuf, (Stamp, Digest)>,
+    /// What the folders held.
+    walks: Vec<(Walk, BTreeMap<String, Found>)>,
     names: BTreeSet<String>,
     outside: BTreeSet<PathBuf>,
-    bytes: u64,
+    database: Database,
 }
 
-/// What dep-info lists and the key did not cover.
+/// What tells that a macro may ask a database.
+#[derive(Debug, Default)]
+struct Database {
+    asked: bool,
+    configured: bool,
+}
+
+/// What the key did not cover.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Uncovered {
     /// A variable was read.
     #[error("it read the variable {0}, which the key does not hold")]
     Env(String),
+    /// A variable with a path was read, and not only to find a file.
+    #[error("it may depend on the value of {0}, which names a folder of this machine")]
+    Value(String),
     /// A file was read.
     #[error("it read {0}, which the key does not hold")]
     File(String),
@@ -99,21 +128,44 @@ impl Sources {
     /// # Errors
     /// [`SourceError`].
     pub fn gather(call: &Call, place: &Place) -> Result<Self, SourceError> {
-        let mut sources = Self::default();
-        let package = Walk { top: &place.package, nested: place.immutable, objects: true };
-        let files = sources.folder(&package)?;
-        let prefix = place.roots.encode_str(&place.package.display().to_string());
-        sources.files =
-            files.into_iter().map(|(path, digest)| (format!("{prefix}/{path}"), digest)).collect();
+        let mut sources = Self::new();
+        let walk = Walk { top: place.package.clone(), nested: place.immutable, byproducts: true };
+        sources.files = sources.named(walk, place)?;
+        if !place.immutable {
+            sources.outside.extend(MACRO_FILES.iter().map(|name| call.cwd.join(name)));
+        }
         sources.beyond(place)?;
         if let Some(out_dir) = call.var("OUT_DIR") {
-            // Objects are left out: their names and contents vary with the folder. The linker gets them in an archive
-            // that is hashed, and a source that includes one fails the check afterwards.
+            // Objects and dep-info are left out: their names and contents vary with the folder. The linker gets objects
+            // in an archive that is hashed, and a source that includes one or the other fails the check afterwards.
             sources.generated =
-                sources.folder(&Walk { top: Path::new(out_dir), nested: true, objects: false })?;
+                sources.folder(Walk { top: out_dir.into(), nested: true, byproducts: false }, place)?;
         }
         sources.read_env(call, place);
+        let Database { asked, configured } = sources.database;
+        let online = configured || call.var("DATABASE_URL").is_some();
+        if asked
+            && online
+            && !call.var("SQLX_OFFLINE").is_some_and(|offline| ["1", "true"].contains(&offline))
+        {
+            return Err(SourceError::Database);
+        }
         Ok(sources)
+    }
+
+    fn new() -> Self {
+        Self {
+            files: BTreeMap::new(),
+            generated: BTreeMap::new(),
+            env: BTreeMap::new(),
+            links: false,
+            began: clock::now(),
+            seen: BTreeMap::new(),
+            walks: Vec::new(),
+            names: BTreeSet::new(),
+            outside: BTreeSet::new(),
+            database: Database::default(),
+        }
     }
 
     fn read_env(&mut self, call: &Call, place: &Place) {
@@ -125,118 +177,131 @@ impl Sources {
         self.env = names.map(|name| (name.clone(), value(&name))).collect();
     }
 
-    /// Files outside of the package that its text names.
+    /// Files outside of the package that its text names, and all of the folders.
     fn beyond(&mut self, place: &Place) -> Result<(), SourceError> {
         let mut seen = BTreeSet::new();
         while let Some(path) = self.outside.pop_first() {
-            if !seen.insert(path.clone()) || !path.is_file() {
+            if !seen.insert(path.clone()) {
                 continue;
             }
-            let name = place.roots.encode_str(path.to_str().ok_or_else(|| SourceError::Name(path.clone()))?);
-            let digest = self.file(&path, &place.package)?;
-            self.files.insert(name, digest);
+            if path.is_file() {
+                let text = path.to_str().ok_or_else(|| SourceError::Name(path.clone()))?;
+                let digest = self.file(&path, place)?;
+                self.files.insert(place.roots.encode_str(text), digest);
+            } else if path.is_dir() {
+                let files = self.named(Walk { top: path, nested: false, byproducts: true }, place)?;
+                self.files.extend(files);
+            }
         }
         Ok(())
     }
 
-    fn folder(&mut self, walk: &Walk<'_>) -> Result<BTreeMap<String, Digest>, SourceError> {
-        let mut found = BTreeMap::new();
-        let mut folders = vec![walk.top.to_path_buf()];
-        while let Some(folder) = folders.pop() {
-            let failed = |error| SourceError::Read(folder.clone(), error);
-            for entry in fs::read_dir(&folder).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                let (path, kind) = (entry.path(), entry.file_type().map_err(failed)?);
-                if kind.is_dir() {
-                    folders.extend(walk.enters(&path).then_some(path));
-                    continue;
-                }
-                let name = path.strip_prefix(walk.top).expect("it was found below").to_str();
-                let name = name.ok_or_else(|| SourceError::Name(path.clone()))?.to_owned();
-                if !walk.takes(&name) {
-                    continue;
-                }
-                let digest =
-                    if kind.is_symlink() { link(&path, walk.top)? } else { self.file(&path, walk.top)? };
-                found.insert(name, digest);
-                if found.len() > MAX_FILES {
-                    return Err(SourceError::TooMuch(walk.top.to_path_buf()));
-                }
-            }
-        }
-        Ok(found)
+    /// The files of a folder under their whole names.
+    fn named(&mut self, walk: Walk, place: &Place) -> Result<BTreeMap<String, Digest>, SourceError> {
+        let prefix = place.roots.encode_str(&walk.top.display().to_string());
+        let files = self.folder(walk, place)?;
+        Ok(files.into_iter().map(|(path, digest)| (format!("{prefix}/{path}"), digest)).collect())
     }
 
-    fn file(&mut self, path: &Path, top: &Path) -> Result<Digest, SourceError> {
+    fn folder(&mut self, walk: Walk, place: &Place) -> Result<BTreeMap<String, Digest>, SourceError> {
+        let listed = walk.list()?;
+        let mut files = BTreeMap::new();
+        for (name, found) in &listed {
+            let path = walk.top.join(name);
+            let digest = if found.is_link { link(&path, &walk.top)? } else { self.file(&path, place)? };
+            files.insert(name.clone(), digest);
+        }
+        self.walks.push((walk, listed));
+        Ok(files)
+    }
+
+    fn file(&mut self, path: &Path, place: &Place) -> Result<Digest, SourceError> {
         let failed = |error| SourceError::Read(path.to_path_buf(), error);
+        let real = fs::canonicalize(path).map_err(failed)?;
         let mut file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        self.bytes += metadata.len();
-        if self.bytes > MAX_BYTES || !metadata.is_file() {
-            return Err(SourceError::TooMuch(top.to_path_buf()));
-        }
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(failed)?;
-        env_names(&text, &mut self.names);
-        if path.extension().is_some_and(|ext| ext == "rs") {
-            included(&text, path, top, &mut self.outside);
-        }
-        self.stamps.insert(fs::canonicalize(path).map_err(failed)?, stamp(&metadata));
-        Ok(Digest::of(&text))
+        let is_code = path.extension().is_some_and(|ext| ext == "rs");
+        let digest = if metadata.len() > MAX_TEXT && !is_code {
+            digest(path).map_err(failed)?
+        } else {
+            let mut text = Vec::new();
+            file.read_to_end(&mut text).map_err(failed)?;
+            self.look_through(&text, path, place);
+            Digest::of(&text)
+        };
+        self.seen.insert(real, (Stamp::of(&metadata), digest));
+        Ok(digest)
     }
 
-    /// Whether the key held everything that dep-info lists, and nothing of it has changed since.
+    fn look_through(&mut self, text: &[u8], path: &Path, place: &Place) {
+        text::env_names(text, &mut self.names);
+        if path.file_name().is_some_and(|name| name == ".env") {
+            self.database.configured |= memmem::find(text, b"DATABASE_URL").is_some();
+        }
+        if path.extension().is_some_and(|ext| ext == "rs") {
+            self.links |= text::links(text);
+            text::included(text, path, &place.package, &mut self.outside);
+            // What nobody edits does not reach into its neighbours.
+            if !place.immutable {
+                self.database.asked |= memmem::find(text, b"sqlx").is_some();
+                text::upward(text, path, &place.package, &mut self.outside);
+            }
+        }
+    }
+
+    /// Whether the key held everything that dep-info lists, and all that the key held is still the same.
     ///
     /// # Errors
     /// [`Uncovered`].
-    pub fn covers(&self, read: &DepInfo, call: &Call) -> Result<(), Uncovered> {
+    pub fn covers(&self, read: &DepInfo, call: &Call, place: &Place) -> Result<(), Uncovered> {
         if let Some((name, _)) = read.env().find(|(name, _)| !self.env.contains_key(*name)) {
             return Err(Uncovered::Env(name.to_owned()));
         }
         for source in read.sources() {
-            let uncovered = || Uncovered::File(source.to_owned());
-            let path = fs::canonicalize(call.cwd.join(source)).map_err(|_| uncovered())?;
-            let then = self.stamps.get(&path).ok_or_else(uncovered)?;
-            let now = fs::metadata(&path).map_err(|_| uncovered())?;
-            if stamp(&now) != *then {
-                return Err(Uncovered::Changed(source.to_owned()));
+            let path = fs::canonicalize(call.cwd.join(source)).ok();
+            if !path.is_some_and(|path| self.seen.contains_key(&path)) {
+                return Err(Uncovered::File(source.to_owned()));
+            }
+        }
+        let is_path = |value: &str| place.roots.encode_str(value) != value;
+        for (name, value) in read.env().filter_map(|(name, value)| Some((name, value?))) {
+            if is_path(value) && !only_finds_files(read, call, (name, value)) {
+                return Err(Uncovered::Value(name.to_owned()));
+            }
+        }
+        self.is_settled()
+    }
+
+    /// What a procedural macro has read is not listed anywhere, so everything counts.
+    fn is_settled(&self) -> Result<(), Uncovered> {
+        let changed = |path: &Path| Uncovered::Changed(path.display().to_string());
+        for (walk, listed) in &self.walks {
+            if walk.list().ok().as_ref() != Some(listed) {
+                return Err(changed(&walk.top));
+            }
+        }
+        for (path, (stamp, content)) in &self.seen {
+            let now = fs::metadata(path).map_err(|_| changed(path))?;
+            let same = || digest(path).is_ok_and(|now| now == *content);
+            if Stamp::of(&now) != *stamp || (stamp.is_young(self.began) && !same()) {
+                return Err(changed(path));
             }
         }
         Ok(())
     }
 }
 
-fn stamp(metadata: &fs::Metadata) -> Stamp {
-    (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())
-}
-
-/// Which part of a folder counts.
-struct Walk<'a> {
-    top: &'a Path,
-    /// Whether packages inside of the package count, as in what nobody edits.
-    nested: bool,
-    /// Whether object files count.
-    objects: bool,
-}
-
-impl Walk<'_> {
-    /// cargo's own folders, git's, and other packages are none of the package's. A source in one of them would fail
-    /// the check afterwards.
-    fn enters(&self, folder: &Path) -> bool {
-        let named = |name: &str| folder.file_name().is_some_and(|own| own == name);
-        if named(".git")
-            || (named("target") && folder.parent() == Some(self.top))
-            || folder.join("CACHEDIR.TAG").is_file()
-        {
-            return false;
-        }
-        self.nested || !folder.join("Cargo.toml").is_file()
+/// Whether a folder's path was only read to find files that are included: their content is in the key, the path itself
+/// is not. Where a macro of another crate has read it, the text does not tell; it is fine if a file was found by it.
+fn only_finds_files(read: &DepInfo, call: &Call, (name, value): (&str, &str)) -> bool {
+    let sources: Vec<_> = read.sources().into_iter().map(|source| call.cwd.join(source)).collect();
+    let (mut times, mut all) = (0, true);
+    for source in &sources {
+        let Ok(text) = fs::read(source) else { return false };
+        let (here, fine) = text::includes_by(&text, name);
+        (times, all) = (times + here, all && fine);
     }
-
-    fn takes(&self, name: &str) -> bool {
-        let object = || Path::new(name).extension().is_some_and(|ext| ext == "o" || ext == "obj");
-        !matches!(name, ".cargo-ok" | ".cargo-lock") && (self.objects || !object())
-    }
+    if times > 0 { all } else { sources.iter().any(|source| source.starts_with(value)) }
 }
 
 /// A link counts by where it leads; what it leads to is hashed where it lies.
@@ -250,95 +315,22 @@ fn link(path: &Path, top: &Path) -> Result<Digest, SourceError> {
     Ok(Digest::of(&[b"link\0", target.as_os_str().as_encoded_bytes()].concat()))
 }
 
-/// The names in `env!("NAME")` and `option_env!("NAME")`.
-fn env_names(text: &[u8], names: &mut BTreeSet<String>) {
-    for at in memmem::find_iter(text, "env!") {
-        names.extend(literal(&text[at + 4..], b"([{"));
-    }
-}
-
-/// The files outside of the package that are included by a path relative to the file.
-fn included(text: &[u8], file: &Path, top: &Path, outside: &mut BTreeSet<PathBuf>) {
-    let folder = file.parent().unwrap_or(top);
-    for (word, opening) in
-        [("include_str!", b"([{"), ("include_bytes!", b"([{"), ("include!", b"([{"), ("path", b"===")]
-    {
-        for at in memmem::find_iter(text, word) {
-            let Some(path) = literal(&text[at + word.len()..], opening) else { continue };
-            let path = plain(&folder.join(path));
-            if path.is_absolute() && !path.starts_with(top) {
-                outside.insert(path);
-            }
-        }
-    }
-}
-
-/// The string literal that follows one of `opening`, white space around it left out.
-fn literal(text: &[u8], opening: &[u8]) -> Option<String> {
-    let text = text.trim_ascii_start();
-    let text =
-        text.strip_prefix(&[*text.first().filter(|first| opening.contains(first))?])?.trim_ascii_start();
-    let text = text.strip_prefix(b"\"")?;
-    let text = &text[..memchr::memchr(b'"', text)?];
-    String::from_utf8(text.to_vec())
-        .ok()
-        .filter(|text| !text.is_empty() && text.len() < 4096 && !text.contains('\\'))
-}
-
-/// The path without `.` and `..`.
-fn plain(path: &Path) -> PathBuf {
-    path.components().fold(PathBuf::new(), |mut plain, component| {
-        match component {
-            Component::ParentDir => drop(plain.pop()),
-            Component::CurDir => {}
-            other => plain.push(other),
-        }
-        plain
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_of_variables_are_found_in_text() {
-        let mut names = BTreeSet::new();
-        let text = br#"env!("A"); option_env! ( "B" , "x"); env!{"C"} env!(concat!("D")) env!(stringify) "env!" env!("#;
-        env_names(text, &mut names);
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["A", "B", "C"]);
-    }
-
-    #[test]
-    fn files_outside_of_the_package_are_found_in_text() {
-        let text = br#"include_str!("../README.md"); include_str!("../../README.md") #[path = "../../x.rs"] include!("/abs/y")"#;
-        let mut outside = BTreeSet::new();
-        included(text, Path::new("/w/p/src/lib.rs"), Path::new("/w/p"), &mut outside);
-        let outside: Vec<_> = outside.iter().map(|path| path.to_str().unwrap()).collect();
-        assert_eq!(outside, ["/abs/y", "/w/README.md", "/w/x.rs"]);
-    }
-
-    #[test]
-    fn a_folder_is_what_belongs_to_the_package() {
+    fn a_link_counts_by_where_it_leads_and_must_stay_inside() {
         let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str| {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, name).unwrap();
+        fs::write(folder.path().join("x"), "").unwrap();
+        let linked = |to: &str| {
+            let path = folder.path().join("link");
+            let _ = fs::remove_file(&path);
+            std::os::unix::fs::symlink(to, &path).unwrap();
+            link(&path, folder.path())
         };
-        for name in
-            ["src/lib.rs", "a.o", ".cargo-ok", "target/x", ".git/x", "t/CACHEDIR.TAG", "inner/Cargo.toml"]
-        {
-            write(name);
-        }
-        std::os::unix::fs::symlink("lib.rs", folder.path().join("src/link.rs")).unwrap();
-        let names = |nested, objects| {
-            let walk = Walk { top: folder.path(), nested, objects };
-            Sources::default().folder(&walk).map(|files| files.into_keys().collect::<Vec<_>>())
-        };
-        assert_eq!(names(false, true).unwrap(), ["a.o", "src/lib.rs", "src/link.rs"]);
-        assert_eq!(names(true, false).unwrap(), ["inner/Cargo.toml", "src/lib.rs", "src/link.rs"]);
-        std::os::unix::fs::symlink("../../..", folder.path().join("src/up")).unwrap();
-        assert!(matches!(names(false, true), Err(SourceError::Link(_))));
+        assert_ne!(linked("x").unwrap(), linked("./x").unwrap());
+        assert!(matches!(linked("../../.."), Err(SourceError::Link(_))));
+        assert!(matches!(linked("nowhere"), Err(SourceError::Read(..))));
     }
 }

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole course with the real compiler, and a door in memory.
 
+mod faults;
+mod inputs;
+
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use potluck_protocol::action::Project;
@@ -23,24 +27,81 @@ struct Held {
     blobs: HashMap<Digest, Vec<u8>>,
     entries: HashMap<Vec<u8>, Output>,
     hits: usize,
+    /// Done at each look-up.
+    meanwhile: Option<Box<dyn Fn() + Send>>,
+    fault: Fault,
+    calls: Vec<&'static str>,
+}
+
+/// What a door does instead of its work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Fault {
+    #[default]
+    None,
+    /// It never answers this.
+    Hangs(&'static str),
+    /// It panics at this.
+    Panics(&'static str),
+    /// It is gone from this on.
+    Gone(&'static str),
 }
 
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Held>>);
 
+impl Memory {
+    async fn enter(&self, call: &'static str) -> Result<(), CacheError> {
+        let fault = {
+            let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            held.calls.push(call);
+            held.fault
+        };
+        match fault {
+            Fault::Hangs(at) if at == call || (call == "missing" && self.called(at) > 0) => {
+                std::future::pending().await
+            }
+            Fault::Gone(at) if self.called(at) > 0 => {
+                Err(CacheError::Unreachable(std::io::ErrorKind::ConnectionReset.into()))
+            }
+            Fault::Panics(at) => {
+                assert_ne!(at, call, "as it was told to");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn called(&self, call: &str) -> usize {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.calls.iter().filter(|own| **own == call).count()
+    }
+
+    fn set(&self, fault: Fault) {
+        let mut held = self.0.lock().unwrap();
+        held.fault = fault;
+        held.calls.clear();
+    }
+}
+
 impl Cache for Memory {
     async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
+        self.enter("lookup").await?;
         let mut held = self.0.lock().unwrap();
         let found = held.entries.get(&question.keys[0]).cloned();
         held.hits += usize::from(found.is_some());
+        if let Some(meanwhile) = &held.meanwhile {
+            meanwhile();
+        }
         Ok(vec![found.map_or(Answer::Miss(Miss::Unclaimed), Answer::Hit)])
     }
 
     async fn missing(&self, _: Vec<Digest>) -> Result<Vec<Digest>, CacheError> {
+        self.enter("missing").await?;
         Ok(Vec::new())
     }
 
     async fn read(&self, digest: Digest, _: Option<Range<u64>>) -> Result<Stretches, CacheError> {
+        self.enter("read").await?;
         let bytes = self.0.lock().unwrap().blobs.get(&digest).cloned().ok_or(CacheError::NotHere(digest))?;
         let (to, stretches) = tokio::sync::mpsc::channel(1);
         to.try_send(Ok(bytes)).expect("there is room for one");
@@ -48,6 +109,7 @@ impl Cache for Memory {
     }
 
     async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
+        self.enter("write").await?;
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes).await.map_err(CacheError::Source)?;
         let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
@@ -56,6 +118,7 @@ impl Cache for Memory {
     }
 
     async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {
+        self.enter("publish").await?;
         self.0.lock().unwrap().entries.insert(publication.key, publication.output);
         Ok(Digest::of(b"entry"))
     }
@@ -65,6 +128,11 @@ impl Cache for Memory {
 struct Checkout {
     folder: PathBuf,
     toolchains: PathBuf,
+    /// Variables; nothing takes one away.
+    env: Vec<(&'static str, Option<String>)>,
+    /// More arguments.
+    args: Vec<String>,
+    source: String,
 }
 
 impl Checkout {
@@ -76,28 +144,38 @@ impl Checkout {
         fs::write(folder.join("src/lib.rs"), text).unwrap();
         // One for all, so that the compiler is hashed once.
         let toolchains = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/toolchains");
-        Self { folder: folder.to_path_buf(), toolchains }
+        let (env, args, source) = (Vec::new(), Vec::new(), "src/lib.rs".to_owned());
+        Self { folder: folder.to_path_buf(), toolchains, env, args, source }
     }
 
     fn call(&self) -> Call {
         let out_dir = self.folder.join("target/debug/deps").display().to_string();
         let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+        let source = &self.source;
         let args = format!(
-            "{rustc} --crate-name app --edition=2021 src/lib.rs --error-format=json --json=artifacts --crate-type lib \
+            "{rustc} --crate-name app --edition=2021 {source} --error-format=json --json=artifacts --crate-type lib \
              --emit=dep-info,metadata,link -C debuginfo=2 -C metadata=1 -C extra-filename=-1 --out-dir {out_dir} \
              -L dependency={out_dir}"
         );
+        let args = args.split_whitespace().map(str::to_owned).chain(self.args.iter().cloned());
         let mut env: std::collections::BTreeMap<_, _> = std::env::vars_os().collect();
         env.insert("CARGO_MANIFEST_DIR".into(), self.folder.clone().into());
-        env.remove(std::ffi::OsStr::new("OUT_DIR"));
+        env.remove(OsStr::new("OUT_DIR"));
+        for (name, value) in &self.env {
+            match value {
+                Some(value) => drop(env.insert((*name).into(), value.into())),
+                None => drop(env.remove(OsStr::new(name))),
+            }
+        }
         Call {
-            args: args.split_whitespace().map(Into::into).collect(),
-            cwd: self.folder.clone(),
+            args: args.map(Into::into).collect(),
+            cwd: fs::canonicalize(&self.folder).unwrap(),
             env,
             project: Project::new("default").unwrap(),
-            deadline: Duration::from_secs(5),
+            deadline: Duration::from_millis(50),
             toolchains: self.toolchains.clone(),
-            log: Some(self.folder.join("log")),
+            stalled: Some(self.folder.join("target/stalled")),
+            log: Some(self.folder.join("target/log")),
         }
     }
 
@@ -105,8 +183,14 @@ impl Checkout {
         let call = self.call();
         let code = shim(Some(door.clone()), call.clone(), placed(&call)).await;
         assert_eq!(code, std::process::ExitCode::SUCCESS);
-        let log = fs::read_to_string(self.folder.join("log")).unwrap();
+        let log = fs::read_to_string(self.folder.join("target/log")).unwrap();
         serde_json::from_str(log.lines().last().unwrap()).unwrap()
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        let path = self.folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 
     fn output(&self, name: &str) -> PathBuf {
@@ -115,6 +199,15 @@ impl Checkout {
 
     fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.output(name)).unwrap()
+    }
+
+    /// The names of all that lies in the output folder.
+    fn outputs(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.output("")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 }
 
@@ -159,8 +252,9 @@ async fn what_one_checkout_compiled_another_restores() {
 async fn what_names_a_folder_or_reads_beyond_the_key_is_not_published() {
     let folder = tempfile::tempdir().unwrap();
     let door = Memory::default();
+    let leak = format!("pub const X: &str = {:?};", folder.path().join("leak"));
     for (name, code, reason) in [
-        ("leak", "pub const X: &str = env!(\"CARGO_MANIFEST_DIR\");", "the workspace folder is named in"),
+        ("leak", leak.as_str(), "the workspace folder is named in"),
         (
             "env",
             "macro_rules! read { ($name:literal) => { option_env!($name) } } pub const X: Option<&str> = read!(\"ELSE\");",
@@ -210,10 +304,7 @@ async fn a_damaged_or_foreign_hit_is_compiled_after_all() {
     let line = there.build(&door).await;
     assert_eq!(line["outcome"], "compiled", "{line}");
     assert_eq!(there.read("libapp-1.rlib"), here.read("libapp-1.rlib"));
-    let left: Vec<_> = fs::read_dir(there.folder.join("target/debug/deps"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let left = there.outputs();
     assert_eq!(left.len(), 3, "{left:?}");
 }
 
@@ -229,7 +320,7 @@ fn what_is_not_rustc_or_not_cargo_s_is_passed_through() {
     assert!(!refused(&|_| {}));
     assert!(refused(&|call| call.args[0] = "/bin/clippy-driver".into()));
     assert!(refused(&|call| call.args.clear()));
-    assert!(refused(&|call| drop(call.env.remove(std::ffi::OsStr::new("CARGO_MANIFEST_DIR")))));
+    assert!(refused(&|call| drop(call.env.remove(OsStr::new("CARGO_MANIFEST_DIR")))));
     assert!(refused(&|call| drop(call.env.insert("RUST_TARGET_PATH".into(), "x".into()))));
     fs::remove_file(folder.path().join("target/CACHEDIR.TAG")).unwrap();
     assert!(refused(&|_| {}));

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which compiler, standard library and linker a unit is built with, by content.
 //!
-//! Half a gigabyte is hashed once and remembered under a stamp of all files (inode, time, size), so that a later call
+//! Half a gigabyte is hashed once and remembered under a stamp of all files (inode, times, size), so that a later call
 //! only looks at about a hundred of them. The compiler is never asked anything on the way: cargo calls it by its real
 //! path, and its sysroot is the folder above. Only when it is called through rustup's proxy, whose choice depends on
 //! settings that we do not know all of, it is asked each time.
+//!
+//! Any other program in place of the compiler or the linker, such as a script, may add what it likes to the
+//! arguments: it is not known what it makes.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,6 +19,7 @@ use std::process::{Command, Stdio};
 use potluck_protocol::digest::Digest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use super::Call;
 use super::unit::Unit;
@@ -37,8 +42,10 @@ const LINKED: &[&str] = &[
     "libgcc.a",
     "libm.so.6",
 ];
-/// Variables by which the linker finds its parts.
-const LINKER_ENV: [&str; 5] = ["PATH", "COMPILER_PATH", "LIBRARY_PATH", "GCC_EXEC_PREFIX", "LD_RUN_PATH"];
+/// Variables that the linker reads; some of them end up in what it makes.
+const LINKER_ENV: [&str; 4] = ["COMPILER_PATH", "LIBRARY_PATH", "GCC_EXEC_PREFIX", "LD_RUN_PATH"];
+/// Most bytes of what is remembered of one thing: so much room must be there before half a gigabyte is hashed for it.
+const ROOM: usize = 4096;
 
 /// A compiler with its standard library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +54,8 @@ pub struct Toolchain {
     pub version: String,
     /// The hash of all its files, and of `version`.
     pub identity: String,
+    /// Where it lies.
+    pub sysroot: PathBuf,
 }
 
 impl Toolchain {
@@ -81,9 +90,14 @@ impl Toolchain {
         {
             return Ok(known.value);
         }
-        let version = ask(call, &compiler, &["-vV"])?;
-        let mut toolchain = Self { version, identity: String::new() };
-        let files = files(&sysroot, toolchain.host(), target)?;
+        let room = memory.make_room()?;
+        // Not by way of the proxy, which would tell of itself when it is called by its real name.
+        let version = ask(call, &sysroot.join("bin/rustc"), &["-vV"])?;
+        let mut toolchain = Self { version, identity: String::new(), sysroot };
+        if toolchain.host().is_empty() {
+            return Err(io::Error::other("the compiler does not say for what it was built"));
+        }
+        let files = files(&toolchain.sysroot, toolchain.host(), target)?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(toolchain.version.as_bytes());
         for file in &files {
@@ -91,7 +105,7 @@ impl Toolchain {
             hasher.update(digest(&file.path)?.as_bytes());
         }
         toolchain.identity = hasher.finalize().to_string();
-        memory.keep(&Known { stamp: stamp(&files), value: toolchain.clone() });
+        memory.keep(room, &Known { stamp: stamp(&files), value: toolchain.clone() });
         Ok(toolchain)
     }
 }
@@ -105,8 +119,13 @@ pub fn linker(call: &Call, unit: &Unit, host: &str) -> io::Result<Digest> {
         return Err(io::Error::other("what the linker takes from the system is not known"));
     }
     let linker = resolve(call, unit.codegen_value("linker").unwrap_or("cc"))?;
-    let env = LINKER_ENV.map(|name| format!("{name}={:?}", call.var(name)));
-    let name = format!("{}\n{}", linker.display(), env.join("\n"));
+    let mut opening = Vec::new();
+    File::open(&linker)?.take(2).read_to_end(&mut opening)?;
+    if opening == b"#!" {
+        return Err(io::Error::other("the linker is a script"));
+    }
+    let env = LINKER_ENV.map(|name| format!("{name}={:?}", call.env.get(OsStr::new(name)))).join("\n");
+    let name = format!("{}\n{:?}\n{env}", linker.display(), call.var("PATH"));
     let memory = Memory { folder: &call.toolchains, name: format!("linker-{}", short(&name)) };
     if let Some(known) = memory.recall::<Known<LinkerParts>>() {
         let files = known
@@ -119,6 +138,7 @@ pub fn linker(call: &Call, unit: &Unit, host: &str) -> io::Result<Digest> {
             return known.value.identity.parse().map_err(io::Error::other);
         }
     }
+    let room = memory.make_room()?;
     let mut paths = vec![linker.display().to_string()];
     paths.push(resolve(call, ask(call, &linker, &["-print-prog-name=ld"])?.trim())?.display().to_string());
     for part in LINKED {
@@ -129,14 +149,15 @@ pub fn linker(call: &Call, unit: &Unit, host: &str) -> io::Result<Digest> {
         }
     }
     let mut hasher = blake3::Hasher::new();
+    hasher.update(env.as_bytes()).update(b"\0");
     for path in &paths {
         let name = Path::new(path).file_name().unwrap_or_default();
         hasher.update(name.as_encoded_bytes()).update(b"\0").update(digest(Path::new(path))?.as_bytes());
     }
     let identity = Digest::from(hasher.finalize());
     let files = paths.iter().map(|path| Listed::new(path.clone(), path)).collect::<Result<Vec<_>, _>>()?;
-    memory
-        .keep(&Known { stamp: stamp(&files), value: LinkerParts { paths, identity: identity.to_string() } });
+    let value = LinkerParts { paths, identity: identity.to_string() };
+    memory.keep(room, &Known { stamp: stamp(&files), value });
     Ok(identity)
 }
 
@@ -166,14 +187,24 @@ impl Memory<'_> {
         (blake3::hash(json.as_bytes()).to_string() == sum).then(|| serde_json::from_str(json).ok())?
     }
 
+    /// A file that what is found out will be put into. Where that cannot be made, nothing can be remembered, and
+    /// finding it out for each unit anew would take longer than compiling.
+    fn make_room(&self) -> io::Result<NamedTempFile> {
+        fs::create_dir_all(self.folder)?;
+        let mut file = NamedTempFile::new_in(self.folder)?;
+        file.write_all(&[b'\n'; ROOM])?;
+        Ok(file)
+    }
+
     /// Failing to remember costs time, nothing else.
-    fn keep<T: Serialize>(&self, value: &T) {
+    fn keep<T: Serialize>(&self, mut room: NamedTempFile, value: &T) {
         let keep = || -> io::Result<()> {
             let json = serde_json::to_string(value)?;
-            fs::create_dir_all(self.folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(self.folder)?;
-            write!(file, "{}\n{json}", blake3::hash(json.as_bytes()))?;
-            file.persist(self.folder.join(&self.name))?;
+            let text = format!("{}\n{json}", blake3::hash(json.as_bytes()));
+            room.rewind()?;
+            room.write_all(text.as_bytes())?;
+            room.as_file().set_len(text.len() as u64)?;
+            room.persist(self.folder.join(&self.name))?;
             Ok(())
         };
         if let Err(error) = keep() {
@@ -186,24 +217,38 @@ fn short(name: &str) -> String {
     blake3::hash(name.as_bytes()).to_hex()[..32].to_owned()
 }
 
-/// A program as the system would find it: all links followed.
+/// A program as the system would find it, all links followed.
 fn resolve(call: &Call, program: &str) -> io::Result<PathBuf> {
     if program.contains('/') {
         return fs::canonicalize(call.cwd.join(program));
     }
     let path = call.var("PATH").unwrap_or_default();
-    let found = path.split(':').map(|folder| call.cwd.join(folder).join(program)).find(|file| file.is_file());
+    let runs = |file: &PathBuf| {
+        fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
+    };
+    let found = path.split(':').map(|folder| call.cwd.join(folder).join(program)).find(runs);
     fs::canonicalize(found.ok_or_else(|| io::Error::other(format!("there is no '{program}' in PATH")))?)
 }
 
 fn sysroot(call: &Call, compiler: &Path) -> io::Result<PathBuf> {
     let above = compiler.parent().and_then(Path::parent);
-    match above {
-        Some(above) if compiler.ends_with("bin/rustc") && above.join("lib/rustlib").is_dir() => {
-            Ok(above.to_path_buf())
-        }
-        _ => fs::canonicalize(ask(call, Path::new(&call.args[0]), &["--print", "sysroot"])?.trim()),
+    if let Some(above) = above
+        && compiler.ends_with("bin/rustc")
+        && above.join("lib/rustlib").is_dir()
+    {
+        return Ok(above.to_path_buf());
     }
+    if !is_proxy(compiler) {
+        return Err(io::Error::other("another program stands in place of the compiler"));
+    }
+    fs::canonicalize(ask(call, Path::new(&call.args[0]), &["--print", "sysroot"])?.trim())
+}
+
+/// Whether it is rustup, to which the names of all tools are links, symbolic or not.
+fn is_proxy(compiler: &Path) -> bool {
+    let node = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    let rustup = compiler.with_file_name("rustup");
+    node(&rustup).is_ok_and(|rustup| node(compiler).is_ok_and(|compiler| compiler == rustup))
 }
 
 fn ask(call: &Call, program: &Path, args: &[&str]) -> io::Result<String> {
@@ -281,7 +326,8 @@ fn walk(folder: &Path, name: &str, files: &mut Vec<Listed>) -> io::Result<()> {
 fn stamp(files: &[Listed]) -> String {
     let mut hasher = blake3::Hasher::new();
     for Listed { name, metadata, .. } in files {
-        let row = (name, metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len());
+        let times = (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
+        let row = (name, metadata.dev(), metadata.ino(), metadata.len(), times);
         hasher.update(format!("{row:?}\n").as_bytes());
     }
     hasher.finalize().to_string()

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the text of a source tells without being understood: names of variables and of files. Pure.
+//!
+//! All of it may find too much, and too little where macros put names together; see [`super::sources`] for why that
+//! is sound.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use memchr::memmem;
+
+const OPENING: &[u8] = b"([{";
+
+/// The names in `env!("NAME")` and `option_env!("NAME")`.
+pub(super) fn env_names(text: &[u8], names: &mut BTreeSet<String>) {
+    for at in memmem::find_iter(text, "env!") {
+        names.extend(literal(&text[at + 4..], OPENING));
+    }
+}
+
+/// The files outside of the package that are included by a path relative to the file.
+pub(super) fn included(text: &[u8], file: &Path, top: &Path, outside: &mut BTreeSet<PathBuf>) {
+    let folder = file.parent().unwrap_or(top);
+    for (word, opening) in
+        [("include_str!", OPENING), ("include_bytes!", OPENING), ("include!", OPENING), ("path", b"===")]
+    {
+        for at in memmem::find_iter(text, word) {
+            let Some(path) = literal(&text[at + word.len()..], opening) else { continue };
+            let path = plain(&folder.join(path));
+            if path.is_absolute() && !path.starts_with(top) {
+                outside.insert(path);
+            }
+        }
+    }
+}
+
+/// Where a text that begins with `../` may lead outside of the package: macros take such paths from the file or from
+/// the package's folder, and tell the compiler nothing of what they read. Folders above the package are not meant.
+pub(super) fn upward(text: &[u8], file: &Path, top: &Path, outside: &mut BTreeSet<PathBuf>) {
+    for at in memmem::find_iter(text, "\"../") {
+        let Some(path) = quoted(&text[at..]) else { continue };
+        for folder in [file.parent().unwrap_or(top), top] {
+            let path = plain(&folder.join(&path));
+            if path.is_absolute() && !path.starts_with(top) && !top.starts_with(&path) {
+                outside.insert(path);
+            }
+        }
+    }
+}
+
+/// Whether the text may bind a library that no argument names.
+pub(super) fn links(text: &[u8]) -> bool {
+    let follows = |at: usize| text[at + 4..].trim_ascii_start().starts_with(b"(");
+    let starts = |at: usize| {
+        !text[..at].last().is_some_and(|before| before.is_ascii_alphanumeric() || *before == b'_')
+    };
+    memmem::find_iter(text, "link").any(|at| starts(at) && follows(at))
+}
+
+/// How often a variable is named in a text, and whether each time only to find a file that is included.
+pub(super) fn includes_by(text: &[u8], name: &str) -> (usize, bool) {
+    let wanted = format!("\"{name}\"");
+    let (mut times, mut all) = (0, true);
+    for at in memmem::find_iter(text, &wanted) {
+        // Asked for when it runs, it is no part of what is compiled.
+        let before = before_opening(&text[..at]);
+        if ["var", "var_os"].iter().any(|word| before.is_some_and(|before| ends_in(before, word))) {
+            continue;
+        }
+        times += 1;
+        all &= before.is_some_and(finds_a_file);
+    }
+    (times, all)
+}
+
+/// `include!(concat!(env!` and the like.
+fn finds_a_file(before: &[u8]) -> bool {
+    let Some(before) = before_word(before, "env!") else { return false };
+    let before = before_opening(before);
+    let whole = before.and_then(|before| before_word(before, "concat!")).and_then(before_opening);
+    let includes = |before: &[u8]| {
+        ["include!", "include_str!", "include_bytes!"].iter().any(|word| ends_in(before, word))
+    };
+    before.is_some_and(includes) || whole.is_some_and(includes)
+}
+
+fn before_opening(text: &[u8]) -> Option<&[u8]> {
+    let (last, before) = text.trim_ascii_end().split_last()?;
+    OPENING.contains(last).then(|| before.trim_ascii_end())
+}
+
+fn before_word<'a>(text: &'a [u8], word: &str) -> Option<&'a [u8]> {
+    text.strip_suffix(word.as_bytes())
+        .filter(|before| !before.last().is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_'))
+}
+
+fn ends_in(text: &[u8], word: &str) -> bool {
+    before_word(text, word).is_some()
+}
+
+/// The string literal that follows one of `opening`, white space around it left out.
+fn literal(text: &[u8], opening: &[u8]) -> Option<String> {
+    let text = text.trim_ascii_start();
+    quoted(text.strip_prefix(&[*text.first().filter(|first| opening.contains(first))?])?.trim_ascii_start())
+}
+
+fn quoted(text: &[u8]) -> Option<String> {
+    let text = text.strip_prefix(b"\"")?;
+    let text = &text[..memchr::memchr(b'"', text)?];
+    String::from_utf8(text.to_vec())
+        .ok()
+        .filter(|text| !text.is_empty() && text.len() < 4096 && !text.contains('\\'))
+}
+
+/// The path without `.` and `..`.
+fn plain(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut plain, component| {
+        match component {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+        plain
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_variables_are_found_in_text() {
+        let mut names = BTreeSet::new();
+        let text = br#"env!("A"); option_env! ( "B" , "x"); env!{"C"} env!(concat!("D")) env!(stringify) "env!" env!("#;
+        env_names(text, &mut names);
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["A", "B", "C"]);
+    }
+
+    #[test]
+    fn files_outside_of_the_package_are_found_in_text() {
+        let text = br#"include_str!("../README.md"); include_str!("../../README.md") #[path = "../../x.rs"] include!("/abs/y")"#;
+        let found = |find: fn(&[u8], &Path, &Path, &mut BTreeSet<PathBuf>), text: &[u8]| {
+            let mut outside = BTreeSet::new();
+            find(text, Path::new("/w/p/src/lib.rs"), Path::new("/w/p"), &mut outside);
+            outside.iter().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(included, text), ["/abs/y", "/w/README.md", "/w/x.rs"]);
+        let text = br#"migrate!("../migrations") x = "../../a/b.pest"; "../..", "../" "no/../x""#;
+        assert_eq!(found(upward, text), ["/a/b.pest", "/w/a/b.pest", "/w/migrations"]);
+    }
+
+    #[test]
+    fn libraries_that_the_source_binds_are_noticed() {
+        for (text, expected) in [
+            ("#[link(name = \"z\")]", true),
+            ("#[cfg_attr(x, link (name = \"z\"))]", true),
+            ("fs::hard_link(a, b); read_link(c); link", false),
+        ] {
+            assert_eq!(links(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_only_used_to_include_is_told_from_one_that_is_a_value() {
+        for (text, expected) in [
+            (r#"include!(concat!(env!("D"), "/x.rs"))"#, (1, true)),
+            (r#"include_str! { env!( "D" ) }"#, (1, true)),
+            (r#"const X: usize = env!("D").len();"#, (1, false)),
+            (r#"include!(concat!(env!("D"), "/x.rs")); concat!(env!("D"))"#, (2, false)),
+            (r#"std::env::var("D"); env::var_os ( "D" )"#, (0, true)),
+            (r#"my_include!(env!("D"))"#, (1, false)),
+            (r#"my_env!("D")"#, (1, false)),
+            ("D", (0, true)),
+        ] {
+            assert_eq!(includes_by(text.as_bytes(), "D"), expected, "{text}");
+        }
+    }
+}
