@@ -1,99 +1,85 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whom to ask for an action, whom to fetch Blobs from, and when to give up.
+//! Whom to ask for an action, when to fetch what it names, and when to give up.
 //!
 //! A tool asks about actions that some followed Catalog lists; there is no other way to get here, so every question
 //! that leaves has a good chance. Two holders are asked at once: the one that answers first with something acceptable
-//! wins, a slow or silent one delays nobody, and claims of several signers meet. Several tools that look for one action
-//! share one search, and several searches that need one Blob share one transfer.
+//! wins, and claims of several signers meet. When those asked take long, a further one is asked, so that a slow or
+//! silent one delays nobody for long. Several tools that look for one action share one search, and several searches
+//! that need one Blob share one transfer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_protocol::action::ActionId;
 use potluck_protocol::control::Miss;
-use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::{MAX_ACTIONS, Topic};
 
-use super::event::{Action, Brought, Event, Need, Space, Verdict};
+use super::alarm::Alarms;
+use super::event::{Action, Event, Space, Verdict};
+use super::peers::{Peers, Topics};
+use super::search::{Look, Nothing, Parts, Search};
 use super::standing::Standing;
+use super::transfers::{Ended, For, Transfers};
 use crate::peer::Peer;
 use crate::plan::{Moment, Plan};
 
 /// How many holders are asked about one action at the same time.
 pub const ASK_WIDTH: usize = 2;
-/// Most transfers at a time, from all peers and from one.
-pub const MAX_TRANSFERS: usize = 16;
-/// Most transfers at a time from one peer: they share one stream.
-pub const MAX_TRANSFERS_PER_PEER: usize = 4;
+/// When those asked have not answered for so long, one more is asked.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(200);
+/// Most questions at a time to one peer; what is to be asked meanwhile goes together in the next one.
+pub const MAX_QUESTIONS_PER_PEER: usize = 16;
 /// Least time that is granted to the transfers of an Entry, however cheap it was to make.
 pub const MIN_TRANSFER: Duration = Duration::from_secs(2);
+/// Most time that is granted to them: what an Entry says of its cost is only what somebody says.
+pub const MAX_TRANSFER: Duration = Duration::from_secs(600);
 /// A search that nobody waits for any more goes on so long, for the next who asks.
 pub const AFTERLIFE: Duration = Duration::from_secs(30);
 /// How long it is remembered that nobody had an answer.
 pub const NOTHING_FOR: Duration = Duration::from_secs(5);
-/// How long the DHT is not asked again for the holders of a topic.
-pub const FIND_AGAIN: Duration = Duration::from_secs(5);
 /// Most searches at a time; a further one is a miss.
 pub const MAX_SEARCHES: usize = 8192;
-/// Most holders that are remembered of one topic.
-pub const MAX_HOLDERS: usize = 64;
-
-/// Who needs a Blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum For {
-    Action(ActionId),
-    Bring(u64),
-}
-
-/// The search for one action.
-struct Search {
-    space: Space,
-    topics: BTreeSet<Topic>,
-    /// Tools that wait, and until when.
-    looks: Vec<(u64, Moment)>,
-    asked: BTreeSet<Peer>,
-    open: usize,
-    needs: BTreeSet<Digest>,
-    /// What came for it: when that is missing again, something is wrong here and not with the peers.
-    came: BTreeSet<Digest>,
-    reviewing: bool,
-    refused: bool,
-    undeliverable: bool,
-    ends: Moment,
-}
+/// Most tools that wait at a time, each counted once for each action; a further one is told at once that it is late.
+pub const MAX_LOOKS: usize = 65_536;
 
 /// Blobs that are wanted for themselves.
 struct Bring {
-    needs: BTreeSet<Digest>,
-    until: Moment,
+    parts: Parts,
+    topics: Topics,
 }
 
-/// The transfer of one Blob, under way or waiting for its turn.
-struct Transfer {
-    size: u64,
-    topics: BTreeSet<Topic>,
-    tried: BTreeSet<Peer>,
-    /// Its number and its source, while it runs.
-    running: Option<(u64, Peer)>,
-    wanted: BTreeSet<For>,
+/// What one peer was asked.
+struct Question {
+    peer: Peer,
+    /// The actions, each with the number of the search it is for.
+    actions: BTreeMap<ActionId, u64>,
+    /// Whether an answer is expected.
+    open: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    Search(ActionId),
+    Bring(u64),
 }
 
 /// The Plan.
 #[derive(Default)]
 pub struct Fetch {
     searches: BTreeMap<ActionId, Search>,
+    /// How many tools wait for them.
+    looks: usize,
     brings: BTreeMap<u64, Bring>,
-    transfers: BTreeMap<Digest, Transfer>,
-    running: BTreeMap<u64, Digest>,
-    to_ask: BTreeMap<(Peer, Space), Vec<ActionId>>,
-    questions: BTreeMap<u64, (Peer, Vec<ActionId>)>,
-    holders: BTreeMap<Topic, BTreeSet<Peer>>,
-    /// When the DHT was last asked for a topic's holders, plus the time until it may be again.
-    sought: BTreeMap<Topic, Moment>,
-    /// Topics for which it is being asked.
-    finding: BTreeSet<Topic>,
-    nothing: BTreeMap<ActionId, Moment>,
-    standing: Standing,
+    transfers: Transfers,
+    /// What is to be asked, each action with the number of the search it is for.
+    to_ask: BTreeMap<(Peer, Space), BTreeMap<ActionId, u64>>,
+    questions: BTreeMap<u64, Question>,
+    /// How many of them each peer has, that are open.
+    asking: BTreeMap<Peer, usize>,
+    peers: Peers,
+    nothing: Nothing,
+    alarms: Alarms<Alarm>,
     actions: VecDeque<Action>,
     next: u64,
 }
@@ -106,7 +92,7 @@ impl Fetch {
 
     /// What is remembered about peers.
     pub fn standing(&self) -> &Standing {
-        &self.standing
+        &self.peers.standing
     }
 
     fn number(&mut self) -> u64 {
@@ -116,241 +102,177 @@ impl Fetch {
 
     /// A tool waits for an action, whether or not it is being looked for already.
     fn look(&mut self, now: Moment, wait: Wait, space: &Space) {
-        let Wait { look, action, topics, until } = wait;
-        let miss = |miss| Action::Settle { look, action, miss: Some(miss) };
-        if self.nothing.get(&action).is_some_and(|until| *until > now) {
-            return self.actions.push_back(miss(Miss::Unclaimed));
+        let Wait { look, action, topics, mut until } = wait;
+        let known = self.searches.contains_key(&action);
+        let full = self.looks >= MAX_LOOKS || !known && self.searches.len() >= MAX_SEARCHES;
+        if let Some(miss) = self.nothing.of(now, &action).or(full.then_some(Miss::Late)) {
+            return self.actions.push_back(Action::Settle { look, action, miss: Some(miss) });
         }
-        if !self.searches.contains_key(&action) && self.searches.len() >= MAX_SEARCHES {
-            return self.actions.push_back(miss(Miss::Late));
+        let number = self.number();
+        let new = || Search::new(number, space.clone(), until);
+        let search = self.searches.entry(action).or_insert_with(new);
+        let wider = search.widen(topics);
+        if let Some(grant) = search.grant {
+            until = until.max(now.plus(grant));
         }
-        let search = self.searches.entry(action).or_insert_with(|| Search::new(space.clone(), until));
-        search.topics.extend(topics);
-        search.looks.push((look, until));
+        search.looks.push(Look { look, until });
         search.ends = search.ends.max(until.plus(AFTERLIFE));
+        self.looks += 1;
+        if wider {
+            // Their holders may have what is being fetched already.
+            let (topics, needs) = (Arc::clone(&search.topics), search.parts.in_line().clone());
+            for need in needs {
+                self.transfers.want(now, (need, For::Action(action)), (&topics, &mut self.peers));
+            }
+        }
         self.advance(now, action);
     }
 
     /// Asks whoever should be asked next about an action, and ends the search when nobody is left.
     fn advance(&mut self, now: Moment, action: ActionId) {
-        let Some(search) = self.searches.get(&action) else { return };
-        if search.reviewing || !search.needs.is_empty() {
+        let Some(search) = self.searches.get_mut(&action) else { return };
+        self.alarms.set(Alarm::Search(action), Some(search.wake_at()));
+        if search.reviewing || !search.parts.is_idle() {
             return;
         }
-        let topics = search.topics.clone();
-        let known: BTreeSet<_> =
-            topics.iter().filter_map(|topic| self.holders.get(topic)).flatten().cloned().collect();
-        let fresh = known.iter().filter(|peer| !search.asked.contains(*peer)).cloned();
-        let fresh = self.standing.rank(fresh);
-        let room = ASK_WIDTH.saturating_sub(search.open);
-        let search = self.searches.get_mut(&action).expect("it was there a moment ago");
-        for peer in fresh.into_iter().take(room) {
+        while search.open < ASK_WIDTH + search.hedges {
+            let Some(peer) = self.peers.best(&search.topics, &search.asked) else { break };
             search.asked.insert(peer.clone());
             search.open += 1;
-            self.to_ask.entry((peer, search.space.clone())).or_default().push(action);
+            search.hedge_at = Some(now.plus(HEDGE_AFTER));
+            self.to_ask.entry((peer, search.space.clone())).or_default().insert(action, search.id);
         }
-        if search.open > 0 {
-            return;
-        }
-        let finding = topics.iter().any(|topic| self.find(now, topic));
+        self.alarms.set(Alarm::Search(action), Some(search.wake_at()));
+        let all_asked = search.open < ASK_WIDTH + search.hedges;
+        let more = search.open == 0 || search.hedges > 0 && all_asked;
         // Who is found later is asked later, as long as a tool waits.
-        if !finding || !known.is_empty() {
+        let finding = more && self.peers.find(now, &search.topics);
+        if search.open == 0 && !finding {
             self.fail(now, action);
-        }
-    }
-
-    /// Has the DHT asked for the holders of a topic, unless that was done a moment ago; gives whether news may come.
-    fn find(&mut self, now: Moment, topic: &Topic) -> bool {
-        match self.sought.get(topic) {
-            Some(again) if *again > now => self.finding.contains(topic),
-            _ => {
-                self.sought.insert(topic.clone(), now.plus(FIND_AGAIN));
-                self.finding.insert(topic.clone());
-                self.actions.push_back(Action::Find(topic.clone()));
-                true
-            }
         }
     }
 
     /// Nobody can give this action: all who wait are told.
     fn fail(&mut self, now: Moment, action: ActionId) {
+        let Some(search) = self.searches.get(&action) else { return };
+        let miss = search.miss();
+        self.nothing.note(now, action, (now.plus(NOTHING_FOR), miss));
+        self.settle(action, Some(miss));
+    }
+
+    /// A search ends.
+    fn settle(&mut self, action: ActionId, miss: Option<Miss>) {
         let Some(search) = self.searches.remove(&action) else { return };
-        let miss = match (search.undeliverable, search.refused) {
-            (true, _) => Miss::Undeliverable,
-            (false, true) => Miss::Refused,
-            (false, false) => Miss::Unclaimed,
-        };
-        if self.nothing.len() < MAX_SEARCHES {
-            self.nothing.insert(action, now.plus(NOTHING_FOR));
+        for peer in search.asked.iter().filter(|_| search.open > 0) {
+            let key = (peer.clone(), search.space.clone());
+            if let Some(line) = self.to_ask.get_mut(&key) {
+                line.remove(&action);
+                if line.is_empty() {
+                    self.to_ask.remove(&key);
+                }
+            }
         }
-        self.settle(action, &search, Some(miss));
+        self.looks -= search.looks.len();
+        let settle = |Look { look, .. }| Action::Settle { look, action, miss };
+        self.actions.extend(search.looks.into_iter().map(settle));
+        for need in search.parts.in_line() {
+            self.transfers.unwant(*need, For::Action(action));
+        }
+        self.alarms.set(Alarm::Search(action), None);
     }
 
-    fn settle(&mut self, action: ActionId, search: &Search, miss: Option<Miss>) {
-        let settle = |(look, _): &(u64, Moment)| Action::Settle { look: *look, action, miss };
-        self.actions.extend(search.looks.iter().map(settle));
-        self.unwant(For::Action(action));
-    }
-
-    /// What is now known about an action.
-    fn judged(&mut self, now: Moment, action: ActionId, verdict: Verdict) {
+    /// What is now known about an action: by an answer of a peer, or by a look at the store itself, which is newer
+    /// than any answer that was judged before.
+    fn judged(&mut self, now: Moment, (action, reviewed): (ActionId, bool), verdict: Verdict) {
         let Some(search) = self.searches.get_mut(&action) else { return };
         match verdict {
-            Verdict::Here => {
-                let search = self.searches.remove(&action).expect("it was there a moment ago");
-                self.settle(action, &search, None);
+            Verdict::Here => self.settle(action, None),
+            // What is being fetched or looked at goes on.
+            Verdict::Needs { .. } if search.reviewing || !search.parts.is_idle() => {}
+            Verdict::Needs { blobs, .. } if blobs.is_empty() || search.parts.came(&blobs) => {
+                if reviewed {
+                    search.undeliverable = true;
+                    self.fail(now, action);
+                } else {
+                    self.review(action);
+                }
             }
-            // What is already being fetched goes on.
-            Verdict::Needs { .. } if !search.needs.is_empty() => {}
-            Verdict::Needs { blobs, .. } if blobs.iter().any(|need| search.came.contains(&need.digest)) => {
-                search.undeliverable = true;
-                self.fail(now, action);
-            }
+            // Other peers may know of something else.
+            Verdict::Needs { blobs, .. } if search.parts.lost(&blobs) => search.undeliverable = true,
             Verdict::Needs { blobs, cost } => {
                 // Fetching may take as long as building would: the tool loses nothing by waiting.
-                let until = now.plus(cost.max(MIN_TRANSFER));
-                for (_, waits) in &mut search.looks {
-                    *waits = (*waits).max(until);
-                }
-                search.ends = search.ends.max(until);
-                search.needs = blobs.iter().map(|need| need.digest).collect();
-                let topics = search.topics.clone();
-                for need in blobs {
-                    self.want(need, &topics, For::Action(action));
-                }
+                search.grant(now, cost.clamp(MIN_TRANSFER, MAX_TRANSFER));
+                search.parts.renew(blobs);
+                self.fetch_more(now, For::Action(action));
             }
             Verdict::Refused => search.refused = true,
             Verdict::Nothing => {}
         }
     }
 
-    fn want(&mut self, need: Need, topics: &BTreeSet<Topic>, wanted: For) {
-        let transfer = self.transfers.entry(need.digest).or_insert_with(|| Transfer::new(need.size));
-        transfer.topics.extend(topics.iter().cloned());
-        transfer.wanted.insert(wanted);
-    }
-
-    /// Somebody no longer needs anything. A transfer that runs is let run: it is paid for already.
-    fn unwant(&mut self, wanted: For) {
-        self.transfers.retain(|_, transfer| {
-            transfer.wanted.remove(&wanted);
-            !transfer.wanted.is_empty() || transfer.running.is_some()
-        });
-    }
-
-    /// Starts transfers while there is room, and gives up those that nobody can make.
-    fn start(&mut self, now: Moment) {
-        let mut hopeless = Vec::new();
-        let waiting: Vec<_> = self
-            .transfers
-            .iter()
-            .filter(|(_, transfer)| transfer.running.is_none())
-            .map(|(digest, _)| *digest)
-            .collect();
-        for digest in waiting {
-            if self.running.len() >= MAX_TRANSFERS {
-                break;
-            }
-            let transfer = &self.transfers[&digest];
-            let holders = transfer.topics.iter().filter_map(|topic| self.holders.get(topic)).flatten();
-            let left: BTreeSet<_> = holders.filter(|peer| !transfer.tried.contains(*peer)).cloned().collect();
-            let ranked = self.standing.rank(left);
-            if ranked.is_empty() {
-                hopeless.push(digest);
-                continue;
-            }
-            let busy = |peer: &Peer| self.running_from(peer) >= MAX_TRANSFERS_PER_PEER;
-            let Some(peer) = ranked.into_iter().find(|peer| !busy(peer)) else { continue };
-            let transfer = self.number();
-            let entry = self.transfers.get_mut(&digest).expect("it was there a moment ago");
-            entry.running = Some((transfer, peer.clone()));
-            self.running.insert(transfer, digest);
-            let need = Need { digest, size: entry.size };
-            self.actions.push_back(Action::Fetch { transfer, peer, need });
-        }
-        for digest in hopeless {
-            let topics = self.transfers[&digest].topics.clone();
-            // Somebody new may have it. A tool that waits is told at its deadline at the latest.
-            let finding = topics.iter().any(|topic| self.find(now, topic));
-            if !finding || !self.transfers[&digest].tried.is_empty() {
-                self.undeliverable(now, digest);
-            }
+    fn review(&mut self, action: ActionId) {
+        if let Some(search) = self.searches.get_mut(&action) {
+            search.reviewing = true;
+            self.actions.push_back(Action::Review(search.space.clone(), action));
         }
     }
 
-    fn running_from(&self, peer: &Peer) -> usize {
-        let from = |digest: &Digest| self.transfers.get(digest)?.running.as_ref().map(|(_, peer)| peer);
-        self.running.values().filter(|digest| from(digest) == Some(peer)).count()
-    }
-
-    /// A Blob will not come: whoever needs it does without.
-    fn undeliverable(&mut self, now: Moment, digest: Digest) {
-        let Some(transfer) = self.transfers.remove(&digest) else { return };
-        for wanted in transfer.wanted {
+    /// Puts in line what may be, and says so when all is here.
+    fn fetch_more(&mut self, now: Moment, wanted: For) {
+        let (parts, topics) = match wanted {
+            For::Action(action) => {
+                let Some(search) = self.searches.get_mut(&action) else { return };
+                (&mut search.parts, &search.topics)
+            }
+            For::Bring(bring) => {
+                let Some(bring) = self.brings.get_mut(&bring) else { return };
+                (&mut bring.parts, &bring.topics)
+            }
+        };
+        while let Some(need) = parts.next() {
+            self.transfers.want(now, (need, wanted), (topics, &mut self.peers));
+        }
+        if parts.is_idle() {
             match wanted {
-                For::Action(action) => {
-                    if let Some(search) = self.searches.get_mut(&action) {
-                        search.undeliverable = true;
-                        self.fail(now, action);
-                    }
-                }
-                For::Bring(bring) => self.delivered(bring, false),
+                For::Action(action) => self.review(action),
+                For::Bring(bring) => self.delivered(bring, true),
             }
         }
     }
 
     fn delivered(&mut self, bring: u64, all: bool) {
-        if self.brings.remove(&bring).is_some() {
-            self.actions.push_back(Action::Delivered { bring, all });
-            self.unwant(For::Bring(bring));
+        let Some(ended) = self.brings.remove(&bring) else { return };
+        self.actions.push_back(Action::Delivered { bring, all });
+        for need in ended.parts.in_line() {
+            self.transfers.unwant(*need, For::Bring(bring));
         }
+        self.alarms.set(Alarm::Bring(bring), None);
     }
 
-    /// A transfer ended.
-    fn brought(&mut self, now: Moment, number: u64, outcome: Brought) {
-        let Some(digest) = self.running.remove(&number) else { return };
-        let Some(transfer) = self.transfers.get_mut(&digest) else { return };
-        let Some((_, peer)) = transfer.running.take() else { return };
-        transfer.tried.insert(peer.clone());
-        match outcome {
-            Brought::Done => {
-                self.standing.good(&peer);
-                self.here(digest);
-                return;
+    /// Tells those who need them what became of Blobs.
+    fn follow_up(&mut self, now: Moment) {
+        while let Some(Ended { need, wanted, here }) = self.transfers.ended() {
+            let parts = match wanted {
+                For::Action(action) => self.searches.get_mut(&action).map(|search| &mut search.parts),
+                For::Bring(bring) => self.brings.get_mut(&bring).map(|bring| &mut bring.parts),
+            };
+            let Some(parts) = parts.filter(|parts| parts.in_line().contains(&need)) else { continue };
+            if here {
+                parts.arrive(&need);
+                self.fetch_more(now, wanted);
+                continue;
             }
-            Brought::Failed => self.standing.failed(&peer),
-            Brought::Bad => {
-                if self.standing.bad(&peer) {
-                    self.actions.push_back(Action::Drop(peer));
-                }
+            for other in parts.lose(&need) {
+                self.transfers.unwant(other, wanted);
             }
-            Brought::NoRoom => return self.undeliverable(now, digest),
-        }
-        if self.transfers[&digest].wanted.is_empty() {
-            self.transfers.remove(&digest);
-        }
-    }
-
-    /// A Blob is here.
-    fn here(&mut self, digest: Digest) {
-        let Some(transfer) = self.transfers.remove(&digest) else { return };
-        for wanted in transfer.wanted {
             match wanted {
+                For::Bring(bring) => self.delivered(bring, false),
                 For::Action(action) => {
-                    let Some(search) = self.searches.get_mut(&action) else { continue };
-                    search.needs.remove(&digest);
-                    search.came.insert(digest);
-                    if search.needs.is_empty() {
-                        search.reviewing = true;
-                        self.actions.push_back(Action::Review(search.space.clone(), action));
+                    if let Some(search) = self.searches.get_mut(&action) {
+                        search.undeliverable = true;
                     }
-                }
-                For::Bring(bring) => {
-                    let Some(found) = self.brings.get_mut(&bring) else { continue };
-                    found.needs.remove(&digest);
-                    if found.needs.is_empty() {
-                        self.delivered(bring, true);
-                    }
+                    // Somebody who was not asked yet may claim something that can be had.
+                    self.advance(now, action);
                 }
             }
         }
@@ -358,78 +280,135 @@ impl Fetch {
 
     /// Tells those whose time has come, and drops what nobody waited for long enough.
     fn expire(&mut self, now: Moment) {
-        for (action, search) in &mut self.searches {
-            let (late, waiting) = search.looks.iter().partition(|(_, until)| *until <= now);
-            search.looks = waiting;
-            let late: Vec<(u64, Moment)> = late;
-            let settle = |(look, _)| Action::Settle { look, action: *action, miss: Some(Miss::Late) };
-            self.actions.extend(late.into_iter().map(settle));
+        while let Some(alarm) = self.alarms.due(now) {
+            match alarm {
+                Alarm::Bring(bring) => self.delivered(bring, false),
+                Alarm::Search(action) => self.awake(now, action),
+            }
         }
-        let over = |search: &Search| search.looks.is_empty() && search.ends <= now;
-        let ended: Vec<_> =
-            self.searches.iter().filter(|(_, search)| over(search)).map(|(id, _)| *id).collect();
-        for action in ended {
-            self.searches.remove(&action);
-            self.unwant(For::Action(action));
+        self.transfers.expire(now, &mut self.peers);
+        self.follow_up(now);
+    }
+
+    fn awake(&mut self, now: Moment, action: ActionId) {
+        let Some(search) = self.searches.get_mut(&action) else { return };
+        let late = search.late(now);
+        self.looks -= late.len();
+        let settle = |Look { look, .. }| Action::Settle { look, action, miss: Some(Miss::Late) };
+        self.actions.extend(late.into_iter().map(settle));
+        if search.looks.is_empty() && search.ends <= now {
+            return self.settle(action, None);
         }
-        let late: Vec<_> =
-            self.brings.iter().filter(|(_, bring)| bring.until <= now).map(|(id, _)| *id).collect();
-        for bring in late {
-            self.delivered(bring, false);
+        if search.hedge_at.is_some_and(|at| at <= now) {
+            search.hedge_at = None;
+            search.hedges += usize::from(!search.looks.is_empty() && search.open > 0);
         }
-        self.nothing.retain(|_, until| *until > now);
+        self.advance(now, action);
     }
 
     /// One question of those that are to be asked: what there is for one peer in one Project goes together.
     fn question(&mut self) -> Option<Action> {
-        let mut entry = self.to_ask.first_entry()?;
-        let (peer, space) = entry.key().clone();
-        let all = entry.get_mut();
-        let actions: Vec<_> = all.drain(..all.len().min(MAX_ACTIONS)).collect();
-        if all.is_empty() {
-            entry.remove();
+        let asking = |peer: &Peer| self.asking.get(peer).copied().unwrap_or(0);
+        let free = |(peer, _): &&(Peer, Space)| asking(peer) < MAX_QUESTIONS_PER_PEER;
+        let key = self.to_ask.keys().find(free)?.clone();
+        let mut actions = self.to_ask.remove(&key)?;
+        let (peer, space) = key;
+        if let Some(first_left) = actions.keys().nth(MAX_ACTIONS).copied() {
+            let left = actions.split_off(&first_left);
+            self.to_ask.insert((peer.clone(), space.clone()), left);
         }
+        *self.asking.entry(peer.clone()).or_default() += 1;
         let question = self.number();
-        self.questions.insert(question, (peer.clone(), actions.clone()));
-        Some(Action::Ask { question, peer, space, actions })
+        let asked = actions.keys().copied().collect();
+        self.questions.insert(question, Question { peer: peer.clone(), actions, open: true });
+        Some(Action::Ask { question, peer, space, actions: asked })
     }
 
     fn answered(&mut self, now: Moment, question: u64, verdicts: Option<Vec<(ActionId, Verdict)>>) {
-        let Some((peer, actions)) = self.questions.remove(&question) else { return };
-        if verdicts.is_none() {
-            self.standing.failed(&peer);
+        let Some(Question { peer, actions, open }) = self.questions.remove(&question) else { return };
+        let useful = |(action, verdict): &(ActionId, Verdict)| {
+            actions.contains_key(action) && matches!(verdict, Verdict::Here | Verdict::Needs { .. })
+        };
+        match &verdicts {
+            None if !open => {}
+            None => self.peers.standing.silent(&peer),
+            Some(verdicts) if verdicts.iter().any(useful) => self.peers.standing.knew(&peer),
+            Some(_) => self.peers.standing.empty(&peer),
         }
-        for action in &actions {
-            if let Some(search) = self.searches.get_mut(action) {
-                search.open -= 1;
-            }
+        if open {
+            self.release((&peer, 1), &actions);
         }
         for (action, verdict) in verdicts.into_iter().flatten() {
-            if actions.contains(&action) {
-                self.judged(now, action, verdict);
+            if actions.contains_key(&action) {
+                self.judged(now, (action, false), verdict);
             }
         }
-        for action in actions {
+        self.follow_up(now);
+        for action in actions.into_keys() {
             self.advance(now, action);
         }
     }
 
-    fn met(&mut self, now: Moment, topic: &Topic, peers: Vec<Peer>) {
-        let known = self.holders.entry(topic.clone()).or_default();
-        let before = known.len();
-        known.extend(peers);
-        if known.len() > MAX_HOLDERS {
-            // Names can be chosen: strangers are not to push out those who have served well.
-            let ranked = self.standing.rank(known.iter().cloned());
-            *known = ranked.into_iter().take(MAX_HOLDERS).collect();
+    /// A peer is no longer expected to answer so many questions, which are about these.
+    fn release(&mut self, (peer, questions): (&Peer, usize), actions: &BTreeMap<ActionId, u64>) {
+        if let Some(asking) = self.asking.get_mut(peer) {
+            *asking -= questions;
+            if *asking == 0 {
+                self.asking.remove(peer);
+            }
         }
-        if known.len() > before {
+        for (action, id) in actions {
+            if let Some(search) = self.searches.get_mut(action).filter(|search| search.id == *id) {
+                search.open -= 1;
+            }
+        }
+    }
+
+    fn met(&mut self, now: Moment, (topic, sought): (&Topic, bool), peers: Vec<Peer>) {
+        let fresh: BTreeSet<_> = peers.into_iter().filter(|peer| self.peers.met(topic, peer)).collect();
+        if sought {
+            self.peers.found(now, topic, !fresh.is_empty());
+        }
+        if !fresh.is_empty() {
             self.nothing.clear();
+            self.transfers.met(now, (topic, &fresh), &mut self.peers);
+        } else if sought {
+            self.transfers.revise(now, &mut self.peers);
+        } else {
+            return;
         }
-        let concerned = |search: &Search| search.topics.contains(topic);
-        let waiting: Vec<_> =
-            self.searches.iter().filter(|(_, search)| concerned(search)).map(|(id, _)| *id).collect();
+        self.follow_up(now);
+        let concerned = self.searches.iter_mut().filter(|(_, search)| search.topics.contains(topic));
+        let mut waiting = Vec::new();
+        for (action, search) in concerned {
+            // Who comes back may know what could not be asked before.
+            search.asked.retain(|peer| !fresh.contains(peer));
+            waiting.push(*action);
+        }
         for action in waiting {
+            self.advance(now, action);
+        }
+    }
+
+    /// A peer went away, or is to be treated so. Its answers count if they still come, but nobody waits for them.
+    fn gone(&mut self, now: Moment, peer: &Peer) {
+        let topics = Arc::new(self.peers.gone(peer));
+        let keys: Vec<_> = self.to_ask.keys().filter(|(whom, _)| whom == peer).cloned().collect();
+        let mut released = Vec::new();
+        for key in keys {
+            released.extend(self.to_ask.remove(&key).map(|actions| (0, actions)));
+        }
+        for question in self.questions.values_mut().filter(|question| question.peer == *peer) {
+            if std::mem::take(&mut question.open) {
+                released.push((1, question.actions.clone()));
+            }
+        }
+        self.transfers.gone(now, (peer, &topics), &mut self.peers);
+        for (questions, actions) in &released {
+            self.release((peer, *questions), actions);
+        }
+        self.follow_up(now);
+        for action in released.into_iter().flat_map(|(_, actions)| actions.into_keys()) {
             self.advance(now, action);
         }
     }
@@ -441,32 +420,6 @@ struct Wait {
     action: ActionId,
     topics: Vec<Topic>,
     until: Moment,
-}
-
-impl Search {
-    fn new(space: Space, ends: Moment) -> Self {
-        let (topics, looks, asked, needs, came) = Default::default();
-        Self {
-            space,
-            topics,
-            looks,
-            asked,
-            open: 0,
-            needs,
-            came,
-            reviewing: false,
-            refused: false,
-            undeliverable: false,
-            ends,
-        }
-    }
-}
-
-impl Transfer {
-    fn new(size: u64) -> Self {
-        let (topics, tried, wanted) = Default::default();
-        Self { size, topics, tried, running: None, wanted }
-    }
 }
 
 impl Plan for Fetch {
@@ -481,49 +434,59 @@ impl Plan for Fetch {
                 }
             }
             Event::Bring { bring, topic, blobs, until } => {
-                let needs = blobs.iter().map(|need| need.digest).collect();
-                let topics = BTreeSet::from([topic.clone()]);
-                self.brings.insert(bring, Bring { needs, until });
-                if blobs.is_empty() {
-                    self.delivered(bring, true);
-                }
-                for need in blobs {
-                    self.want(need, &topics, For::Bring(bring));
-                }
+                let topics = Arc::new(BTreeSet::from([topic]));
+                self.brings.insert(bring, Bring { parts: Parts::new(blobs), topics });
+                self.alarms.set(Alarm::Bring(bring), Some(until));
+                self.fetch_more(now, For::Bring(bring));
             }
-            Event::Holders { topic, peers, sought } => {
-                if sought {
-                    self.finding.remove(&topic);
-                }
-                self.met(now, &topic, peers);
-            }
-            Event::Gone(peer) => {
-                for known in self.holders.values_mut() {
-                    known.remove(&peer);
-                }
-            }
+            Event::Holders { topic, peers, sought } => self.met(now, (&topic, sought), peers),
+            Event::Gone(peer) => self.gone(now, &peer),
             Event::Answered { question, verdicts } => self.answered(now, question, verdicts),
             Event::Reviewed { action, verdict } => {
                 if let Some(search) = self.searches.get_mut(&action) {
                     search.reviewing = false;
                 }
-                self.judged(now, action, verdict);
+                self.judged(now, (action, true), verdict);
                 self.advance(now, action);
             }
-            Event::Brought { transfer, outcome } => self.brought(now, transfer, outcome),
+            Event::Brought { transfer, outcome } => {
+                if let Some(liar) = self.transfers.brought(now, (transfer, outcome), &mut self.peers) {
+                    self.actions.push_back(Action::Drop(liar.clone()));
+                    self.gone(now, &liar);
+                }
+            }
             Event::Moved => self.nothing.clear(),
         }
+        self.follow_up(now);
     }
 
     fn take(&mut self, now: Moment) -> Option<Action> {
         self.expire(now);
-        self.start(now);
+        self.actions.extend(self.transfers.start(now, &self.peers));
+        while let Some(topic) = self.peers.next_find() {
+            self.actions.push_back(Action::Find(topic));
+        }
         self.actions.pop_front().or_else(|| self.question())
     }
 
     fn wake_at(&self) -> Option<Moment> {
-        let looks = self.searches.values().flat_map(|search| search.looks.iter().map(|(_, until)| *until));
-        let ends = self.searches.values().filter(|search| search.looks.is_empty()).map(|search| search.ends);
-        looks.chain(ends).chain(self.brings.values().map(|bring| bring.until)).min()
+        self.alarms.next().into_iter().chain(self.transfers.wake_at()).min()
+    }
+}
+
+#[cfg(test)]
+impl Fetch {
+    /// What is kept in memory of looks, Brings and what they led to; and that the sums agree.
+    pub(super) fn len(&self) -> usize {
+        assert_eq!(self.looks, self.searches.values().map(|search| search.looks.len()).sum::<usize>());
+        assert_eq!(self.alarms.len(), self.searches.len() + self.brings.len());
+        let open = self.questions.values().filter(|question| question.open).count();
+        assert_eq!(self.asking.values().sum::<usize>(), open);
+        assert!(self.actions.is_empty() && self.nothing.len() <= Nothing::MAX);
+        self.searches.len()
+            + self.brings.len()
+            + self.transfers.len()
+            + self.questions.len()
+            + self.to_ask.len()
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! libp2p, and nothing that decides: one swarm a Network.
 //!
-//! * [`behaviour`] is what it is made of, [`limits`] how much of everything it takes.
-//! * [`driver`] owns it; [`handle`] is how the rest of the node speaks to it.
-//! * [`records`] judges what others put on the DHT.
+//! * `behaviour` is what it is made of, [`limits`] how much of everything it takes.
+//! * `driver` owns it; [`handle`] is how the rest of the node speaks to it.
+//! * `records` judges what others put on the DHT.
 //! * [`serve`] answers peers; [`transfer`] fetches a Blob from one.
 
 mod behaviour;
