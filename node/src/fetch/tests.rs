@@ -21,6 +21,10 @@ fn at(ms: u64) -> Moment {
     Moment::after_start(Duration::from_millis(ms))
 }
 
+fn ms(span: Duration) -> u64 {
+    span.as_millis().try_into().unwrap()
+}
+
 fn topic(number: u8) -> Topic {
     Topic { signer: Signer::from_bytes([number; 32]), project: Project::default() }
 }
@@ -231,7 +235,7 @@ fn the_afterlife_of_a_search_ends() {
     let mut case = Case::with(&["ann"]);
     let ask = question(&case.look(1, 1, 100));
     let fetch = transfer(&case.answer(ask, 1, needs([1, 2, 3, 4, 5], 0)).split_off(3));
-    case.pass(MIN_TRANSFER.as_millis() as u64);
+    case.pass(ms(MIN_TRANSFER));
     assert_eq!(case.plan.wake_at(), Some(at(100).plus(AFTERLIFE)).min(Some(at(0).plus(PATIENCE))));
     case.pass(60_000);
     assert_eq!(case.plan.len(), 8, "four transfers run, and nobody wants them any more");
@@ -258,7 +262,7 @@ fn two_are_asked_and_a_third_when_they_take_long() {
     let mut case = Case::with(&["ann", "ben", "cem"]);
     let first = case.look(1, 1, 1000);
     assert_eq!(asked(&first).len(), 2);
-    let hedge = HEDGE_AFTER.as_millis() as u64;
+    let hedge = ms(HEDGE_AFTER);
     assert_eq!(case.pass(hedge - 1), []);
     let second = case.pass(hedge);
     assert_eq!(asked(&second)[0].1, "cem");
@@ -280,9 +284,11 @@ fn an_answer_for_a_search_that_ended_does_not_disturb_the_next_one() {
     assert_eq!(case.pass(2100), [Action::Find(topic(0)), settle(1, 1, Some(Miss::Late))]);
     case.pass(60_000);
     assert_eq!(case.plan.len(), 1, "only ben's question is left");
-    assert_eq!(asked(&case.look(2, 1, 61_000)).len(), 2);
+    let second: Vec<_> = asked(&case.look(2, 1, 70_000)).iter().map(|(question, _)| *question).collect();
     assert_eq!(case.silent(ben), []);
-    assert_eq!(case.pass(61_000), [Action::Find(topic(0)), settle(2, 1, Some(Miss::Late))]);
+    assert_eq!(case.knows_nothing(second[0]), [], "one more is to answer");
+    assert_eq!(case.knows_nothing(second[1]), []);
+    assert_eq!(case.found(&[]), [settle(2, 1, Some(Miss::Unclaimed))]);
 }
 
 #[test]
@@ -387,7 +393,7 @@ fn that_there_was_nothing_is_forgotten_with_news_and_with_time() {
     let mut look = 1;
     let mut is_sought = |case: &mut Case| {
         look += 1;
-        let now = case.now.since(at(0)).as_millis() as u64;
+        let now = ms(case.now.since(at(0)));
         asked(&case.look(look, 1, now + 1000)).first().map(|(question, _)| *question)
     };
     case.knows_nothing(1 + 1);
@@ -402,7 +408,7 @@ fn that_there_was_nothing_is_forgotten_with_news_and_with_time() {
     case.knows_nothing(ask);
     case.knows_nothing(ask + 1);
     assert_eq!(is_sought(&mut case), None);
-    case.pass(NOTHING_FOR.as_millis() as u64);
+    case.pass(ms(NOTHING_FOR));
     assert!(is_sought(&mut case).is_some());
 }
 
@@ -443,7 +449,7 @@ fn slow_transfers_do_not_block_others() {
     let started = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, until: at(90_000) });
     assert_eq!(fetched(&started).len(), 16);
     assert_eq!(case.met("honest"), [], "there is no place");
-    let again = case.pass(PATIENCE.as_millis() as u64 + 100);
+    let again = case.pass(ms(PATIENCE) + 100);
     let from: Vec<_> = fetched(&again).iter().map(|(_, whom, _)| *whom).collect();
     assert_eq!(from, ["honest"; MAX_TRANSFERS_PER_PEER]);
     let mut todo: Vec<_> = fetched(&again).iter().map(|(transfer, ..)| *transfer).collect();
@@ -457,6 +463,15 @@ fn slow_transfers_do_not_block_others() {
         assert_eq!(case.brought(fetch, Brought::Failed), []);
     }
     assert_eq!(case.plan.len(), 0);
+}
+
+#[test]
+fn a_slow_transfer_that_ends_at_last_makes_room() {
+    let mut case = Case::with(&["ann"]);
+    let blobs = (0..5).map(need).collect();
+    let started = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, until: at(90_000) });
+    assert_eq!(case.pass(20_000), [], "ann has no place for the fifth");
+    assert_eq!(fetched(&case.brought(fetched(&started)[0].0, Brought::Done)).len(), 1);
 }
 
 #[test]
@@ -483,6 +498,9 @@ fn brings_end_once_whether_or_not_all_came() {
     assert_eq!(case.brought(fetch, Brought::Done), [Action::Delivered { bring: 2, all: true }]);
     let fetch = transfer(&bring(&mut case, 3, &[2]));
     assert_eq!(case.brought(fetch, Brought::NoRoom), [Action::Delivered { bring: 3, all: false }]);
+    let fetch = transfer(&bring(&mut case, 5, &[4]));
+    assert_eq!(case.brought(fetch, Brought::Failed), [Action::Find(topic(0))]);
+    assert_eq!(case.found(&[]), [Action::Delivered { bring: 5, all: false }]);
     let fetch = transfer(&bring(&mut case, 4, &[3]));
     assert_eq!(case.pass(5000), [Action::Delivered { bring: 4, all: false }]);
     assert_eq!(case.brought(fetch, Brought::Done), []);
