@@ -52,6 +52,8 @@ impl<M> Ord for Arrival<M> {
 pub(crate) struct World<M> {
     now: Time,
     link: Link,
+    /// Numbers whatever happens.
+    number: u64,
     sent: u64,
     lost: u64,
     on_the_way: BinaryHeap<Reverse<Arrival<M>>>,
@@ -61,7 +63,7 @@ pub(crate) struct World<M> {
 impl<M: Clone> World<M> {
     pub(crate) fn new(seed: u64, start: Time, link: Link) -> Self {
         let chance = Rng::with_seed(seed);
-        Self { now: start, link, sent: 0, lost: 0, on_the_way: BinaryHeap::new(), chance }
+        Self { now: start, link, number: 0, sent: 0, lost: 0, on_the_way: BinaryHeap::new(), chance }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -88,10 +90,15 @@ impl<M: Clone> World<M> {
             }
             let (least, most) = self.link.delay_ms;
             let delay = Duration::from_millis(self.chance.u64(least..=most));
-            let arrival =
-                Arrival { at: self.now.plus(delay), number: self.sent, to, message: message.clone() };
-            self.on_the_way.push(Reverse(arrival));
+            self.after(delay, to, message.clone());
         }
+    }
+
+    /// Lets something happen at `to` after a while, on no link: a timer, or a long transfer whose time was reckoned.
+    pub(crate) fn after(&mut self, delay: Duration, to: usize, message: M) {
+        self.number += 1;
+        let arrival = Arrival { at: self.now.plus(delay), number: self.number, to, message };
+        self.on_the_way.push(Reverse(arrival));
     }
 
     /// The next message that arrives no later than `until`; time passes to it, or else to `until`.

@@ -4,7 +4,7 @@
 //! Two kinds of thing, both a few per Project and never one per key: the Catalog Heads of an own topic, and "I hold
 //! Entries of this topic".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use potluck_protocol::peer::Topic;
@@ -63,7 +63,7 @@ pub struct Say {
 #[derive(Debug)]
 struct State {
     due: Moment,
-    running: bool,
+    /// Whether it has to be said anew once the attempt that runs has ended.
     again: bool,
     backoff: Backoff,
 }
@@ -72,7 +72,8 @@ struct State {
 #[derive(Debug, Default)]
 pub struct Announce {
     all: BTreeMap<(String, What), State>,
-    running: usize,
+    /// Attempts that have not ended, even of what is not to be said any more.
+    running: BTreeSet<(String, What)>,
 }
 
 impl Announce {
@@ -82,14 +83,11 @@ impl Announce {
     }
 
     fn say(&mut self, now: Moment, network: String, what: What) {
-        let new = || State {
-            due: now,
-            running: false,
-            again: false,
-            backoff: Backoff::new(RETRY_FIRST, RETRY_LAST),
-        };
-        let state = self.all.entry((network, what)).or_insert_with(new);
-        if state.running {
+        let key = (network, what);
+        let again = self.running.contains(&key);
+        let new = || State { due: now, again, backoff: Backoff::new(RETRY_FIRST, RETRY_LAST) };
+        let state = self.all.entry(key).or_insert_with(new);
+        if again {
             state.again = true;
         } else {
             state.due = now;
@@ -97,9 +95,10 @@ impl Announce {
     }
 
     fn said(&mut self, now: Moment, key: &(String, What), well: bool) {
-        self.running = self.running.saturating_sub(1);
+        if !self.running.remove(key) {
+            return;
+        }
         let Some(state) = self.all.get_mut(key) else { return };
-        state.running = false;
         let every = match key.1 {
             What::Heads(_) => HEADS_EVERY,
             What::Holds(_) => HOLDS_EVERY,
@@ -128,9 +127,9 @@ impl Plan for Announce {
             }
             Event::Said { network, what, well } => self.said(now, &(network, what), well),
             Event::Joined(network) => {
-                for ((on, _), state) in &mut self.all {
+                for (key, state) in &mut self.all {
                     // What was said well waits for long; what failed for at most this.
-                    if *on == network && !state.running && state.due <= now.plus(RETRY_LAST) {
+                    if key.0 == network && !self.running.contains(key) && state.due <= now.plus(RETRY_LAST) {
                         state.due = now;
                     }
                 }
@@ -139,21 +138,22 @@ impl Plan for Announce {
     }
 
     fn take(&mut self, now: Moment) -> Option<Say> {
-        if self.running >= MAX_RUNNING {
+        if self.running.len() >= MAX_RUNNING {
             return None;
         }
-        let ((network, what), state) =
-            self.all.iter_mut().find(|(_, state)| !state.running && state.due <= now)?;
-        state.running = true;
-        self.running += 1;
-        Some(Say { network: network.clone(), what: what.clone() })
+        let idle = self.all.iter().filter(|(key, state)| state.due <= now && !self.running.contains(*key));
+        // Whoever has waited longest comes first: what fails again and again must not keep out the rest.
+        let (key, _) = idle.min_by_key(|(_, state)| state.due)?;
+        let (network, what) = key.clone();
+        self.running.insert(key.clone());
+        Some(Say { network, what })
     }
 
     fn wake_at(&self) -> Option<Moment> {
-        if self.running >= MAX_RUNNING {
+        if self.running.len() >= MAX_RUNNING {
             return None;
         }
-        self.all.values().filter(|state| !state.running).map(|state| state.due).min()
+        self.all.iter().filter(|(key, _)| !self.running.contains(*key)).map(|(_, state)| state.due).min()
     }
 }
 
@@ -210,5 +210,72 @@ mod tests {
         plan.feed(at(1), Event::Unsay("office".into(), heads(0)));
         plan.feed(at(1), Event::Said { network: "office".into(), what: heads(0), well: true });
         assert_eq!(all(&mut plan, at(1)).len(), 1);
+    }
+
+    #[test]
+    fn what_is_said_again_after_all_is_said_once_at_a_time() {
+        let mut plan = Announce::new();
+        let net = || "office".to_owned();
+        let said = || Event::Said { network: net(), what: heads(1), well: true };
+        plan.feed(at(0), Event::Say(net(), heads(1)));
+        assert_eq!(all(&mut plan, at(0)), [heads(1)]);
+        plan.feed(at(1), Event::Unsay(net(), heads(1)));
+        plan.feed(at(2), Event::Say(net(), heads(1)));
+        assert_eq!(all(&mut plan, at(2)), []);
+        plan.feed(at(3), said());
+        assert_eq!(all(&mut plan, at(3)), [heads(1)]);
+        plan.feed(at(4), said());
+        plan.feed(at(5), said());
+        assert_eq!(plan.wake_at(), Some(at(4).plus(HEADS_EVERY)), "nobody asked for the last one");
+    }
+
+    /// One random world: attempts end once each, well or not, whenever chance has it.
+    fn world(seed: u64) -> Vec<String> {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let (mut plan, mut now, mut log) = (Announce::new(), 0, Vec::new());
+        let mut running = Vec::<Say>::new();
+        // What should stand but was not said well since it was last to be said.
+        let mut owed = BTreeSet::new();
+        for step in 0..600 {
+            let last = step >= 300;
+            let network = || "office".to_owned();
+            let what = heads(chance.u8(..30));
+            let event = match chance.u8(..8) {
+                0 | 1 if !last => {
+                    owed.insert(what.clone());
+                    Event::Say(network(), what)
+                }
+                2 if !last => {
+                    owed.remove(&what);
+                    Event::Unsay(network(), what)
+                }
+                3 => Event::Joined(network()),
+                _ if !running.is_empty() => {
+                    let Say { network, what } = running.swap_remove(chance.usize(..running.len()));
+                    Event::Said { network, what, well: last || chance.bool() }
+                }
+                _ => Event::Said { network: network(), what: heads(99), well: false },
+            };
+            log.push(format!("{now} {event:?}"));
+            plan.feed(at(now), event);
+            while let Some(say) = plan.take(at(now)) {
+                log.push(format!("{now} {say:?}"));
+                assert!(!running.contains(&say) && running.len() < MAX_RUNNING);
+                owed.remove(&say.what);
+                running.push(say);
+            }
+            assert!(plan.wake_at().is_none_or(|wake| wake > at(now)));
+            now += chance.u64(..1000);
+        }
+        assert!(owed.is_empty(), "{owed:?} was never said");
+        log
+    }
+
+    #[test]
+    fn in_any_world_everything_is_said_once_at_a_time() {
+        for seed in 0..300 {
+            let run = std::panic::catch_unwind(|| world(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
+            assert!(seed > 20 || run == world(seed), "seed {seed} is told differently");
+        }
     }
 }

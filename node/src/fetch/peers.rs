@@ -103,7 +103,7 @@ impl Peers {
         }
         if claims >= MAX_TOPICS {
             // It cannot say so many at once: this one is newer than some other.
-            self.forget_one_of(&peer.clone());
+            self.forget_one_of(peer);
         }
         self.pairs += 1;
         self.topics.entry(peer.clone()).or_default().insert(topic.clone());
@@ -151,7 +151,11 @@ impl Peers {
 
     /// Has the DHT asked for holders, of each topic unless that was done not long ago; gives whether news may come.
     pub(super) fn find(&mut self, now: Moment, topics: &BTreeSet<Topic>) -> bool {
-        topics.iter().filter(|topic| self.find_one(now, topic)).count() > 0
+        let mut any = false;
+        for topic in topics {
+            any |= self.find_one(now, topic);
+        }
+        any
     }
 
     fn find_one(&mut self, now: Moment, topic: &Topic) -> bool {

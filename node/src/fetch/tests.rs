@@ -17,12 +17,12 @@ use super::transfers::{MAX_TRANSFERS_PER_PEER, PATIENCE};
 use crate::peer::Peer;
 use crate::plan::{Moment, Plan as _};
 
-fn ms(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap()
-}
-
 fn at(ms: u64) -> Moment {
     Moment::after_start(Duration::from_millis(ms))
+}
+
+fn ms(span: Duration) -> u64 {
+    span.as_millis().try_into().unwrap()
 }
 
 fn topic(number: u8) -> Topic {
@@ -284,9 +284,11 @@ fn an_answer_for_a_search_that_ended_does_not_disturb_the_next_one() {
     assert_eq!(case.pass(2100), [Action::Find(topic(0)), settle(1, 1, Some(Miss::Late))]);
     case.pass(60_000);
     assert_eq!(case.plan.len(), 1, "only ben's question is left");
-    assert_eq!(asked(&case.look(2, 1, 61_000)).len(), 2);
+    let second: Vec<_> = asked(&case.look(2, 1, 70_000)).iter().map(|(question, _)| *question).collect();
     assert_eq!(case.silent(ben), []);
-    assert_eq!(case.pass(61_000), [Action::Find(topic(0)), settle(2, 1, Some(Miss::Late))]);
+    assert_eq!(case.knows_nothing(second[0]), [], "one more is to answer");
+    assert_eq!(case.knows_nothing(second[1]), []);
+    assert_eq!(case.found(&[]), [settle(2, 1, Some(Miss::Unclaimed))]);
 }
 
 #[test]
@@ -464,6 +466,15 @@ fn slow_transfers_do_not_block_others() {
 }
 
 #[test]
+fn a_slow_transfer_that_ends_at_last_makes_room() {
+    let mut case = Case::with(&["ann"]);
+    let blobs = (0..5).map(need).collect();
+    let started = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, until: at(90_000) });
+    assert_eq!(case.pass(20_000), [], "ann has no place for the fifth");
+    assert_eq!(fetched(&case.brought(fetched(&started)[0].0, Brought::Done)).len(), 1);
+}
+
+#[test]
 fn a_claim_that_cannot_be_had_is_not_the_end_while_others_may_know_another() {
     let mut case = Case::with(&["ann", "ben"]);
     let first = case.look(1, 1, 5000);
@@ -487,6 +498,9 @@ fn brings_end_once_whether_or_not_all_came() {
     assert_eq!(case.brought(fetch, Brought::Done), [Action::Delivered { bring: 2, all: true }]);
     let fetch = transfer(&bring(&mut case, 3, &[2]));
     assert_eq!(case.brought(fetch, Brought::NoRoom), [Action::Delivered { bring: 3, all: false }]);
+    let fetch = transfer(&bring(&mut case, 5, &[4]));
+    assert_eq!(case.brought(fetch, Brought::Failed), [Action::Find(topic(0))]);
+    assert_eq!(case.found(&[]), [Action::Delivered { bring: 5, all: false }]);
     let fetch = transfer(&bring(&mut case, 4, &[3]));
     assert_eq!(case.pass(5000), [Action::Delivered { bring: 4, all: false }]);
     assert_eq!(case.brought(fetch, Brought::Done), []);

@@ -2,6 +2,7 @@
 //! The worlds that can be run.
 
 mod fleet;
+mod office;
 
 use serde_json::Value;
 
@@ -9,4 +10,4 @@ use serde_json::Value;
 type Scenario = (&'static str, fn(u64) -> Value);
 
 /// Every scenario.
-pub(crate) const ALL: &[Scenario] = &[("fleet", fleet::run)];
+pub(crate) const ALL: &[Scenario] = &[("fleet", fleet::run), ("office", office::run)];
