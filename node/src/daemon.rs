@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use potluck_protocol::action::Project;
-use potluck_protocol::control::MAX_REPORT_BYTES;
+use potluck_protocol::control::{Export, Job, MAX_REPORT_BYTES};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::names::DhtKey;
 use potluck_protocol::peer::{Hello, Topic};
@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::announce::plan::{Event as Announce, What};
 use crate::cache::{Answer, Cache, CacheError, Publication, Question, Stretches};
 use crate::catalog::plan::Event as Catalogs;
-use crate::control::server::{self, BindError};
+use crate::control::server::{self, BindError, Progress};
 use crate::engine::{Engine, EngineError, News};
 use crate::fetch::event::Event as Fetch;
 use crate::home::Home;
@@ -34,7 +34,7 @@ use crate::outside::{Outside, Plans, Search};
 use crate::peer::Peer;
 use crate::plan::{Backoff, Moment};
 use crate::swarm::{self, Handle, NetEvent, SwarmError, limits};
-use crate::{announce, catalog, fetch};
+use crate::{announce, catalog, fetch, work};
 
 /// Most events that wait for a Plan.
 const QUEUE: usize = 1024;
@@ -544,5 +544,23 @@ impl server::Daemon for Served {
 
     fn stop(&self) {
         self.0.stop();
+    }
+
+    async fn work(&self, job: Job, progress: Progress) -> Result<Vec<u8>, CacheError> {
+        let report = work::run(&self.0.engine, job, progress).await?;
+        serde_json::to_vec(&report).map_err(|error| CacheError::Store(error.to_string()))
+    }
+
+    async fn export(&self, what: Export) -> Result<Stretches, CacheError> {
+        work::export(&self.0.engine, what).await
+    }
+
+    async fn import(
+        &self,
+        from: impl AsyncRead + Send + Unpin + 'static,
+        progress: Progress,
+    ) -> Result<Vec<u8>, CacheError> {
+        let report = work::import(&self.0.engine, from, progress).await?;
+        serde_json::to_vec(&report).map_err(|error| CacheError::Store(error.to_string()))
     }
 }

@@ -34,3 +34,5 @@ pub mod store;
 #[cfg(feature = "net")]
 pub mod swarm;
 pub mod trust;
+#[cfg(feature = "net")]
+pub mod work;

@@ -20,6 +20,12 @@ pub const MAX_KEYS: usize = 1024;
 pub const MAX_KEY_BYTES: usize = crate::action::MAX_KEY_BYTES;
 /// Largest stretch of data in one message, in bytes.
 pub const MAX_DATA_BYTES: usize = 256 * 1024;
+/// Longest pattern over Projects, in bytes.
+pub const MAX_PATTERN_BYTES: usize = 256;
+/// Longest reason for a pin, in bytes.
+pub const MAX_REASON_BYTES: usize = 256;
+/// Longest path, in bytes.
+pub const MAX_PATH_BYTES: usize = 4096;
 /// Largest report in bytes.
 pub const MAX_REPORT_BYTES: usize = 1 << 20;
 
@@ -135,6 +141,122 @@ impl Publish {
     }
 }
 
+record! {
+    /// "Make room", or "what would go?"
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Collect {
+        /// How many bytes may stay; the budget of the settings when absent.
+        1 => opt keep: u64,
+        /// Only what this toolchain made, as in [`Labels`].
+        2 => opt toolchain: Text<64>,
+        /// Only what belongs to Projects that this pattern covers.
+        3 => opt project: Text<MAX_PATTERN_BYTES>,
+        /// Whether nothing is to be removed.
+        4 => one dry: bool,
+    }
+}
+
+record! {
+    /// "Is everything as it was written?"
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Verify {
+        /// Only this Blob, and what it lists if it is a Tree.
+        1 => opt digest: Digest,
+        /// Whether what is damaged is to be fetched again from peers.
+        2 => one repair: bool,
+    }
+}
+
+record! {
+    /// "Keep this Blob, and what it lists if it is a Tree, whatever the budget."
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Pin {
+        /// The Blob.
+        1 => one digest: Digest,
+        /// Why, for people.
+        2 => one reason: Text<MAX_REASON_BYTES>,
+    }
+}
+
+record! {
+    /// "That may go."
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Unpin {
+        /// The Blob.
+        1 => one digest: Digest,
+    }
+}
+
+record! {
+    /// "What is pinned, and why?"
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Pins {
+        /// Only this one.
+        1 => opt digest: Digest,
+    }
+}
+
+record! {
+    /// "Put this Tree there." The daemon writes the files itself, which saves sending them through the socket.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Restore {
+        /// The Tree.
+        1 => one digest: Digest,
+        /// An absolute path of a folder that is there and empty.
+        2 => one folder: Bytes<MAX_PATH_BYTES>,
+        /// The folder's device and inode as the client sees it. Where they differ, the daemon is in another container,
+        /// say, and refuses.
+        3 => one device: u64,
+        /// See `device`.
+        4 => one inode: u64,
+        /// The time of last change that all files get, in milliseconds since 1970; that of writing when absent.
+        5 => opt modified_ms: u64,
+    }
+}
+
+choice! {
+    /// Something that takes long, and of which the daemon tells how far it is.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum Job {
+        /// Collection.
+        0 => Collect(Collect),
+        /// Verification.
+        1 => Verify(Verify),
+        /// Keeping something.
+        2 => Pin(Pin),
+        /// No longer keeping it.
+        3 => Unpin(Unpin),
+        /// What is kept.
+        4 => Pins(Pins),
+        /// Writing a Tree to a folder.
+        5 => Restore(Restore),
+    }
+}
+
+record! {
+    /// "Do this." It is answered by [`Reply::Progress`], any number, and then by one [`Reply::Report`].
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Work {
+        /// Chosen by the client.
+        1 => one id: u64,
+        /// What.
+        2 => one job: Job,
+    }
+}
+
+record! {
+    /// "Give me a bundle." It is answered as a [`Read`] is, by stretches.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Export {
+        /// Chosen by the client.
+        1 => one id: u64,
+        /// Only what belongs to Projects that this pattern covers.
+        2 => opt project: Text<MAX_PATTERN_BYTES>,
+        /// Only what this toolchain made, as in [`Labels`].
+        3 => opt toolchain: Text<64>,
+    }
+}
+
 choice! {
     /// From a client to the daemon.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +279,12 @@ choice! {
         7 => Publish(Publish),
         /// The answer to this id is no longer wanted.
         8 => Forget(Plain),
+        /// Something that takes long.
+        9 => Work(Work),
+        /// Everything that is wanted, as one stream of bytes.
+        10 => Export(Export),
+        /// A bundle, stretch by stretch; answered as [`Request::Work`] is.
+        11 => Import(Data),
     }
 }
 
@@ -302,6 +430,8 @@ choice! {
         7 => Published(Published),
         /// The answer to anything that failed.
         8 => Failed(Failed),
+        /// How far a piece of work is. More follows.
+        9 => Progress(Report),
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    Data, Failed, Failure, Greeting, Lookup, MAX_DATA_BYTES, Missing, Plain, Publish, Read, Reply, Request,
-    VERSION,
+    Data, Export, Failed, Failure, Greeting, Job, Lookup, MAX_DATA_BYTES, MAX_PATTERN_BYTES, Missing, Plain,
+    Publish, Read, Reply, Request, VERSION, Work,
 };
 use potluck_protocol::digest::Digest;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -78,6 +78,40 @@ impl Client {
         }
     }
 
+    /// Has a job done; gives the report, and passes on how far it is.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn work(&self, job: Job, progress: impl FnMut(Vec<u8>)) -> Result<Vec<u8>, CacheError> {
+        let answers = self.ask(move |id| Request::Work(Work { id, job })).await?;
+        report(answers, progress).await
+    }
+
+    /// A bundle of what is wanted.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn export(
+        &self,
+        project: Option<Text<MAX_PATTERN_BYTES>>,
+        toolchain: Option<Text<64>>,
+    ) -> Result<Stretches, CacheError> {
+        let answers = self.ask(move |id| Request::Export(Export { id, project, toolchain })).await?;
+        Ok(self.stretches(answers, failure))
+    }
+
+    /// Hands over a bundle; gives the report, and passes on how far it is once all was read.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn import(
+        &self,
+        from: impl AsyncRead + Send + Unpin,
+        progress: impl FnMut(Vec<u8>),
+    ) -> Result<Vec<u8>, CacheError> {
+        report(self.send(from, Request::Import).await?, progress).await
+    }
+
     /// Waits until the daemon has closed the connection, which it does when it ends.
     pub async fn gone(&self) {
         while !self.link.is_closed() {
@@ -90,6 +124,60 @@ impl Client {
         make: impl FnOnce(u64) -> Request + Send + 'static,
     ) -> Result<Answers<Reply>, CacheError> {
         self.link.ask(make).await.ok_or_else(broken)
+    }
+
+    /// Sends everything that can be read, stretch by stretch; gives where it is answered.
+    async fn send(
+        &self,
+        mut from: impl AsyncRead + Send + Unpin,
+        make: fn(Data) -> Request,
+    ) -> Result<Answers<Reply>, CacheError> {
+        let (bytes, mut last) = stretch(&mut from).await?;
+        let answers = self.ask(move |id| make(Data { id, bytes, last })).await?;
+        let id = answers.id;
+        while !last {
+            let bytes;
+            (bytes, last) = match stretch(&mut from).await {
+                Ok(stretch) => stretch,
+                Err(error) => {
+                    self.link.say(Request::Forget(Plain { id })).await;
+                    return Err(error);
+                }
+            };
+            if !self.link.say(make(Data { id, bytes, last })).await {
+                return Err(broken());
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Answers that are stretches, as a channel of them.
+    fn stretches(
+        &self,
+        mut answers: Answers<Reply>,
+        fail: impl Fn(&Failed) -> CacheError + Send + 'static,
+    ) -> Stretches {
+        let (to, from) = mpsc::channel(STRETCHES);
+        // The link must outlive the answers.
+        let link = self.link.clone();
+        span::spawn("read", async move {
+            loop {
+                let (stretch, last) = match answers.next().await {
+                    Some(Reply::Data(data)) => (Ok(data.bytes.into_inner()), data.last),
+                    Some(Reply::Failed(failed)) => (Err(fail(&failed)), true),
+                    Some(other) => (Err(unexpected(other)), true),
+                    None => (Err(broken()), true),
+                };
+                if to.send(stretch).await.is_err() {
+                    link.say(Request::Forget(Plain { id: answers.id })).await;
+                    return;
+                }
+                if last {
+                    return;
+                }
+            }
+        });
+        from
     }
 
     async fn one(&self, make: impl FnOnce(u64) -> Request + Send + 'static) -> Result<Reply, CacheError> {
@@ -122,48 +210,12 @@ impl Cache for Client {
     async fn read(&self, digest: Digest, range: Option<Range<u64>>) -> Result<Stretches, CacheError> {
         let (offset, len) =
             range.map_or((0, None), |range| (range.start, Some(range.end.saturating_sub(range.start))));
-        let mut answers = self.ask(move |id| Request::Read(Read { id, digest, offset, len })).await?;
-        let (to, from) = mpsc::channel(STRETCHES);
-        // The link must outlive the answers.
-        let link = self.link.clone();
-        span::spawn("read", async move {
-            loop {
-                let (stretch, last) = match answers.next().await {
-                    Some(Reply::Data(data)) => (Ok(data.bytes.into_inner()), data.last),
-                    Some(Reply::Failed(failed)) => (Err(of_blob(&failed, digest)), true),
-                    Some(other) => (Err(unexpected(other)), true),
-                    None => (Err(broken()), true),
-                };
-                if to.send(stretch).await.is_err() {
-                    link.say(Request::Forget(Plain { id: answers.id })).await;
-                    return;
-                }
-                if last {
-                    return;
-                }
-            }
-        });
-        Ok(from)
+        let answers = self.ask(move |id| Request::Read(Read { id, digest, offset, len })).await?;
+        Ok(self.stretches(answers, move |failed| of_blob(failed, digest)))
     }
 
-    async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
-        let (bytes, mut last) = stretch(&mut from).await?;
-        let mut answers = self.ask(move |id| Request::Write(Data { id, bytes, last })).await?;
-        let id = answers.id;
-        while !last {
-            let bytes;
-            (bytes, last) = match stretch(&mut from).await {
-                Ok(stretch) => stretch,
-                Err(error) => {
-                    self.link.say(Request::Forget(Plain { id })).await;
-                    return Err(error);
-                }
-            };
-            if !self.link.say(Request::Write(Data { id, bytes, last })).await {
-                return Err(broken());
-            }
-        }
-        match answers.next().await.ok_or_else(broken)? {
+    async fn write(&self, from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
+        match self.send(from, Request::Write).await?.next().await.ok_or_else(broken)? {
             Reply::Written(written) => Ok((written.digest, written.size)),
             other => Err(unexpected(other)),
         }
@@ -176,6 +228,20 @@ impl Cache for Client {
         match self.one(make).await? {
             Reply::Published(published) => Ok(published.entry),
             other => Err(unexpected(other)),
+        }
+    }
+}
+
+/// The report on a job, once it is done.
+async fn report(
+    mut answers: Answers<Reply>,
+    mut progress: impl FnMut(Vec<u8>),
+) -> Result<Vec<u8>, CacheError> {
+    loop {
+        match answers.next().await.ok_or_else(broken)? {
+            Reply::Progress(report) => progress(report.json.into_inner()),
+            Reply::Report(report) => return Ok(report.json.into_inner()),
+            other => return Err(unexpected(other)),
         }
     }
 }

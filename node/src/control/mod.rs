@@ -13,7 +13,7 @@ impl Addressed for Reply {
     fn id(&self) -> Option<u64> {
         Some(match self {
             Self::Welcome(_) => return None,
-            Self::Report(report) => report.id,
+            Self::Report(report) | Self::Progress(report) => report.id,
             Self::Stopping(plain) => plain.id,
             Self::Answers(answers) => answers.id,
             Self::Missing(missing) => missing.id,
@@ -25,7 +25,11 @@ impl Addressed for Reply {
     }
 
     fn is_last(&self) -> bool {
-        !matches!(self, Self::Data(data) if !data.last)
+        match self {
+            Self::Data(data) => data.last,
+            Self::Progress(_) => false,
+            _ => true,
+        }
     }
 }
 
@@ -37,7 +41,9 @@ fn id_of(request: &Request) -> Option<u64> {
         Request::Lookup(lookup) => lookup.id,
         Request::Missing(missing) => missing.id,
         Request::Read(read) => read.id,
-        Request::Write(data) => data.id,
+        Request::Write(data) | Request::Import(data) => data.id,
+        Request::Work(work) => work.id,
+        Request::Export(export) => export.id,
         Request::Publish(publish) => publish.id,
     })
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    self, Answers, Data, Failed, Failure, MAX_REPORT_BYTES, Missing, Plain, Published, Read, Reply, Report,
-    Request, VERSION, Welcome, Written,
+    self, Answers, Data, Export, Failed, Failure, Job, MAX_REPORT_BYTES, Missing, Plain, Published, Read, Reply,
+    Report, Request, VERSION, Welcome, Written,
 };
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::id_of;
-use crate::cache::{Cache, CacheError, Publication, Question};
+use crate::cache::{Cache, CacheError, Publication, Question, Stretches};
 use crate::link::{read_message, write_message};
 
 /// Most local processes at a time.
@@ -42,7 +42,20 @@ pub trait Daemon: Cache + 'static {
     fn status(&self) -> impl Future<Output = Vec<u8>> + Send;
     /// Asks the daemon to end.
     fn stop(&self);
+    /// Does something that takes long; gives one JSON object, and on the way says how far it is by others.
+    fn work(&self, job: Job, progress: Progress) -> impl Future<Output = Result<Vec<u8>, CacheError>> + Send;
+    /// A bundle of what is wanted.
+    fn export(&self, what: Export) -> impl Future<Output = Result<Stretches, CacheError>> + Send;
+    /// Takes a bundle; gives one JSON object, and on the way says how far it is by others.
+    fn import(
+        &self,
+        from: impl AsyncRead + Send + Unpin + 'static,
+        progress: Progress,
+    ) -> impl Future<Output = Result<Vec<u8>, CacheError>> + Send;
 }
+
+/// Where work says how far it is, as JSON objects. Whoever works need not wait until somebody has read them.
+pub type Progress = mpsc::Sender<Vec<u8>>;
 
 /// The socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +190,9 @@ impl<D: Daemon> Session<D> {
                     open.abort.abort();
                 }
             }
-            Request::Write(data) if self.open.get(&id).is_some_and(|open| open.more.is_some()) => {
+            Request::Write(data) | Request::Import(data)
+                if self.open.get(&id).is_some_and(|open| open.more.is_some()) =>
+            {
                 let more = self.open.get(&id).and_then(|open| open.more.clone());
                 // When the write has failed, what still comes is of no use.
                 if let Some(more) = more {
@@ -191,7 +206,7 @@ impl<D: Daemon> Session<D> {
                 let _ = self.replies.send(Reply::Failed(Failed { id, kind, message, hint: None })).await;
             }
             // The rest of a write that has failed already.
-            Request::Write(_) if id <= self.newest => {}
+            Request::Write(_) | Request::Import(_) if id <= self.newest => {}
             request => self.begin(id, request),
         }
     }
@@ -208,10 +223,27 @@ impl<D: Daemon> Session<D> {
                 }
                 self.tasks.spawn(answer(replies, id, write(daemon, id, Incoming::new(first, from))))
             }
-            Request::Read(want) => self.tasks.spawn(async move {
-                if let Err(error) = read(&*daemon, &replies, want).await {
-                    let _ = replies.send(failed(id, &error)).await;
+            Request::Import(first) => {
+                let (to, from) = mpsc::channel(QUEUE);
+                if !first.last {
+                    more = Some(to);
                 }
+                let from = Incoming::new(first, from);
+                let work = async move |progress| daemon.import(from, progress).await;
+                self.tasks.spawn(answer(replies.clone(), id, working(replies, id, work)))
+            }
+            Request::Work(control::Work { job, .. }) => {
+                let work = async move |progress| daemon.work(job, progress).await;
+                self.tasks.spawn(answer(replies.clone(), id, working(replies, id, work)))
+            }
+            Request::Read(want) => self.tasks.spawn(async move {
+                let Read { digest, offset, len, .. } = want;
+                let end = len.map_or(u64::MAX, |len| offset.saturating_add(len));
+                let range = (offset > 0 || len.is_some()).then_some(offset..end);
+                pour(id, &replies, daemon.read(digest, range).await).await;
+            }),
+            Request::Export(want) => self.tasks.spawn(async move {
+                pour(id, &replies, daemon.export(want).await).await;
             }),
             request => self.tasks.spawn(answer(replies, id, reply(daemon, id, request))),
         };
@@ -256,30 +288,62 @@ async fn reply<D: Daemon>(daemon: Arc<D>, id: u64, request: Request) -> Result<R
             let publication = Publication { project, recipe, key, output, labels, taints };
             Reply::Published(Published { id, entry: daemon.publish(publication).await? })
         }
-        Request::Greeting(_) | Request::Read(_) | Request::Write(_) | Request::Forget(_) => {
+        Request::Greeting(_)
+        | Request::Read(_)
+        | Request::Write(_)
+        | Request::Forget(_)
+        | Request::Work(_)
+        | Request::Export(_)
+        | Request::Import(_) => {
             return Err(CacheError::Usage("this is not the place for that request".to_owned()));
         }
     })
 }
 
-async fn read<D: Daemon>(daemon: &D, replies: &mpsc::Sender<Reply>, want: Read) -> Result<(), CacheError> {
-    let Read { id, digest, offset, len } = want;
-    let end = len.map_or(u64::MAX, |len| offset.saturating_add(len));
-    let range = (offset > 0 || len.is_some()).then_some(offset..end);
-    let mut stretches = daemon.read(digest, range).await?;
-    // One stretch is held back, since the last one is marked as such.
-    let mut held = Vec::new();
-    loop {
-        let next = stretches.recv().await.transpose()?;
-        let last = next.is_none();
-        let bytes = std::mem::replace(&mut held, next.unwrap_or_default());
-        if last || !bytes.is_empty() {
-            let bytes = Bytes::new(bytes).expect("stretches have the bound of messages");
-            if replies.send(Reply::Data(Data { id, bytes, last })).await.is_err() || last {
-                return Ok(());
+/// Sends stretches until they end.
+async fn pour(id: u64, replies: &mpsc::Sender<Reply>, from: Result<Stretches, CacheError>) {
+    let poured = async {
+        let mut stretches = from?;
+        // One stretch is held back, since the last one is marked as such.
+        let mut held = Vec::new();
+        loop {
+            let next = stretches.recv().await.transpose()?;
+            let last = next.is_none();
+            let bytes = std::mem::replace(&mut held, next.unwrap_or_default());
+            if last || !bytes.is_empty() {
+                let bytes = Bytes::new(bytes).expect("stretches have the bound of messages");
+                if replies.send(Reply::Data(Data { id, bytes, last })).await.is_err() || last {
+                    return Ok::<_, CacheError>(());
+                }
             }
         }
+    };
+    if let Err(error) = poured.await {
+        let _ = replies.send(failed(id, &error)).await;
     }
+}
+
+/// Does something, and passes on how far it is. What cannot be told at once is not told: the next is newer.
+async fn working<W>(
+    replies: mpsc::Sender<Reply>,
+    id: u64,
+    work: impl FnOnce(Progress) -> W,
+) -> Result<Reply, CacheError>
+where
+    W: Future<Output = Result<Vec<u8>, CacheError>>,
+{
+    let (to, mut from) = mpsc::channel(QUEUE);
+    let report = |json| Some(Report { id, json: Bytes::new(json)? });
+    let telling = async {
+        while let Some(report) = from.recv().await.map(report) {
+            if let Some(report) = report {
+                let _ = replies.send(Reply::Progress(report)).await;
+            }
+        }
+    };
+    let (done, ()) = tokio::join!(work(to), telling);
+    let report = report(done?).ok_or_else(|| CacheError::Store("the report is too long".to_owned()))?;
+    Ok(Reply::Report(report))
 }
 
 async fn write<D: Daemon>(daemon: Arc<D>, id: u64, from: Incoming) -> Result<Reply, CacheError> {
