@@ -164,6 +164,13 @@ fn peer_messages() -> Vec<(&'static str, Vec<u8>)> {
 
 fn requests() -> Vec<Request> {
     let (project, recipe) = (entry().project, entry().recipe);
+    let restore = control::Restore {
+        digest: digest("a"),
+        folder: bytes(b"/tmp/a".as_slice()),
+        device: 1,
+        inode: 2,
+        modified_ms: Some(0),
+    };
     let publish = control::Publish {
         id: 7,
         project: project.clone(),
@@ -184,6 +191,10 @@ fn requests() -> Vec<Request> {
         Request::Write(control::Data { id: 6, bytes: bytes(b"data".as_slice()), last: true }),
         Request::Publish(publish),
         Request::Forget(control::Plain { id: 3 }),
+        Request::Work(control::Work { id: 10, job: control::Job::Pins(control::Pins { digest: None }) }),
+        Request::Work(control::Work { id: 11, job: control::Job::Restore(restore) }),
+        Request::Export(control::Export { id: 12, project: Some(text("acme/*")), toolchain: None }),
+        Request::Import(control::Data { id: 13, bytes: bytes(b"data".as_slice()), last: true }),
     ]
 }
 
@@ -198,6 +209,7 @@ fn replies() -> Vec<Reply> {
     vec![
         Reply::Welcome(control::Welcome { version: control::VERSION, pid: 4321 }),
         Reply::Report(control::Report { id: 1, json: bytes(b"{}".as_slice()) }),
+        Reply::Progress(control::Report { id: 10, json: bytes(b"{}".as_slice()) }),
         Reply::Stopping(control::Plain { id: 2 }),
         Reply::Answers(control::Answers { id: 3, answers }),
         Reply::Missing(control::Missing { id: 4, digests: Vec::new() }),

@@ -81,6 +81,21 @@ BLOBS = choice({
 
 DATA = record({1: ID, 2: ("bytes", "one", octets(262144)), 3: ("last", "one", boolean)})
 MISSING = record({1: ID, 2: ("digests", 1024, digest)})
+BLOB = ("digest", "one", digest)
+JOB = choice({
+    0: ("Collect", record({
+        1: ("keep", "opt", u64), 2: ("toolchain", "opt", text(64)), 3: ("project", "opt", text(256)),
+        4: ("dry", "one", boolean),
+    })),
+    1: ("Verify", record({1: ("digest", "opt", digest), 2: ("repair", "one", boolean)})),
+    2: ("Pin", record({1: BLOB, 2: ("reason", "one", text(256))})),
+    3: ("Unpin", record({1: BLOB})),
+    4: ("Pins", record({1: ("digest", "opt", digest)})),
+    5: ("Restore", record({
+        1: BLOB, 2: ("folder", "one", octets(4096)), 3: ("device", "one", u64), 4: ("inode", "one", u64),
+        5: ("modified_ms", "opt", u64),
+    })),
+})
 REQUEST = choice({
     0: ("Greeting", record({1: ("version", "one", u64), 2: ("client", "one", text(64))})),
     1: ("Status", PLAIN),
@@ -99,6 +114,9 @@ REQUEST = choice({
         5: ("output", "one", OUTPUT), 6: ("labels", "one", LABELS), 7: ("taints", 16, text(64)),
     }, check_publish)),
     8: ("Forget", PLAIN),
+    9: ("Work", record({1: ID, 2: ("job", "one", JOB)})),
+    10: ("Export", record({1: ID, 2: ("project", "opt", text(256)), 3: ("toolchain", "opt", text(64))})),
+    11: ("Import", DATA),
 })
 MISS = code(["Unclaimed", "Refused", "Undeliverable", "Late", "NotWorthIt", "Broken"])
 ANSWER = choice({0: ("Hit", OUTPUT), 1: ("Miss", MISS)})
@@ -115,6 +133,7 @@ REPLY = choice({
     8: ("Failed", record({
         1: ID, 2: ("kind", "one", FAILURE), 3: ("message", "one", text(512)), 4: ("hint", "opt", text(512)),
     })),
+    9: ("Progress", record({1: ID, 2: ("json", "one", octets(1048576))})),
 })
 
 # Reader and largest encoding.

@@ -4,8 +4,9 @@
 use potluck_protocol::action::{Project, Recipe};
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    Answer, Answers, Data, Failed, Failure, Greeting, Lookup, Miss, Missing, Plain, Publish, Published, Read,
-    Reply, Report, Request, VERSION, Welcome, Written,
+    Answer, Answers, Collect, Data, Export, Failed, Failure, Greeting, Job, Lookup, Miss, Missing, Pin, Pins,
+    Plain, Publish, Published, Read, Reply, Report, Request, Restore, Unpin, VERSION, Verify, Welcome, Work,
+    Written,
 };
 use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES};
 use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
@@ -61,9 +62,19 @@ fn requests(sheet: &mut Sheet) {
     };
     let publish = sheet.good("Request", "publish", &Request::Publish(publish));
     sheet.good("Request", "forget", &Request::Forget(Plain { id: 3 }));
+    jobs(sheet);
+    let pattern = Text::new("acme/**");
+    let export = Export { id: 8, project: pattern, toolchain: Text::new("rustc 1.95.0") };
+    sheet.good("Request", "export", &Request::Export(export));
+    sheet.good(
+        "Request",
+        "export everything",
+        &Request::Export(Export { id: 8, project: None, toolchain: None }),
+    );
+    sheet.good("Request", "import", &Request::Import(Data { id: 9, bytes: bytes(b"bundle"), last: false }));
     sheet.spoil_record("Request", &lookup, &[1]);
     for (why, bad) in [
-        ("an unknown variant", with(&greeting, &[0], Item::Uint(9))),
+        ("an unknown variant", with(&greeting, &[0], Item::Uint(12))),
         ("the body of another variant", with(&greeting, &[0], Item::Uint(1))),
         ("an empty client", with(&greeting, &[1, 2], text(""))),
         ("a client of 65 bytes", with(&greeting, &[1, 2], text(&"c".repeat(65)))),
@@ -88,9 +99,40 @@ fn requests(sheet: &mut Sheet) {
     }
 }
 
+/// What takes long.
+fn jobs(sheet: &mut Sheet) {
+    let mut job = |name: &str, job| sheet.good("Request", name, &Request::Work(Work { id: 10, job }));
+    let digest = Digest::of(b"hello");
+    job(
+        "collect down to the budget",
+        Job::Collect(Collect { keep: None, toolchain: None, project: None, dry: false }),
+    );
+    let (toolchain, project) = (Text::new("1.94"), Text::new("acme/*"));
+    let collect =
+        job("what would go", Job::Collect(Collect { keep: Some(0), toolchain, project, dry: true }));
+    job("verify everything", Job::Verify(Verify { digest: None, repair: false }));
+    job("verify and repair one", Job::Verify(Verify { digest: Some(digest), repair: true }));
+    let pin = job("pin", Job::Pin(Pin { digest, reason: Text::new("release 1.0").unwrap() }));
+    job("unpin", Job::Unpin(Unpin { digest }));
+    job("all pins", Job::Pins(Pins { digest: None }));
+    let restore = Restore { digest, folder: bytes(b"/tmp/a"), device: 1, inode: 2, modified_ms: None };
+    job("restore", Job::Restore(Restore { modified_ms: Some(0), ..restore.clone() }));
+    let restore = job("restore, times as they come", Job::Restore(restore));
+    for (why, bad) in [
+        ("an unknown job", with(&pin, &[1, 2, 0], Item::Uint(6))),
+        ("the body of another job", with(&pin, &[1, 2, 0], Item::Uint(5))),
+        ("a pattern of 257 bytes", with(&collect, &[1, 2, 1, 3], text(&"p".repeat(257)))),
+        ("a pin without a reason", with(&pin, &[1, 2, 1, 2], text(""))),
+        ("a path beyond 4096 bytes", with(&restore, &[1, 2, 1, 2], Item::Raw(vec![0x59, 0x10, 0x01]))),
+    ] {
+        sheet.bad("Request", why, &bad);
+    }
+}
+
 fn replies(sheet: &mut Sheet) {
     sheet.good("Reply", "welcome", &Reply::Welcome(Welcome { version: VERSION, pid: 4242 }));
     sheet.good("Reply", "report", &Reply::Report(Report { id: 1, json: bytes(b"{\"v\":1}") }));
+    sheet.good("Reply", "progress", &Reply::Progress(Report { id: 1, json: bytes(b"{\"done\":1}") }));
     sheet.good("Reply", "stopping", &Reply::Stopping(Plain { id: 2 }));
     let tree = TreeOutput { digest: Digest::of(b"tree"), size: 300, members: 4, total: 70_000 };
     let hits = [
@@ -118,7 +160,7 @@ fn replies(sheet: &mut Sheet) {
     let failed = sheet.good("Reply", "failed without a hint", &Reply::Failed(failed));
     sheet.spoil_record("Reply", &failed, &[1]);
     for (why, bad) in [
-        ("an unknown variant", with(&failed, &[0], Item::Uint(9))),
+        ("an unknown variant", with(&failed, &[0], Item::Uint(10))),
         ("failure 0", with(&failed, &[1, 2], Item::Uint(0))),
         ("failure 5", with(&failed, &[1, 2], Item::Uint(5))),
         ("a message of 513 bytes", with(&failed, &[1, 3], text(&"m".repeat(513)))),
