@@ -16,6 +16,7 @@ use potluck_keys::pair::KeyError;
 use potluck_keys::ring::{self, RingError};
 use potluck_keys::rules::is_name;
 use potluck_protocol::action::Project;
+use potluck_protocol::admission::AdmissionKey;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::names::NetworkId;
 use serde::{Deserialize, Serialize};
@@ -167,6 +168,11 @@ impl Network {
     /// Its name on the wire.
     pub fn id(&self) -> NetworkId {
         self.key.as_ref().map_or_else(|| NetworkId::public(&self.name), |key| NetworkId::private(&key.0))
+    }
+
+    /// How members know each other; those of a public Network need not.
+    pub fn admission(&self) -> Option<AdmissionKey> {
+        self.key.as_ref().map(|key| AdmissionKey::of(&key.0))
     }
 
     /// Whether a Project is shared here.

@@ -3,7 +3,7 @@
 //!
 //! * [`digest`], [`piece`], [`tree`]: the names of bytes, and how they are checked.
 //! * [`action`], [`entry`], [`head`], [`catalog`]: questions, claims in answer to them, and lists of claims.
-//! * [`names`], [`frame`], [`peer`], [`control`]: what peers, and local processes, say to each other.
+//! * [`names`], [`admission`], [`frame`], [`peer`], [`control`]: what peers, and local processes, say to each other.
 //!
 //! `FORMATS.md` beside this crate describes every format byte by byte; `vectors/` holds examples, good and bad, that
 //! are also checked by independent libraries. Encodings are declared with the macros of [`codec`].
@@ -11,6 +11,7 @@
 #![deny(missing_docs)]
 
 pub mod action;
+pub mod admission;
 pub mod catalog;
 pub mod control;
 pub mod digest;

@@ -12,6 +12,8 @@ use crate::hex::hex_name;
 pub const PRIVATE_NETWORK_CONTEXT: &str = "potluck 2026-11 private network id v1";
 /// BLAKE3 derive-key context of a public Network's id.
 pub const PUBLIC_NETWORK_CONTEXT: &str = "potluck 2026-11 public network id v1";
+/// BLAKE3 derive-key context of the key by which members of a private Network know each other.
+pub const ADMISSION_CONTEXT: &str = "potluck 2026-11 private network admission v1";
 /// BLAKE3 derive-key context of the DHT key of Catalog Heads.
 pub const CATALOG_KEY_CONTEXT: &str = "potluck 2026-11 dht catalog heads v1";
 /// BLAKE3 derive-key context of the DHT key of those who hold a signer's Entries.

@@ -12,11 +12,12 @@ use libp2p::kad::{self, QueryId, QueryResult, Quorum, Record, RecordKey};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, tcp, tls, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, Transport as _, identify, mdns, quic, tcp, tls, yamux};
 use potluck_protocol::names::{DhtKey, NetworkId, Purpose};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::admission::{Admission, Admitted};
 use super::behaviour::{Behaviour, BehaviourEvent, protocol};
 use super::handle::Handle;
 use super::records::{self, Guest, Guests};
@@ -93,12 +94,24 @@ pub(super) async fn start(
 ) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
     let id = network.id();
     let behaviour = Behaviour::new(&id, identity, network.mdns)?;
+    let admission = Admission::new(network.admission(), identity.public().to_peer_id());
+    let tcp_admission = admission.clone();
     let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
     let mut swarm = libp2p::SwarmBuilder::with_existing_identity(identity.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), tls::Config::new, yamux::Config::default)
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            |pair: &Keypair| {
+                tls::Config::new(pair).map(|handshake| Admitted { handshake, admission: tcp_admission })
+            },
+            yamux::Config::default,
+        )
         .map_err(|error| setup(&error))?
-        .with_quic()
+        .with_other_transport(|pair| {
+            let quic = quic::tokio::Transport::new(quic::Config::new(pair));
+            quic.and_then(move |connection, point| admission.clone().prove_on(connection, point).boxed())
+        })
+        .map_err(|error| setup(&error))?
         .with_behaviour(|_| behaviour)
         .map_err(|error| setup(&error))?
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(300)))

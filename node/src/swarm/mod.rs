@@ -2,10 +2,12 @@
 //! libp2p, and nothing that decides: one swarm a Network.
 //!
 //! * `behaviour` is what it is made of, [`limits`] how much of everything it takes.
+//! * `admission` keeps strangers out of private Networks.
 //! * `driver` owns it; [`handle`] is how the rest of the node speaks to it.
 //! * `records` judges what others put on the DHT.
 //! * [`serve`] answers peers; [`transfer`] fetches a Blob from one.
 
+mod admission;
 mod behaviour;
 mod driver;
 pub mod handle;

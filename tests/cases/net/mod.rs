@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whole nodes in one process, on loopback, with real swarms and real sockets.
 
+mod admission;
 mod carrier;
 mod flood;
 mod honest;

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A private Network is closed: a peer that cannot prove that it has the key gets no further than the handshake that
+//! shows who it is. What is proven and how is in [`potluck_protocol::admission`].
+//!
+//! libp2p's own pre-shared keys encrypt everything once more, which halves the throughput, and do not go with QUIC.
+//! Here the proof is made once a connection: over TCP between the handshake of TLS and the multiplexer, over QUIC on
+//! the first stream. No protocol is negotiated before that, so a stranger learns no name of any. The time that it may
+//! take is within that of setting up a connection, which the swarm bounds.
+
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+
+use futures::future::BoxFuture;
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, FutureExt as _};
+use libp2p::PeerId;
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerExt as _};
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+use libp2p::core::{ConnectedPoint, Endpoint};
+use potluck_protocol::admission::{AdmissionKey, LEN, Meeting, Side};
+
+/// How the members of a Network know each other; those of a public one need not.
+#[derive(Debug, Clone)]
+pub(super) struct Admission {
+    key: Option<AdmissionKey>,
+    own: PeerId,
+}
+
+fn refused() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "the peer did not prove that it is a member")
+}
+
+impl Admission {
+    pub(super) fn new(key: Option<AdmissionKey>, own: PeerId) -> Self {
+        Self { key, own }
+    }
+
+    /// Proves to a peer that this node is a member, and has it prove the same.
+    async fn prove(
+        &self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        peer: PeerId,
+        side: Side,
+    ) -> io::Result<()> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let (mut own, mut theirs) = ([0; LEN], [0; LEN]);
+        getrandom::fill(&mut own).map_err(io::Error::other)?;
+        stream.write_all(&own).await?;
+        stream.flush().await?;
+        stream.read_exact(&mut theirs).await?;
+        let (own_id, their_id) = (self.own.to_bytes(), peer.to_bytes());
+        let (meeting, other) = match side {
+            Side::Dialler => {
+                let (dialler, listener) = (own_id.as_slice(), their_id.as_slice());
+                (Meeting { dialler, listener, from_dialler: &own, from_listener: &theirs }, Side::Listener)
+            }
+            Side::Listener => {
+                let (dialler, listener) = (their_id.as_slice(), own_id.as_slice());
+                (Meeting { dialler, listener, from_dialler: &theirs, from_listener: &own }, Side::Dialler)
+            }
+        };
+        if side == Side::Dialler {
+            stream.write_all(key.proof(side, &meeting).as_bytes()).await?;
+            stream.flush().await?;
+        }
+        let mut proof = [0; LEN];
+        stream.read_exact(&mut proof).await?;
+        // As hashes, which are compared in constant time.
+        if key.proof(other, &meeting) != blake3::Hash::from_bytes(proof) {
+            return Err(refused());
+        }
+        if side == Side::Listener {
+            stream.write_all(key.proof(side, &meeting).as_bytes()).await?;
+            stream.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// The same on the first stream of a connection that is multiplexed by itself.
+    pub(super) async fn prove_on<M>(
+        self,
+        (peer, mut muxer): (PeerId, M),
+        point: ConnectedPoint,
+    ) -> io::Result<(PeerId, M)>
+    where
+        M: StreamMuxer + Unpin,
+        M::Substream: Unpin,
+        M::Error: Send + Sync + 'static,
+    {
+        if self.key.is_none() {
+            return Ok((peer, muxer));
+        }
+        let role = match point {
+            ConnectedPoint::Dialer { role_override, .. } => role_override,
+            ConnectedPoint::Listener { .. } => Endpoint::Listener,
+        };
+        let side = match role {
+            Endpoint::Dialer => Side::Dialler,
+            Endpoint::Listener => Side::Listener,
+        };
+        let opened = match side {
+            Side::Dialler => futures::future::poll_fn(|context| muxer.poll_outbound_unpin(context)).await,
+            Side::Listener => futures::future::poll_fn(|context| muxer.poll_inbound_unpin(context)).await,
+        };
+        let mut stream = opened.map_err(io::Error::other)?;
+        self.prove(&mut stream, peer, side).await?;
+        // Both sides are done with it; that closing fails would be found out by the next stream.
+        let _ = stream.close().await;
+        Ok((peer, muxer))
+    }
+}
+
+/// A handshake that shows who the peer is, and after it the proof that it is a member.
+#[derive(Debug, Clone)]
+pub(super) struct Admitted<S> {
+    pub(super) handshake: S,
+    pub(super) admission: Admission,
+}
+
+impl<S: UpgradeInfo> UpgradeInfo for Admitted<S> {
+    type Info = S::Info;
+    type InfoIter = S::InfoIter;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        self.handshake.protocol_info()
+    }
+}
+
+/// Ends a handshake with the proof.
+fn with_proof<'a, C, E>(
+    handshake: impl Future<Output = Result<(PeerId, C), E>> + Send + 'a,
+    admission: Admission,
+    side: Side,
+) -> Pin<Box<dyn Future<Output = io::Result<(PeerId, C)>> + Send + 'a>>
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'a,
+    E: Error + Send + Sync + 'static,
+{
+    async move {
+        let (peer, mut stream) = handshake.await.map_err(io::Error::other)?;
+        admission.prove(&mut stream, peer, side).await?;
+        Ok((peer, stream))
+    }
+    .boxed()
+}
+
+impl<C, S, O> InboundConnectionUpgrade<C> for Admitted<S>
+where
+    S: InboundConnectionUpgrade<C, Output = (PeerId, O)>,
+    S::Future: Send + 'static,
+    S::Error: Error + Send + Sync + 'static,
+    O: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Output = (PeerId, O);
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Output>>;
+
+    fn upgrade_inbound(self, stream: C, info: Self::Info) -> Self::Future {
+        with_proof(self.handshake.upgrade_inbound(stream, info), self.admission, Side::Listener)
+    }
+}
+
+impl<C, S, O> OutboundConnectionUpgrade<C> for Admitted<S>
+where
+    S: OutboundConnectionUpgrade<C, Output = (PeerId, O)>,
+    S::Future: Send + 'static,
+    S::Error: Error + Send + Sync + 'static,
+    O: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Output = (PeerId, O);
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Output>>;
+
+    fn upgrade_outbound(self, stream: C, info: Self::Info) -> Self::Future {
+        with_proof(self.handshake.upgrade_outbound(stream, info), self.admission, Side::Dialler)
+    }
+}
