@@ -157,6 +157,14 @@ records! {
     control::Written { id, digest, size }
     control::Published { id, entry }
     control::Failed { id, kind, message, hint }
+    control::Collect { keep, toolchain, project, dry }
+    control::Verify { digest, repair }
+    control::Pin { digest, reason }
+    control::Unpin { digest }
+    control::Pins { digest }
+    control::Restore { digest, folder, device, inode, modified_ms }
+    control::Work { id, job }
+    control::Export { id, project, toolchain }
 }
 
 choices! {
@@ -164,9 +172,10 @@ choices! {
     peer::Heads { Push, Pull, Given }
     peer::Ask { Question, Answer }
     peer::Blobs { Want, Have, Values, Piece, End, Stop }
-    control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget }
-    control::Reply { Welcome, Report, Stopping, Answers, Missing, Data, Written, Published, Failed }
+    control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget, Work, Export, Import }
+    control::Reply { Welcome, Report, Stopping, Answers, Missing, Data, Written, Published, Failed, Progress }
     control::Answer { Hit, Miss }
+    control::Job { Collect, Verify, Pin, Unpin, Pins, Restore }
 }
 
 impl Show for PieceList {
