@@ -41,7 +41,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Start here", &["demo", "init", "up", "down", "status"]),
     ("Whom to believe", &["trust", "key"]),
     ("Whom to share with", &["network", "share", "unshare"]),
-    ("By hand", &["put", "get"]),
+    ("By hand", &["put", "get", "export", "import"]),
     ("For your shell", &["completions", "man"]),
 ];
 

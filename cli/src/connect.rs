@@ -16,7 +16,11 @@ pub(crate) async fn daemon(home: &Home) -> Result<Client, Failure> {
 /// Runs something that waits, on this thread.
 pub(crate) fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?.block_on(work)
+    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let done = runtime.block_on(work);
+    // A thread may still wait for a standard input that says nothing more.
+    runtime.shutdown_background();
+    done
 }
 
 impl From<CacheError> for Failure {

@@ -29,6 +29,16 @@ impl Say {
         if self.json { writeln!(out, "{}", versioned(object)) } else { writeln!(out, "{text}") }
     }
 
+    /// The same on stderr, where stdout is taken by something else.
+    pub(crate) fn aside(&mut self, text: &str, object: Value) -> io::Result<()> {
+        let mut err = io::stderr().lock();
+        match (self.json, self.quiet) {
+            (true, _) => writeln!(err, "{}", versioned(object)),
+            (false, true) => Ok(()),
+            (false, false) => writeln!(err, "{text}"),
+        }
+    }
+
     /// Whether a person is there who wants to see how things go on.
     pub(crate) fn is_talkative(&self) -> bool {
         !self.quiet && !self.json && io::stderr().is_terminal()

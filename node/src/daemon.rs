@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::announce::plan::{Event as Announce, What};
 use crate::cache::{Answer, Cache, CacheError, Publication, Question, Stretches};
 use crate::catalog::plan::Event as Catalogs;
-use crate::control::server::{self, BindError, Progress};
+use crate::control::server::{self, BindError, Progress, Reported};
 use crate::engine::{Engine, EngineError, News};
 use crate::fetch::event::Event as Fetch;
 use crate::home::Home;
@@ -551,7 +551,7 @@ impl server::Daemon for Served {
         serde_json::to_vec(&report).map_err(|error| CacheError::Store(error.to_string()))
     }
 
-    async fn export(&self, what: Export) -> Result<Stretches, CacheError> {
+    async fn export(&self, what: Export) -> Result<(Stretches, Reported), CacheError> {
         work::export(&self.0.engine, what).await
     }
 

@@ -5,9 +5,11 @@
 //! * [`trust`] reads, judges with and edits `trust.toml`.
 //! * [`observe`] holds the only clock.
 //! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
+//! * [`bundle`] takes part of a store to where no network goes.
 //! * [`content`] keeps Blobs; [`relocate`] takes paths out of outputs and puts them back.
 
 pub mod announce;
+pub mod bundle;
 pub mod cache;
 pub mod catalog;
 pub mod config;

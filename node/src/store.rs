@@ -171,6 +171,16 @@ impl Store {
         Ok(Receiving::Large(self.content.begin_known(pieces)?))
     }
 
+    /// Makes everything durable that was written [`Durability::Fast`]: one wait for the file system, however many Blobs
+    /// there were, and then one for the index, which must not name what is not there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.content.settle()?;
+        Ok(self.index.settle()?)
+    }
+
     /// How many bytes all Blobs take as they are stored. Looks at each file: not for every look-up.
     ///
     /// # Errors

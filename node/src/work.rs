@@ -2,15 +2,26 @@
 //! What people ask of a running daemon and what takes long: each job is handed to the module that does it, and what
 //! came of it is one JSON object.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
-use potluck_protocol::control::{Export, Job};
+use potluck_keys::rules::Pattern;
+use potluck_protocol::control::{Export, Job, MAX_DATA_BYTES};
 use serde_json::Value;
 use tokio::io::AsyncRead;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio_util::io::SyncIoBridge;
 
-use crate::cache::{CacheError, Stretches};
-use crate::control::server::Progress;
+use crate::bundle;
+use crate::bundle::export::Selection;
+use crate::bundle::import::{Import, Imported};
+use crate::cache::{CacheError, STRETCHES, Stretches};
+use crate::control::server::{Progress, Reported};
 use crate::engine::Engine;
+use crate::observe::span;
+
+/// Most bundles that are written or read at a time; further ones wait.
+const MAX_BUNDLES: usize = 4;
 
 /// Does a job.
 ///
@@ -32,13 +43,57 @@ fn later(what: &str) -> Result<Value, CacheError> {
     Err(CacheError::Usage(format!("this daemon cannot {what} yet")))
 }
 
-/// A bundle of what is wanted.
+/// Stretches of a bundle, on their way to whoever asked.
+struct Pouring {
+    to: mpsc::Sender<Result<Vec<u8>, CacheError>>,
+    stretch: Vec<u8>,
+}
+
+impl Write for Pouring {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = MAX_DATA_BYTES - self.stretch.len();
+        let taken = &bytes[..bytes.len().min(room)];
+        self.stretch.extend_from_slice(taken);
+        if self.stretch.len() == MAX_DATA_BYTES {
+            self.flush()?;
+        }
+        Ok(taken.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let stretch = std::mem::take(&mut self.stretch);
+        if stretch.is_empty() {
+            return Ok(());
+        }
+        self.to.blocking_send(Ok(stretch)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// A bundle of what is wanted, and what went into it.
 ///
 /// # Errors
 /// [`CacheError`].
-pub async fn export(engine: &Arc<Engine>, what: Export) -> Result<Stretches, CacheError> {
-    let _ = (engine, what);
-    Err(CacheError::Usage("this daemon cannot export yet".to_owned()))
+pub async fn export(engine: &Arc<Engine>, what: Export) -> Result<(Stretches, Reported), CacheError> {
+    let usage = |error: String| CacheError::Usage(format!("the projects to export: {error}"));
+    let project = what.project.map(|pattern| Pattern::new(&pattern).map_err(usage)).transpose()?;
+    let what = Selection { project, toolchain: what.toolchain.map(|prefix| prefix.to_string()) };
+    let place = bundles().await;
+    let (to, from) = mpsc::channel(STRETCHES);
+    let (report_to, report) = oneshot::channel();
+    let engine = Arc::clone(engine);
+    span::spawn("export", async move {
+        let pouring = Pouring { to: to.clone(), stretch: Vec::with_capacity(MAX_DATA_BYTES) };
+        match span::blocking(move || bundle::export::export(&engine, &what, pouring)).await {
+            Ok(exported) => {
+                let json = serde_json::to_vec(&exported).expect("a report is plain data");
+                let _ = report_to.send(json);
+            }
+            // Nobody hears it when it was they who broke it off.
+            Err(error) => drop(to.send(Err(CacheError::Store(error.to_string()))).await),
+        }
+        drop(place);
+    });
+    Ok((from, report))
 }
 
 /// Takes a bundle.
@@ -50,6 +105,26 @@ pub async fn import(
     from: impl AsyncRead + Send + Unpin + 'static,
     progress: Progress,
 ) -> Result<Value, CacheError> {
-    let _ = (engine, from, progress);
-    later("import")
+    let place = bundles().await;
+    let engine = Arc::clone(engine);
+    // Whoever sends is heard until he goes away, which ends the reading, so this thread is given back.
+    let from = SyncIoBridge::new(from);
+    let imported = span::blocking(move || {
+        let mut tell = |so_far: &Imported| {
+            let _ = serde_json::to_vec(so_far).map(|json| progress.try_send(json));
+        };
+        // The disk itself says when it is full; then what came before stays.
+        let import = Import { engine: &engine, room: &|| u64::MAX, progress: &mut tell };
+        let imported = bundle::import::import(from, import);
+        drop(place);
+        imported
+    });
+    let imported = imported.await.map_err(|error| CacheError::Store(error.to_string()))?;
+    serde_json::to_value(&imported).map_err(|error| CacheError::Store(error.to_string()))
+}
+
+/// A place among the bundles under way: each keeps a thread for as long as it takes.
+async fn bundles() -> SemaphorePermit<'static> {
+    static PLACES: Semaphore = Semaphore::const_new(MAX_BUNDLES);
+    PLACES.acquire().await.expect("it is never closed")
 }

@@ -245,14 +245,15 @@ record! {
 }
 
 record! {
-    /// "Give me a bundle." It is answered as a [`Read`] is, by stretches.
+    /// "Give me a bundle." It is answered by stretches of [`Reply::Data`], none of which is the last, and then by one
+    /// [`Reply::Report`] on what went in.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Export {
         /// Chosen by the client.
         1 => one id: u64,
         /// Only what belongs to Projects that this pattern covers.
         2 => opt project: Text<MAX_PATTERN_BYTES>,
-        /// Only what this toolchain made, as in [`Labels`].
+        /// Only what a toolchain made whose name, as in [`Labels`], begins like this.
         3 => opt toolchain: Text<64>,
     }
 }

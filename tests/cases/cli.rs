@@ -91,6 +91,8 @@ Whom to share with:
 By hand:
   put           Store a file, and claim that it is what a key gave
   get           Bring the file that a key gave, from here or from whom you trust
+  export        Write what you believe, and have, into one file, for machines that no network reaches
+  import        Take what you believe from a file that `export` made; everything else in it is left alone
 
 For your shell:
   completions   Print completions for a shell
@@ -550,7 +552,7 @@ fn shells_and_manuals_know_every_verb() {
     }
     assert!(person.run(["man"]).ok().contains(".SH SUBCOMMANDS"));
     person.run(["man", "--dir", "pages"]).ok();
-    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 29);
+    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 31);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 // `cfg(test)` is what tells clippy that helpers in these modules may unwrap.
 #[cfg(test)]
+mod bundle;
+#[cfg(test)]
 mod cargo;
 #[cfg(test)]
 mod cli;

@@ -6,6 +6,7 @@
 //! encodings could be changed on the way without anyone noticing.
 
 use std::fmt::Display;
+use std::io::Read as _;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -17,6 +18,9 @@ use potluck_keys::rules::{Layer, Pattern, Rules};
 use potluck_keys::signed::{Claim, Signed, verify_batch};
 use potluck_keys::standing::{Revocation, Succession};
 use potluck_keys::time::Time;
+use potluck_node::bundle::read::{Body, Taker, read_archive};
+use potluck_node::bundle::write;
+use potluck_node::bundle::{BundleError, Name};
 use potluck_node::network::Network;
 use potluck_node::relocate::depinfo::DepInfo;
 use potluck_node::relocate::token::{Root, Roots, Spelling};
@@ -39,6 +43,7 @@ pub type Decoder = (&'static str, fn(&[u8]));
 pub const DECODERS: &[Decoder] = &[
     ("ask", message::<Ask>),
     ("blobs", message::<Blobs>),
+    ("bundle", bundle),
     ("catalog", catalog),
     ("dep_info", dep_info),
     ("entry", claim::<Entry>),
@@ -106,6 +111,59 @@ fn tokens(bytes: &[u8]) {
         assert_eq!(here.decode(&encoded, spelling).expect("what was put in comes out"), bytes);
         let _ = there.decode(bytes, spelling);
     }
+}
+
+/// What a bundle brought, in order.
+#[derive(Default, PartialEq, Debug)]
+struct Brought(Vec<(Option<Name>, Vec<u8>)>);
+
+impl Taker for Brought {
+    fn entry(&mut self, entry: Signed<Entry>) -> Result<(), BundleError> {
+        self.0.push((None, entry.bytes().to_vec()));
+        Ok(())
+    }
+
+    fn blob(&mut self, name: Name, body: &mut Body<'_>) -> Result<bool, BundleError> {
+        let mut bytes = Vec::new();
+        // More than any input has: whoever reads no further passes over the rest.
+        let whole = body.left() < 1 << 20;
+        if whole && body.read_to_end(&mut bytes).is_err() {
+            return Err(BundleError::CutOff);
+        }
+        self.0.push((Some(name), bytes));
+        Ok(whole)
+    }
+
+    fn void(&mut self) {
+        let last = self.0.last_mut().expect("a blob comes before it");
+        assert!(last.0.take().is_some(), "only a blob is void");
+    }
+
+    fn part(&mut self) -> Result<(), BundleError> {
+        Ok(())
+    }
+}
+
+/// The archive within a bundle. What follows its members has no meaning and may differ, so what is written again is
+/// compared by what it brings.
+fn bundle(bytes: &[u8]) {
+    let mut brought = Brought::default();
+    let Ok(sums) = read_archive(bytes, &|| bytes.len() as u64, &mut brought) else { return };
+    if sums.void > 0 {
+        return;
+    }
+    let mut writer = write::Writer::new(Vec::new()).expect("memory takes it");
+    for (name, bytes) in &brought.0 {
+        let written = match name {
+            None => writer.entry(&Signed::decode(bytes).expect("it was decoded before")),
+            Some(name) => writer.blob(*name, bytes),
+        };
+        written.expect("memory takes it");
+    }
+    let written = writer.finish().expect("memory takes it");
+    let mut again = Brought::default();
+    let same = read_archive(&*written, &|| written.len() as u64, &mut again).expect("our own are accepted");
+    assert_eq!((same, again), (sums, brought));
 }
 
 fn invite(bytes: &[u8]) {

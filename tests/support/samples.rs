@@ -8,6 +8,8 @@ use potluck_keys::pair::Pair;
 use potluck_keys::signed::Signed;
 use potluck_keys::standing::{Revocation, Succession};
 use potluck_keys::time::Time;
+use potluck_node::bundle::Name;
+use potluck_node::bundle::write::Writer;
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::catalog::{Catalog, Filter, Row, RowKind, Segment, SegmentRef};
 use potluck_protocol::control::{self, Answer as Known, Miss, Reply, Request};
@@ -313,5 +315,17 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     all.extend(replies().iter().map(|reply| ("reply", encode(reply))));
     all.extend(key_texts());
     all.push(("items", b"\x84\x19\x01\xf4\x42\x00\xff\x61x\xa2\x01\xf5\x18\x18\xf6".to_vec()));
+    all.push(("bundle", bundle()));
     all
+}
+
+/// The archive within a bundle: two parts.
+fn bundle() -> Vec<u8> {
+    let mut to = Writer::new(Vec::new()).expect("memory takes it");
+    let signed = |entry: &Entry| Signed::sign(entry, &[&pair(1)]).expect("a sample fits");
+    to.entry(&signed(&entry())).expect("memory takes it");
+    to.blob(Name::Blob(digest("bytes")), b"bytes").expect("memory takes it");
+    to.entry(&signed(&least_entry())).expect("memory takes it");
+    to.blob(Name::Tree(digest("tree")), b"tree").expect("memory takes it");
+    to.finish().expect("memory takes it")
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The verbs, one file each.
 
+mod bundle;
 mod completions;
 mod demo;
 mod down;
@@ -32,6 +33,8 @@ pub(crate) enum Verb {
     Status(status::Status),
     Put(store::Put),
     Get(store::Get),
+    Export(bundle::Export),
+    Import(bundle::Import),
     Network(network::Network),
     Share(share::Share),
     Unshare(share::Unshare),
@@ -52,6 +55,8 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Status(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Put(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Get(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Export(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Import(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Share(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Unshare(verb) => verb.run(home()?.must_exist()?, say),

@@ -61,6 +61,22 @@ impl DiskContent {
         let packers = Arc::default();
         Ok(Self { folders: Arc::new(Folders { blobs, staging, quarantine, settled, packers }) })
     }
+
+    /// Makes every Blob durable that was kept [`Durability::Fast`], by one wait for the whole file system.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn settle(&self) -> Result<(), ContentError> {
+        let path = &self.folders.blobs;
+        let failed = |error| ContentError::io("sync", path, error);
+        let folder = File::open(path).map_err(failed)?;
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(&folder).map_err(|error| failed(error.into()))?;
+        // Elsewhere this only begins to write, and the folder itself is waited for.
+        #[cfg(not(target_os = "linux"))]
+        rustix::fs::sync();
+        folder.sync_all().map_err(failed)
+    }
 }
 
 /// Makes a folder in one that is there, unless it is there itself.

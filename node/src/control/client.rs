@@ -13,7 +13,7 @@ use potluck_protocol::control::{
 use potluck_protocol::digest::Digest;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cache::{Answer, Cache, CacheError, Publication, Question, STRETCHES, Stretches};
 use crate::link::{Answers, Link, read_message, write_message};
@@ -87,7 +87,7 @@ impl Client {
         report(answers, progress).await
     }
 
-    /// A bundle of what is wanted.
+    /// A bundle of what is wanted, and once it has ended well, what went into it.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -95,21 +95,33 @@ impl Client {
         &self,
         project: Option<Text<MAX_PATTERN_BYTES>>,
         toolchain: Option<Text<64>>,
-    ) -> Result<Stretches, CacheError> {
+    ) -> Result<(Stretches, oneshot::Receiver<Vec<u8>>), CacheError> {
         let answers = self.ask(move |id| Request::Export(Export { id, project, toolchain })).await?;
-        Ok(self.stretches(answers, failure))
+        let (to, report) = oneshot::channel();
+        Ok((self.stretches(answers, failure, Some(to)), report))
     }
 
-    /// Hands over a bundle; gives the report, and passes on how far it is once all was read.
+    /// Hands over a bundle; gives the report, and passes on how far it is. The daemon may have had enough before all
+    /// was read.
     ///
     /// # Errors
     /// [`CacheError`].
     pub async fn import(
         &self,
-        from: impl AsyncRead + Send + Unpin,
+        mut from: impl AsyncRead + Send + Unpin,
         progress: impl FnMut(Vec<u8>),
     ) -> Result<Vec<u8>, CacheError> {
-        report(self.send(from, Request::Import).await?, progress).await
+        let (answers, last) = self.open(&mut from, Request::Import).await?;
+        let id = answers.id;
+        let reporting = report(answers, progress);
+        tokio::pin!(reporting);
+        tokio::select! {
+            report = &mut reporting => report,
+            sent = self.rest(from, (id, last), Request::Import) => {
+                sent?;
+                reporting.await
+            }
+        }
     }
 
     /// Waits until the daemon has closed the connection, which it does when it ends.
@@ -126,15 +138,23 @@ impl Client {
         self.link.ask(make).await.ok_or_else(broken)
     }
 
-    /// Sends everything that can be read, stretch by stretch; gives where it is answered.
-    async fn send(
+    /// Sends the first stretch of something; gives where it is answered, and whether that was all.
+    async fn open(
+        &self,
+        from: &mut (impl AsyncRead + Send + Unpin),
+        make: fn(Data) -> Request,
+    ) -> Result<(Answers<Reply>, bool), CacheError> {
+        let (bytes, last) = stretch(from).await?;
+        Ok((self.ask(move |id| make(Data { id, bytes, last })).await?, last))
+    }
+
+    /// Sends the rest of it, stretch by stretch.
+    async fn rest(
         &self,
         mut from: impl AsyncRead + Send + Unpin,
+        (id, mut last): (u64, bool),
         make: fn(Data) -> Request,
-    ) -> Result<Answers<Reply>, CacheError> {
-        let (bytes, mut last) = stretch(&mut from).await?;
-        let answers = self.ask(move |id| make(Data { id, bytes, last })).await?;
-        let id = answers.id;
+    ) -> Result<(), CacheError> {
         while !last {
             let bytes;
             (bytes, last) = match stretch(&mut from).await {
@@ -148,14 +168,15 @@ impl Client {
                 return Err(broken());
             }
         }
-        Ok(answers)
+        Ok(())
     }
 
-    /// Answers that are stretches, as a channel of them.
+    /// Answers that are stretches, as a channel of them. What is said about them at the end goes to `report`.
     fn stretches(
         &self,
         mut answers: Answers<Reply>,
         fail: impl Fn(&Failed) -> CacheError + Send + 'static,
+        mut report: Option<oneshot::Sender<Vec<u8>>>,
     ) -> Stretches {
         let (to, from) = mpsc::channel(STRETCHES);
         // The link must outlive the answers.
@@ -164,6 +185,10 @@ impl Client {
             loop {
                 let (stretch, last) = match answers.next().await {
                     Some(Reply::Data(data)) => (Ok(data.bytes.into_inner()), data.last),
+                    Some(Reply::Report(said)) if report.is_some() => {
+                        let _ = report.take().map(|report| report.send(said.json.into_inner()));
+                        return;
+                    }
                     Some(Reply::Failed(failed)) => (Err(fail(&failed)), true),
                     Some(other) => (Err(unexpected(other)), true),
                     None => (Err(broken()), true),
@@ -211,11 +236,13 @@ impl Cache for Client {
         let (offset, len) =
             range.map_or((0, None), |range| (range.start, Some(range.end.saturating_sub(range.start))));
         let answers = self.ask(move |id| Request::Read(Read { id, digest, offset, len })).await?;
-        Ok(self.stretches(answers, move |failed| of_blob(failed, digest)))
+        Ok(self.stretches(answers, move |failed| of_blob(failed, digest), None))
     }
 
-    async fn write(&self, from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
-        match self.send(from, Request::Write).await?.next().await.ok_or_else(broken)? {
+    async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
+        let (mut answers, last) = self.open(&mut from, Request::Write).await?;
+        self.rest(from, (answers.id, last), Request::Write).await?;
+        match answers.next().await.ok_or_else(broken)? {
             Reply::Written(written) => Ok((written.digest, written.size)),
             other => Err(unexpected(other)),
         }

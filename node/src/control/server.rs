@@ -16,7 +16,7 @@ use potluck_protocol::control::{
 };
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::id_of;
@@ -44,8 +44,8 @@ pub trait Daemon: Cache + 'static {
     fn stop(&self);
     /// Does something that takes long; gives one JSON object, and on the way says how far it is by others.
     fn work(&self, job: Job, progress: Progress) -> impl Future<Output = Result<Vec<u8>, CacheError>> + Send;
-    /// A bundle of what is wanted.
-    fn export(&self, what: Export) -> impl Future<Output = Result<Stretches, CacheError>> + Send;
+    /// A bundle of what is wanted, and one JSON object about it once it has ended well.
+    fn export(&self, what: Export) -> impl Future<Output = Result<(Stretches, Reported), CacheError>> + Send;
     /// Takes a bundle; gives one JSON object, and on the way says how far it is by others.
     fn import(
         &self,
@@ -56,6 +56,9 @@ pub trait Daemon: Cache + 'static {
 
 /// Where work says how far it is, as JSON objects. Whoever works need not wait until somebody has read them.
 pub type Progress = mpsc::Sender<Vec<u8>>;
+
+/// Where work that answers by something else says what came of it, as one JSON object.
+pub type Reported = oneshot::Receiver<Vec<u8>>;
 
 /// The socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -243,7 +246,8 @@ impl<D: Daemon> Session<D> {
                 pour(id, &replies, daemon.read(digest, range).await).await;
             }),
             Request::Export(want) => self.tasks.spawn(async move {
-                pour(id, &replies, daemon.export(want).await).await;
+                let work = bundle(id, replies.clone(), daemon.export(want));
+                answer(replies, id, work).await;
             }),
             request => self.tasks.spawn(answer(replies, id, reply(daemon, id, request))),
         };
@@ -321,6 +325,24 @@ async fn pour(id: u64, replies: &mpsc::Sender<Reply>, from: Result<Stretches, Ca
     if let Err(error) = poured.await {
         let _ = replies.send(failed(id, &error)).await;
     }
+}
+
+/// Sends a bundle, and then what is in it.
+async fn bundle(
+    id: u64,
+    replies: mpsc::Sender<Reply>,
+    export: impl Future<Output = Result<(Stretches, Reported), CacheError>>,
+) -> Result<Reply, CacheError> {
+    let (mut stretches, report) = export.await?;
+    while let Some(stretch) = stretches.recv().await.transpose()? {
+        let bytes = Bytes::new(stretch).expect("stretches have the bound of messages");
+        if replies.send(Reply::Data(Data { id, bytes, last: false })).await.is_err() {
+            break;
+        }
+    }
+    let ended = || CacheError::Store("the bundle was not finished".to_owned());
+    let json = Bytes::new(report.await.map_err(|_| ended())?).ok_or_else(ended)?;
+    Ok(Reply::Report(Report { id, json }))
 }
 
 /// Does something, and passes on how far it is. What cannot be told at once is not told: the next is newer.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use potluck_keys::policy::Reason;
+use potluck_keys::policy::{Reason, Refusal};
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::codec::Bytes;
@@ -20,6 +20,22 @@ use crate::store::{StoreError, unpack};
 
 /// Most bytes of Blobs that go along with one answer, whatever the asker would take.
 const MAX_INLINE_TOTAL: u64 = 512 * 1024;
+
+/// What claims that came from elsewhere amount to.
+pub(crate) struct Weighed {
+    /// They and those that are known, without what is refused.
+    pub(crate) all: Vec<Signed<Entry>>,
+    /// Those that the policy has a use for and that are not known yet.
+    pub(crate) fresh: Vec<Signed<Entry>>,
+    /// How many of them are known.
+    pub(crate) known: u64,
+    /// Those that it has no use for, and why.
+    pub(crate) refused: Vec<(Signed<Entry>, Reason)>,
+    /// What is known with them.
+    pub(crate) verdict: Known,
+    /// Why there is no output, when the claims are not enough for one.
+    pub(crate) refusal: Option<Refusal>,
+}
 
 impl Engine {
     /// What is known here about what a peer asks. Claims of signers whom this node does not believe are given as
@@ -99,24 +115,10 @@ impl Engine {
     }
 
     fn told(&self, space: &Space, found: &Found) -> Result<Verdict, StoreError> {
-        let policy = self.trusting.now();
         let told: Vec<Signed<Entry>> =
             found.entries.iter().filter_map(|bytes| Signed::decode(bytes).ok()).collect();
-        policy.verify(&told);
-        let mut all = self.store.index().entries(&found.action)?;
-        let known: BTreeSet<Vec<u8>> = all.iter().map(|entry| entry.bytes().to_vec()).collect();
-        let (mut fresh, mut refused) = (Vec::new(), false);
-        for entry in told {
-            if known.contains(entry.bytes()) {
-                continue;
-            }
-            match self.is_acceptable(space, &found.action, &entry) {
-                true => fresh.push(entry),
-                false => refused = true,
-            }
-        }
-        all.extend(fresh.iter().cloned());
-        let (mut verdict, _) = self.judge(space, &found.action, &all)?;
+        self.trusting.now().verify(&told);
+        let Weighed { all, fresh, refused, mut verdict, .. } = self.weigh(space, &found.action, told)?;
         if let Known::Here(output) | Known::Lacks { output, .. } = &verdict {
             let output = output.clone();
             let mut blobs = self.take_inline(&output, found)?;
@@ -131,27 +133,54 @@ impl Engine {
             verdict = self.judge(space, &found.action, &all)?.0;
         }
         // What is refused is not kept, but whoever asked is to know that it was there.
-        if refused && matches!(verdict, Known::Nothing) {
+        if !refused.is_empty() && matches!(verdict, Known::Nothing) {
             return Ok(Verdict::Refused);
         }
         self.verdict_of(space, verdict)
     }
 
-    /// Whether the policy has any use for a claim. One that it refuses is counted and not kept, so that strangers
-    /// cannot fill the index; one that only needs the agreement of others is kept until they come.
-    fn is_acceptable(&self, space: &Space, action: &ActionId, entry: &Signed<Entry>) -> bool {
-        let policy = self.trusting.now();
-        let Err(refusal) = policy.judge(entry, &want(space, action), clock::now()) else { return true };
-        if let Reason::TooFew { .. } = refusal.reason {
-            return true;
-        }
-        for signer in entry.signers() {
-            if Some(signer) != self.own.signer() {
-                self.counts.refused(refusal.reason.code(), &policy.name_of(&signer));
-                tracing::info!(%action, %signer, reason = %refusal.reason, "a claim was refused");
+    /// Judges claims about an action that came from elsewhere, beside those that are known. Nothing is kept. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn weigh(
+        &self,
+        space: &Space,
+        action: &ActionId,
+        told: Vec<Signed<Entry>>,
+    ) -> Result<Weighed, StoreError> {
+        let mut all = self.store.index().entries(action)?;
+        let mut names: BTreeSet<Vec<u8>> = all.iter().map(|entry| entry.bytes().to_vec()).collect();
+        let (mut fresh, mut refused, mut known) = (Vec::new(), Vec::new(), 0);
+        for entry in told {
+            if !names.insert(entry.bytes().to_vec()) {
+                known += 1;
+                continue;
+            }
+            match self.refusal(space, action, &entry) {
+                None => fresh.push(entry),
+                Some(reason) => refused.push((entry, reason)),
             }
         }
-        false
+        all.extend(fresh.iter().cloned());
+        let (verdict, refusal) = self.judge(space, action, &all)?;
+        Ok(Weighed { all, fresh, known, refused, verdict, refusal })
+    }
+
+    /// Why the policy has no use for a claim, if it has none. One that it refuses is counted and not kept, so that
+    /// strangers cannot fill the index; one that only needs the agreement of others is kept until they come.
+    fn refusal(&self, space: &Space, action: &ActionId, entry: &Signed<Entry>) -> Option<Reason> {
+        let policy = self.trusting.now();
+        let refusal = policy.judge(entry, &want(space, action), clock::now()).err()?;
+        if let Reason::TooFew { .. } = refusal.reason {
+            return None;
+        }
+        let own = |signer| Some(signer) == self.own.signer();
+        for signer in entry.signers().filter(|signer| !own(*signer)) {
+            self.counts.refused(refusal.reason.code(), &policy.name_of(&signer));
+            tracing::info!(%action, %signer, reason = %refusal.reason, "a claim was refused");
+        }
+        Some(refusal.reason)
     }
 
     /// Keeps the Blobs of an accepted output that came with the answer, and nothing else.

@@ -211,7 +211,7 @@ impl Engine {
         topics
     }
 
-    fn tell(&self, news: News) {
+    pub(crate) fn tell(&self, news: News) {
         if let Some(to) = self.news.get() {
             // Whoever listens looks at everything when it starts, and is never far behind.
             let _ = to.try_send(news);
@@ -228,7 +228,7 @@ impl Engine {
     }
 
     /// What these claims amount to, and the refusal when there is one.
-    fn judge(
+    pub(crate) fn judge(
         &self,
         space: &Space,
         action: &ActionId,
@@ -260,6 +260,11 @@ impl Engine {
         Ok((lacking.unwrap_or(Known::Refused), refusal))
     }
 
+    /// What this node has signed itself it believes by this policy.
+    pub(crate) fn own(&self) -> &Own {
+        &self.own
+    }
+
     /// Which Blobs of an output are not here. When a Tree's own Blob is missing, what it lists is not known yet.
     fn lacks(&self, output: &Output) -> Result<Vec<Need>, StoreError> {
         let own = match output {
@@ -281,7 +286,7 @@ impl Engine {
     }
 
     /// The Tree of a Digest, if it is here and is one.
-    fn tree(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
+    pub(crate) fn tree(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
         let bytes = self.store.bytes(digest, MAX_TREE_BYTES)?;
         Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
     }
@@ -294,7 +299,7 @@ fn want<'a>(space: &'a Space, action: &'a ActionId) -> Want<'a> {
 }
 
 /// The Blobs of all files in a Tree.
-fn files(tree: &Tree) -> impl Iterator<Item = Need> {
+pub(crate) fn files(tree: &Tree) -> impl Iterator<Item = Need> {
     tree.members().iter().filter_map(|member| match &member.kind {
         Kind::File { digest, size, .. } => Some(Need { digest: *digest, size: *size }),
         _ => None,

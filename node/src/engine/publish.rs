@@ -99,7 +99,7 @@ impl Engine {
     }
 
     /// All Blobs of an output that is here.
-    pub(super) fn blobs(&self, output: &Output) -> Result<Vec<Digest>, StoreError> {
+    pub(crate) fn blobs(&self, output: &Output) -> Result<Vec<Digest>, StoreError> {
         let mut blobs = vec![*output.digest()];
         if let Output::Tree(tree) = output
             && let Some(tree) = self.tree(&tree.digest)?

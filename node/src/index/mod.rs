@@ -6,6 +6,8 @@
 
 mod rows;
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use potluck_keys::pair::Signer;
@@ -254,6 +256,55 @@ impl Index {
             entries.push(Signed::decode(rows::bytes(row.value())?)?);
         }
         Ok(entries)
+    }
+
+    /// At most `most` actions about which there are Entries, in order, from the one that follows `after`.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn actions(&self, after: Option<&ActionId>, most: usize) -> Result<Vec<ActionId>, IndexError> {
+        let read = redb!(self, self.db.begin_read())?;
+        let table = redb!(self, read.open_table(rows::ENTRIES))?;
+        let high = [0xff; 32];
+        let from = match after {
+            None => Bound::Unbounded,
+            Some(after) => Bound::Excluded((after.as_bytes(), &high, &high)),
+        };
+        let mut actions: Vec<ActionId> = Vec::new();
+        let rows = table.range::<(&[u8; 32], &[u8; 32], &[u8; 32])>((from, Bound::Unbounded));
+        for row in redb!(self, rows)? {
+            let action = ActionId::from_bytes(*redb!(self, row)?.0.value().0);
+            if actions.last() != Some(&action) {
+                if actions.len() == most {
+                    break;
+                }
+                actions.push(action);
+            }
+        }
+        Ok(actions)
+    }
+
+    /// Keeps what came from elsewhere in one change: small Blobs, which the caller has checked, and Entries with the
+    /// Blobs that belong to their Projects. What it was may still be lost in a power cut; see [`Self::settle`].
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn keep_all(
+        &self,
+        small: &BTreeMap<Digest, Vec<u8>>,
+        entries: &[(Signed<Entry>, Vec<Digest>)],
+    ) -> Result<(), IndexError> {
+        self.change(Durability::Fast, |change| {
+            let mut table = redb!(self, change.open_table(rows::SMALL))?;
+            for (digest, bytes) in small {
+                redb!(self, table.insert(digest.as_bytes(), rows::plain(bytes).as_slice()))?;
+            }
+            drop(table);
+            for (entry, blobs) in entries {
+                self.keep_entry_in(change, entry, blobs)?;
+            }
+            Ok(())
+        })
     }
 
     /// Keeps an Entry of somebody, with the Blobs that it names belonging to its Project.
