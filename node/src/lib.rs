@@ -6,6 +6,7 @@
 //! * [`observe`] holds the only clock.
 //! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
 //! * [`content`] keeps Blobs; [`relocate`] takes paths out of outputs and puts them back.
+//! * [`materialise`] writes Trees to folders, and makes Trees of them.
 
 pub mod announce;
 pub mod cache;
@@ -22,6 +23,7 @@ pub mod front;
 pub mod home;
 pub mod index;
 pub mod link;
+pub mod materialise;
 pub mod network;
 pub mod observe;
 #[cfg(feature = "net")]

@@ -11,20 +11,20 @@ use tokio::io::AsyncRead;
 use crate::cache::{CacheError, Stretches};
 use crate::control::server::Progress;
 use crate::engine::Engine;
+use crate::materialise::job;
 
 /// Does a job.
 ///
 /// # Errors
 /// [`CacheError`].
 pub async fn run(engine: &Arc<Engine>, job: Job, progress: Progress) -> Result<Value, CacheError> {
-    let _ = (engine, progress);
     match job {
         Job::Collect(_) => later("collect"),
         Job::Verify(_) => later("verify"),
         Job::Pin(_) => later("pin"),
         Job::Unpin(_) => later("unpin"),
         Job::Pins(_) => later("pins"),
-        Job::Restore(_) => later("restore"),
+        Job::Restore(want) => job::restore(engine.store().clone(), want, progress).await,
     }
 }
 
