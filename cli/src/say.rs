@@ -39,6 +39,11 @@ impl Say {
         }
     }
 
+    /// Whether the answer is for a script.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Whether a person is there who wants to see how things go on.
     pub(crate) fn is_talkative(&self) -> bool {
         !self.quiet && !self.json && io::stderr().is_terminal()

@@ -7,6 +7,7 @@
 //! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
 //! * [`bundle`] takes part of a store to where no network goes.
 //! * [`content`] keeps Blobs; [`relocate`] takes paths out of outputs and puts them back.
+//! * [`materialise`] writes Trees to folders, and makes Trees of them.
 
 pub mod announce;
 pub mod bundle;
@@ -24,6 +25,7 @@ pub mod front;
 pub mod home;
 pub mod index;
 pub mod link;
+pub mod materialise;
 pub mod network;
 pub mod observe;
 #[cfg(feature = "net")]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Blobs wherever they lie: small ones in the index, larger ones as files of pieces. Everything here blocks.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -134,6 +135,24 @@ impl Store {
         }
     }
 
+    /// As [`Store::piece`], into a buffer that is used again and again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn piece_into(&self, blob: &Blob, index: u64, bytes: &mut Vec<u8>) -> Result<(), StoreError> {
+        match blob {
+            Blob::Small(pieces, small) => {
+                pieces.check(index, small)?;
+                bytes.clone_from(small);
+                Ok(())
+            }
+            Blob::Large(opened) => {
+                let read = opened.read_into(index, bytes);
+                read.map_err(|error| self.aside(opened.pieces().digest(), error))
+            }
+        }
+    }
+
     /// Puts a damaged Blob aside, so that it is never read again.
     fn aside(&self, digest: &Digest, error: ContentError) -> StoreError {
         if let ContentError::Damaged { .. } = error {
@@ -198,6 +217,14 @@ impl Blob {
         match self {
             Self::Small(pieces, _) => pieces,
             Self::Large(opened) => opened.pieces(),
+        }
+    }
+
+    /// A file that begins with all bytes of the Blob, if they are stored as they are. They are **not** checked.
+    pub fn as_it_is(&self) -> Option<&File> {
+        match self {
+            Self::Large(opened) if opened.is_as_it_is() => Some(opened.kept().file()),
+            Self::Small(..) | Self::Large(_) => None,
         }
     }
 

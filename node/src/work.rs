@@ -18,6 +18,7 @@ use crate::bundle::import::{Import, Imported};
 use crate::cache::{CacheError, STRETCHES, Stretches};
 use crate::control::server::{Progress, Reported};
 use crate::engine::Engine;
+use crate::materialise::job;
 use crate::observe::span;
 
 /// Most bundles that are written or read at a time; further ones wait.
@@ -28,14 +29,13 @@ const MAX_BUNDLES: usize = 4;
 /// # Errors
 /// [`CacheError`].
 pub async fn run(engine: &Arc<Engine>, job: Job, progress: Progress) -> Result<Value, CacheError> {
-    let _ = (engine, progress);
     match job {
         Job::Collect(_) => later("collect"),
         Job::Verify(_) => later("verify"),
         Job::Pin(_) => later("pin"),
         Job::Unpin(_) => later("unpin"),
         Job::Pins(_) => later("pins"),
-        Job::Restore(_) => later("restore"),
+        Job::Restore(want) => job::restore(engine.store().clone(), want, progress).await,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::codec::{Bytes, Text};
 use crate::digest::{Digest, MAX_BLOB_BYTES};
 use crate::entry::{Labels, MAX_TAINTS, Output, Taint, check_taints};
 use crate::frame::Message;
+use crate::tree::MAX_COMPONENT_BYTES;
 use crate::{choice, code, record};
 
 /// The version of these messages. A client and a daemon that differ do not talk.
@@ -197,20 +198,27 @@ record! {
 }
 
 record! {
-    /// "Put this Tree there." The daemon writes the files itself, which saves sending them through the socket.
+    /// "Put this Tree there." The daemon writes the files itself, which saves sending them through the socket. Where it
+    /// cannot do it as the client would, it reports so and has done nothing: see `device` and `umask`.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Restore {
         /// The Tree.
         1 => one digest: Digest,
-        /// An absolute path of a folder that is there and empty.
+        /// An absolute path of a folder that is there, and in which the Tree is to appear.
         2 => one folder: Bytes<MAX_PATH_BYTES>,
+        /// Its name in that folder.
+        3 => one name: Bytes<MAX_COMPONENT_BYTES>,
         /// The folder's device and inode as the client sees it. Where they differ, the daemon is in another container,
-        /// say, and refuses.
-        3 => one device: u64,
+        /// say.
+        4 => one device: u64,
         /// See `device`.
-        4 => one inode: u64,
-        /// The time of last change that all files get, in milliseconds since 1970; that of writing when absent.
-        5 => opt modified_ms: u64,
+        5 => one inode: u64,
+        /// What the client takes from the mode of the files it makes, if it knows. The daemon's may differ.
+        6 => opt umask: u32,
+        /// Whether a folder that is there already is to be replaced, with all that is in it.
+        7 => one replace: bool,
+        /// The time of last change that everything gets, in milliseconds since 1970; that of writing when absent.
+        8 => opt modified_ms: u64,
     }
 }
 

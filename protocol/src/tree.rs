@@ -393,6 +393,11 @@ impl Tree {
         Some(&self.members[at])
     }
 
+    /// How many of the members are files.
+    pub fn files(&self) -> u64 {
+        self.members.iter().filter(|member| matches!(member.kind, Kind::File { .. })).count() as u64
+    }
+
     /// The size of all files in bytes.
     pub fn total(&self) -> u64 {
         self.total

@@ -89,8 +89,8 @@ Whom to share with:
   unshare       Share a Project no longer; what others have fetched already stays with them
 
 By hand:
-  put           Store a file, and claim that it is what a key gave
-  get           Bring the file that a key gave, from here or from whom you trust
+  put           Store a file or a folder, and claim that it is what a key gave
+  get           Bring the file or folder that a key gave, from here or from whom you trust
   export        Write what you believe, and have, into one file, for machines that no network reaches
   import        Take what you believe from a file that `export` made; everything else in it is left alone
 

@@ -13,6 +13,8 @@ mod codec;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod folders;
+#[cfg(test)]
 mod light;
 #[cfg(test)]
 mod net;

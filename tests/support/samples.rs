@@ -168,9 +168,12 @@ fn requests() -> Vec<Request> {
     let (project, recipe) = (entry().project, entry().recipe);
     let restore = control::Restore {
         digest: digest("a"),
-        folder: bytes(b"/tmp/a".as_slice()),
+        folder: bytes(b"/tmp".as_slice()),
+        name: bytes(b"a".as_slice()),
         device: 1,
         inode: 2,
+        umask: Some(0o022),
+        replace: true,
         modified_ms: Some(0),
     };
     let publish = control::Publish {

@@ -92,8 +92,9 @@ JOB = choice({
     3: ("Unpin", record({1: BLOB})),
     4: ("Pins", record({1: ("digest", "opt", digest)})),
     5: ("Restore", record({
-        1: BLOB, 2: ("folder", "one", octets(4096)), 3: ("device", "one", u64), 4: ("inode", "one", u64),
-        5: ("modified_ms", "opt", u64),
+        1: BLOB, 2: ("folder", "one", octets(4096)), 3: ("name", "one", octets(255)), 4: ("device", "one", u64),
+        5: ("inode", "one", u64), 6: ("umask", "opt", u32), 7: ("replace", "one", boolean),
+        8: ("modified_ms", "opt", u64),
     })),
 })
 REQUEST = choice({

@@ -260,6 +260,13 @@ pub struct DiskKept {
     path: PathBuf,
 }
 
+impl DiskKept {
+    /// The file itself.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
 impl Kept for DiskKept {
     fn stored_bytes(&self) -> u64 {
         self.len

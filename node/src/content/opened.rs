@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
-use potluck_protocol::piece::Pieces;
+use potluck_protocol::piece::{PIECE_BYTES, Pieces};
 
 use crate::content::form::{Place, read_ending};
 use crate::content::pack::{Flaw, Packers, piece_bytes};
@@ -41,6 +41,13 @@ impl<K: Kept> Opened<K> {
 
     pub(crate) fn kept(&self) -> &K {
         &self.kept
+    }
+
+    /// Whether the file begins with all bytes of the Blob as they are: no piece is packed, and each is in its order.
+    pub(crate) fn is_as_it_is(&self) -> bool {
+        let starts = (0..).step_by(PIECE_BYTES);
+        let raw = |(place, start): (&Place, u64)| place.packing == Packing::Raw && place.offset == start;
+        self.places.iter().zip(starts).all(raw)
     }
 
     /// One piece as it is stored, at most [`potluck_protocol::piece::PIECE_BYTES`] long. It is **not verified**:

@@ -115,14 +115,26 @@ fn jobs(sheet: &mut Sheet) {
     let pin = job("pin", Job::Pin(Pin { digest, reason: Text::new("release 1.0").unwrap() }));
     job("unpin", Job::Unpin(Unpin { digest }));
     job("all pins", Job::Pins(Pins { digest: None }));
-    let restore = Restore { digest, folder: bytes(b"/tmp/a"), device: 1, inode: 2, modified_ms: None };
-    job("restore", Job::Restore(Restore { modified_ms: Some(0), ..restore.clone() }));
-    let restore = job("restore, times as they come", Job::Restore(restore));
+    let restore = Restore {
+        digest,
+        folder: bytes(b"/tmp"),
+        name: bytes(b"a"),
+        device: 1,
+        inode: 2,
+        umask: None,
+        replace: false,
+        modified_ms: None,
+    };
+    let all = Restore { umask: Some(0o022), replace: true, modified_ms: Some(0), ..restore.clone() };
+    job("restore in place of another", Job::Restore(all));
+    let restore = job("restore, modes and times as they come", Job::Restore(restore));
     for (why, bad) in [
         ("an unknown job", with(&pin, &[1, 2, 0], Item::Uint(6))),
         ("the body of another job", with(&pin, &[1, 2, 0], Item::Uint(5))),
         ("a pattern of 257 bytes", with(&collect, &[1, 2, 1, 3], text(&"p".repeat(257)))),
         ("a pin without a reason", with(&pin, &[1, 2, 1, 2], text(""))),
+        ("a name beyond 255 bytes", with(&restore, &[1, 2, 1, 3], Item::Bytes(vec![b'n'; 256]))),
+        ("a umask of more than 32 bits", with(&restore, &[1, 2, 1, 6], Item::Uint(1 << 32))),
         ("a path beyond 4096 bytes", with(&restore, &[1, 2, 1, 2], Item::Raw(vec![0x59, 0x10, 0x01]))),
     ] {
         sheet.bad("Request", why, &bad);

@@ -156,7 +156,7 @@ records! {
     control::Pin { digest, reason }
     control::Unpin { digest }
     control::Pins { digest }
-    control::Restore { digest, folder, device, inode, modified_ms }
+    control::Restore { digest, folder, name, device, inode, umask, replace, modified_ms }
     control::Work { id, job }
     control::Export { id, project, toolchain }
     control::Welcome { version, pid }

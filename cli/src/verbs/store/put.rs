@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `potluck put`.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args as ClapArgs;
+use potluck_node::cache::{Cache as _, CacheError, Publication};
+use potluck_node::control::client::Client;
+use potluck_node::home::Home;
+use potluck_node::materialise::Done;
+use potluck_node::materialise::gather;
+use potluck_node::observe::span;
+use potluck_protocol::digest::Digest;
+use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
+use serde_json::json;
+
+use super::bar::Bar;
+use super::{Which, cannot, is_stream};
+use crate::connect::{daemon, wait};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::say::Say;
+
+/// Store a file or a folder, and claim that it is what a key gave
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Put {
+    #[command(flatten)]
+    which: Which,
+    /// The file or folder, or - for standard input
+    path: PathBuf,
+}
+
+impl Put {
+    pub(crate) fn run(&self, home: &Home, say: &mut Say) -> Result<Exit, Failure> {
+        let (project, recipe, key) = self.which.read()?;
+        let publication = move |output| {
+            let (project, recipe, key) = (project.clone(), recipe.clone(), key.clone());
+            Publication { project, recipe, key, output, labels: Labels::default(), taints: Vec::new() }
+        };
+        wait(async {
+            let client = daemon(home).await?;
+            if !is_stream(&self.path) {
+                let stat = std::fs::metadata(&self.path);
+                let stat = stat.map_err(|error| cannot("read", &self.path, &error))?;
+                if stat.is_dir() {
+                    return self.folder(&client, publication, say).await;
+                }
+            }
+            let (digest, size) = self.blob(&client).await?;
+            let entry = client.publish(publication(Output::Blob(BlobOutput { digest, size }))).await?;
+            let object = json!({ "entry": entry.to_string(), "blob": digest.to_string(), "size": size });
+            say.answer(&format!("{digest}, {size} bytes"), object)?;
+            Ok(Exit::Done)
+        })
+    }
+
+    /// Stores a file, if it is not here yet; what is no file, as it comes.
+    async fn blob(&self, client: &Client) -> Result<(Digest, u64), Failure> {
+        let fail = |error: std::io::Error| cannot("read", &self.path, &error);
+        if is_stream(&self.path) {
+            let input = std::io::stdin().as_fd().try_clone_to_owned().map_err(fail)?;
+            return Ok(client.write(tokio::fs::File::from_std(File::from(input))).await?);
+        }
+        let file = File::open(&self.path).map_err(fail)?;
+        if !file.metadata().map_err(fail)?.is_file() {
+            return Ok(client.write(tokio::fs::File::from_std(file)).await?);
+        }
+        let path = self.path.clone();
+        let is = span::blocking(move || gather::hash_file(&path)).await?;
+        if !client.missing(vec![is.0]).await?.is_empty() {
+            gather::send(client, &self.path, is).await?;
+        }
+        Ok(is)
+    }
+
+    async fn folder(
+        &self,
+        client: &Client,
+        publication: impl Fn(Output) -> Publication,
+        say: &mut Say,
+    ) -> Result<Exit, Failure> {
+        let bar = Arc::new(Bar::new(say, "hashing"));
+        let (path, told) = (self.path.clone(), Arc::clone(&bar));
+        let hash = move || {
+            gather::hash(&path, &|done| {
+                told.tell(done, None);
+                true
+            })
+        };
+        let tree = span::blocking(hash).await?;
+        drop(bar);
+        let bytes = tree.encode();
+        let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+        let (members, total) = (tree.members().len() as u64, tree.total());
+        let output = Output::Tree(TreeOutput { digest, size, members, total });
+        // Whoever has the Tree has what it lists, as a rule: one question then does for all.
+        let mut sent = Done::default();
+        let mut entry = None;
+        if client.missing(vec![digest]).await?.is_empty() {
+            entry = match client.publish(publication(output.clone())).await {
+                Err(CacheError::Usage(_)) => None,
+                published => Some(published?),
+            };
+        }
+        let entry = match entry {
+            Some(entry) => entry,
+            None => {
+                sent = gather::keep(client, &self.path, &tree).await?;
+                client.publish(publication(output)).await?
+            }
+        };
+        let object = json!({
+            "entry": entry.to_string(), "tree": digest.to_string(), "members": members, "size": total,
+            "stored_files": sent.files, "stored_bytes": sent.bytes,
+        });
+        say.answer(&format!("{digest}, {members} members, {total} bytes"), object)?;
+        Ok(Exit::Done)
+    }
+}
