@@ -116,7 +116,8 @@ impl Engine {
             }
         }
         all.extend(fresh.iter().cloned());
-        let (mut verdict, _) = self.judge(space, &found.action, &all)?;
+        let judge = || self.judge(&self.store.index().view()?, (space, &found.action), &all);
+        let mut verdict = judge()?;
         if let Known::Here(output) | Known::Lacks { output, .. } = &verdict {
             let output = output.clone();
             let mut blobs = self.take_inline(&output, found)?;
@@ -128,7 +129,7 @@ impl Engine {
                     self.tell(News::Holds(Topic { signer, project: space.project.clone() }));
                 }
             }
-            verdict = self.judge(space, &found.action, &all)?.0;
+            verdict = judge()?;
         }
         // What is refused is not kept, but whoever asked is to know that it was there.
         if refused && matches!(verdict, Known::Nothing) {
