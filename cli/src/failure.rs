@@ -6,8 +6,11 @@ use potluck_keys::rules::RulesError;
 use potluck_keys::signed::ClaimError;
 use potluck_node::control::server::BindError;
 use potluck_node::daemon::StartError;
+use potluck_node::engine::EngineError;
 use potluck_node::home::HomeError;
+use potluck_node::index::IndexError;
 use potluck_node::network::NetworkError;
+use potluck_node::store::StoreError;
 use potluck_node::trust::TrustError;
 
 use crate::exit::Exit;
@@ -137,6 +140,9 @@ impl From<StartError> for Failure {
             StartError::Running { .. } => Self::failed(message).hint("`potluck down` ends it"),
             StartError::Network(error) => error.into(),
             StartError::Bind(error) => error.into(),
+            StartError::Engine(EngineError::Store(StoreError::Index(IndexError::Damaged { .. }))) => {
+                Self::failed(message).hint("`potluck up --new-index` puts it aside and begins an empty one")
+            }
             _ => Self::failed(message),
         }
     }

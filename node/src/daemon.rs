@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use potluck_protocol::action::Project;
@@ -23,10 +23,10 @@ use crate::announce::plan::{Event as Announce, What};
 use crate::cache::{Answer, Cache, CacheError, Publication, Question, Stretches};
 use crate::catalog::plan::Event as Catalogs;
 use crate::control::server::{self, BindError, Progress, Reported};
-use crate::engine::{Engine, EngineError, News};
+use crate::engine::{self, Engine, EngineError, News};
 use crate::fetch::event::Event as Fetch;
 use crate::home::Home;
-use crate::index::IndexError;
+use crate::index::{Index, IndexError};
 use crate::network::{Network, NetworkError, Networks};
 use crate::observe::status::{CatalogRow, InNetwork, Status, StoreRow};
 use crate::observe::{clock, span};
@@ -40,6 +40,9 @@ use crate::{announce, catalog, fetch, work};
 const QUEUE: usize = 1024;
 /// How often the files of the home are looked at, and what is to be durable soon is made so.
 const DUTY: Duration = Duration::from_millis(500);
+
+/// How many keys of the index are read in one step.
+const LEARN: usize = 1 << 16;
 
 /// How long what is under way may take to end with the daemon.
 const LAST: Duration = Duration::from_secs(2);
@@ -93,6 +96,8 @@ pub struct Options {
     pub listen: Vec<(String, String)>,
     /// Members to begin with, in addition, as (Network, address).
     pub peers: Vec<(String, String)>,
+    /// Whether to put the index aside and begin an empty one.
+    pub new_index: bool,
 }
 
 /// A running daemon.
@@ -121,8 +126,14 @@ impl Daemon {
     pub async fn start(home: &Home, options: &Options) -> Result<Arc<Self>, StartError> {
         let lock = lock(home)?;
         let engine = {
-            let home = home.clone();
-            Arc::new(span::blocking(move || Engine::open(&home)).await?)
+            let (home, new_index) = (home.clone(), options.new_index);
+            let open = move || {
+                if new_index {
+                    engine::new_index(&home)?;
+                }
+                Engine::open(&home)
+            };
+            Arc::new(span::blocking(open).await?)
         };
         let networks = Networks::of(home);
         let (fetch_to, fetch_from) = mpsc::channel(QUEUE);
@@ -166,6 +177,7 @@ impl Daemon {
             span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from)),
             span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from)),
             span::spawn("news", news(Arc::clone(&outside), news_from)),
+            span::spawn("presence", learn(Arc::downgrade(daemon.engine.store().index()))),
         ];
         for (handle, happens) in handles.into_iter().zip(events) {
             tasks.extend(swarm::serve::serve(&outside, &handle));
@@ -223,7 +235,7 @@ impl Daemon {
                 tokio::time::sleep(DUTY).await;
                 duty.refresh().await;
                 let engine = Arc::clone(&duty.engine);
-                if let Err(error) = span::blocking(move || engine.store().index().settle()).await {
+                if let Err(error) = span::blocking(move || engine.settle()).await {
                     tracing::warn!(%error, "the index cannot be made durable");
                 }
             }
@@ -236,6 +248,10 @@ impl Daemon {
             let _ = task.await;
         }
         self.outside.networks().for_each(Handle::end);
+        let engine = Arc::clone(&self.engine);
+        if let Err(error) = span::blocking(move || engine.settle()).await {
+            tracing::warn!(%error, "the index cannot be made durable");
+        }
         // What was under way notices by itself. The lock is given back after the store, or the next daemon finds that
         // in use.
         let _ = tokio::time::timeout(LAST, async {
@@ -361,7 +377,13 @@ impl Daemon {
             }
         }
         let store = self.engine.store().clone();
-        let total = span::blocking(move || store.total()).await;
+        let engine = Arc::clone(&self.engine);
+        let (total, projects, contradictions) = span::blocking(move || {
+            let contradictions = store.index().contradictions();
+            // A status with a part missing is better than none.
+            (store.total(), engine.tallies().unwrap_or_default(), contradictions.unwrap_or_default())
+        })
+        .await;
         let bytes = {
             let mut last = self.total.lock().expect("nobody panics while counting");
             *last = total.unwrap_or(*last);
@@ -374,6 +396,8 @@ impl Daemon {
             peers,
             catalogs,
             numbers: self.engine.counts().now(),
+            projects,
+            contradictions,
             store: StoreRow { bytes, budget: None },
         }
     }
@@ -413,6 +437,21 @@ fn lock(home: &Home) -> Result<File, StartError> {
     file.set_len(0).map_err(fail)?;
     writeln!(file, "{}", std::process::id()).map_err(fail)?;
     Ok(file)
+}
+
+/// Learns which actions have Entries, in steps, so that the daemon can end in between. Until it is done, each look-up
+/// asks the index.
+async fn learn(index: Weak<Index>) {
+    while let Some(index) = index.upgrade() {
+        match span::blocking(move || index.learn(LEARN)).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the index cannot be read");
+                return;
+            }
+        }
+    }
 }
 
 /// What the engine tells of goes to the Plans that care.

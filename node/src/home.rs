@@ -8,7 +8,8 @@
 //! | `instance` | 32 hexadecimal digits that tell this node from others with the same key |
 //! | `keys/` | the ring, see [`potluck_keys::ring`] |
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -111,9 +112,7 @@ impl Home {
         };
         make(self.config_path(), &Config::template())?;
         make(self.trust_path(), trust::TEMPLATE)?;
-        let mut instance = [0; 16];
-        getrandom::fill(&mut instance).map_err(|_| KeyError::NoRandomness)?;
-        make(self.instance_path(), &format!("{}\n", Instance::from_bytes(instance)))?;
+        make(self.instance_path(), &fresh_instance()?)?;
         let ring = self.ring()?;
         match ring.add(SIGNER, &Pair::generate(comment)?, None) {
             Ok(()) => files.push(ring.path_of(SIGNER)?),
@@ -151,6 +150,19 @@ impl Home {
         }
     }
 
+    /// Makes this node another one of the machines with its key, for when it has forgotten what it said as this one.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn renew_instance(&self) -> Result<(), HomeError> {
+        let (path, text) = (self.instance_path(), fresh_instance()?);
+        let io = |source| HomeError::Ring(RingError::Io { what: "write", path: path.clone(), source });
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.root).map_err(io)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
+        file.persist(&path).map_err(|error| io(error.error))?;
+        File::open(&self.root).and_then(|folder| folder.sync_all()).map_err(io)
+    }
+
     /// Which of the machines with this key this node is.
     ///
     /// # Errors
@@ -160,6 +172,12 @@ impl Home {
         let text = read_text(&path, 64)?.ok_or_else(|| HomeError::Missing(self.root.clone()))?;
         Instance::from_str(text.trim_end()).map_err(|_| HomeError::Instance(path))
     }
+}
+
+fn fresh_instance() -> Result<String, HomeError> {
+    let mut instance = [0; 16];
+    getrandom::fill(&mut instance).map_err(|_| KeyError::NoRandomness)?;
+    Ok(format!("{}\n", Instance::from_bytes(instance)))
 }
 
 /// The text of a file of at most `limit` bytes, or nothing when there is no such file.
@@ -189,6 +207,18 @@ mod tests {
         assert_eq!(home.init("other").unwrap().files, [home.trust_path()]);
         assert_eq!(home.instance().unwrap(), instance);
         assert_eq!(home.ring().unwrap().show(SIGNER).unwrap().public, key);
+    }
+
+    #[test]
+    fn a_renewed_instance_is_another_one_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(folder.path().join("home"))).unwrap();
+        home.init("").unwrap();
+        let before = home.instance().unwrap();
+        home.renew_instance().unwrap();
+        let after = home.instance().unwrap();
+        assert_ne!(before, after);
+        assert_eq!(home.instance().unwrap(), after);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceList, Pieces};
 use crate::content::{
     Content as _, ContentError, DiskContent, Durability, Incoming, Opened, Staging, Swept, disk,
 };
-use crate::index::{Index, IndexError, MAX_INLINE_BYTES};
+use crate::index::{Index, IndexError, MAX_INLINE_BYTES, View};
 
 /// Why the store did not do what was asked. That a Blob is absent is not an error.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
-        Ok(self.content.has(digest) || self.index.small(digest)?.is_some())
+        self.has_in(&self.index.view()?, digest)
+    }
+
+    /// Whether a Blob is here, for those who ask about several: small ones as the index stood when the view was made.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_in(&self, view: &View<'_>, digest: &Digest) -> Result<bool, StoreError> {
+        Ok(view.has_small(digest)? || self.content.has(digest))
     }
 
     /// A Blob. One that is damaged is put aside and is not here any more.

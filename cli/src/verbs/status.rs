@@ -58,6 +58,13 @@ fn text(status: &Value) -> String {
         let age = row["age_s"].as_u64().map_or_else(|| "-".to_owned(), humantime);
         [word(&row["signer"]), word(&row["project"]), row["keys"].to_string(), age]
     });
+    table(&mut text, ["project", "recipe", "hits", "misses"], &status["projects"], |row| {
+        [word(&row["project"]), word(&row["recipe"]), row["hits"].to_string(), row["misses"].to_string()]
+    });
+    match number("contradictions") {
+        0 => {}
+        count => text += &format!("signers contradicted themselves about {count} actions\n"),
+    }
     table(&mut text, ["refused", "of or from", "times", ""], &status["refused"], |row| {
         [word(&row["reason"]), word(&row["who"]), row["count"].to_string(), String::new()]
     });

@@ -34,12 +34,17 @@ pub(crate) struct Up {
     /// A member to begin with, e.g. office=/ip4/192.0.2.1/tcp/4001/p2p/12D3…; several are possible
     #[arg(long, value_name = "[NETWORK=]MULTIADDR")]
     peer: Vec<String>,
+
+    /// Put the index aside and begin an empty one: for when it is damaged. Large blobs stay; what was published and
+    /// what small blobs there were is forgotten
+    #[arg(long)]
+    new_index: bool,
 }
 
 impl Up {
     pub(crate) fn run(&self, home: &Home, say: &mut Say) -> Result<Exit, Failure> {
-        let options =
-            Options { listen: self.named(home, &self.listen)?, peers: self.named(home, &self.peer)? };
+        let (listen, peers) = (self.named(home, &self.listen)?, self.named(home, &self.peer)?);
+        let options = Options { listen, peers, new_index: self.new_index };
         if self.foreground { foreground(home, &options, say) } else { self.background(home, say) }
     }
 
@@ -72,6 +77,9 @@ impl Up {
             for value in values {
                 daemon.args([flag, value]);
             }
+        }
+        if self.new_index {
+            daemon.arg("--new-index");
         }
         // One log a run, the one before is kept.
         let _ = std::fs::rename(&log, home.root().join("daemon.log.1"));

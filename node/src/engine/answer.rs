@@ -130,7 +130,7 @@ impl Engine {
                     self.tell(News::Holds(Topic { signer, project: space.project.clone() }));
                 }
             }
-            verdict = self.judge(space, &found.action, &all)?.0;
+            verdict = self.judge(&self.store.index().view()?, (space, &found.action), &all)?;
         }
         // What is refused is not kept, but whoever asked is to know that it was there.
         if !refused.is_empty() && matches!(verdict, Known::Nothing) {
@@ -163,7 +163,9 @@ impl Engine {
             }
         }
         all.extend(fresh.iter().cloned());
-        let (verdict, refusal) = self.judge(space, action, &all)?;
+        let verdict = self.judge(&self.store.index().view()?, (space, action), &all)?;
+        let choice = || self.trusting.now().choose(&all, &want(space, action), clock::now()).outcome.err();
+        let refusal = if let Known::Refused = verdict { choice() } else { None };
         Ok(Weighed { all, fresh, known, refused, verdict, refusal })
     }
 

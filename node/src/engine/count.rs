@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is counted for people, since the start of the daemon.
+//! What is counted for people: most of it since the start of the daemon; for each Project and Recipe, ever since there
+//! is an index, to which it goes from time to time.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use potluck_keys::pair::Signer;
+use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::control::Miss;
 use serde::Serialize;
+
+use crate::fetch::event::Space;
+use crate::index::{Contradiction, MAX_TALLIES, Tally};
 
 /// Most different refusals that are told apart.
 const MAX_REFUSALS: usize = 1024;
@@ -21,7 +27,17 @@ pub struct Counts {
     fetched: AtomicU64,
     served: AtomicU64,
     refused: Mutex<BTreeMap<Refused, u64>>,
+    tallies: Mutex<BTreeMap<(String, String), Tally>>,
+    contradictions: Mutex<BTreeMap<(Signer, ActionId), Contradiction>>,
 }
+
+/// What waits to be kept about Projects and Recipes.
+pub type Tallies = Vec<((String, String), Tally)>;
+/// What waits to be kept about signers that contradict themselves.
+pub type Contradictions = Vec<((Signer, ActionId), Contradiction)>;
+
+/// Most contradictions that wait to be kept. Further ones are seen again with the next look-up.
+const MAX_WAITING: usize = 256;
 
 /// Something that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -44,8 +60,10 @@ pub struct RefusedOften {
 }
 
 impl Counts {
-    /// A look-up was answered with an output, that had to be fetched or not.
-    pub fn hit(&self, fetched: bool) {
+    /// A look-up was answered with an output of so many bytes, that had to be fetched or not.
+    pub fn hit(&self, space: &Space, bytes: u64, fetched: bool) {
+        let remote_hits = u64::from(fetched);
+        self.tally(&space.project, &space.recipe, &Tally { hits: 1, remote_hits, bytes, ..Tally::default() });
         self.hits.fetch_add(1, Ordering::Relaxed);
         self.remote_hits.fetch_add(u64::from(fetched), Ordering::Relaxed);
     }
@@ -54,14 +72,77 @@ impl Counts {
     ///
     /// # Panics
     /// Never: nobody panics while holding the lock.
-    pub fn miss(&self, why: Miss) {
+    pub fn miss(&self, space: &Space, why: Miss) {
+        self.tally(&space.project, &space.recipe, &Tally { misses: 1, ..Tally::default() });
         let mut misses = self.misses.lock().expect("nobody panics while counting");
         *misses.entry(word(why)).or_default() += 1;
     }
 
     /// An own Entry was made.
-    pub fn published(&self) {
+    pub fn published(&self, project: &Project, recipe: &Recipe) {
+        self.tally(project, recipe, &Tally { published: 1, ..Tally::default() });
         self.published.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn tally(&self, project: &Project, recipe: &Recipe, more: &Tally) {
+        let mut tallies = self.tallies.lock().expect("nobody panics while counting");
+        let mut key = (project.to_string(), recipe.to_string());
+        if tallies.len() >= MAX_TALLIES && !tallies.contains_key(&key) {
+            key = <(String, String)>::default();
+        }
+        tallies.entry(key).or_default().add(more);
+    }
+
+    /// A signer gave two outputs for an action.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the lock.
+    pub fn contradicted(&self, of: (Signer, ActionId), how: Contradiction) {
+        let mut waiting = self.contradictions.lock().expect("nobody panics while counting");
+        if waiting.len() < MAX_WAITING {
+            waiting.entry(of).or_insert(how);
+        }
+    }
+
+    /// What is to be kept in the index; it is not here any more then.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the locks.
+    pub fn take(&self) -> (Tallies, Contradictions) {
+        let tallies = std::mem::take(&mut *self.tallies.lock().expect("nobody panics while counting"));
+        let waiting = std::mem::take(&mut *self.contradictions.lock().expect("nobody panics while counting"));
+        (tallies.into_iter().collect(), waiting.into_iter().collect())
+    }
+
+    /// What could not be kept, for the next time.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the locks.
+    pub fn put_back(&self, tallies: Tallies, contradictions: Contradictions) {
+        let mut now = self.tallies.lock().expect("nobody panics while counting");
+        for (key, tally) in tallies {
+            now.entry(key).or_default().add(&tally);
+        }
+        drop(now);
+        for (of, how) in contradictions {
+            self.contradicted(of, how);
+        }
+    }
+
+    /// What the index keeps, with what is not there yet; in the order of names.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the lock.
+    pub fn with_kept(&self, kept: Tallies) -> Vec<ProjectRow> {
+        let mut all: BTreeMap<_, _> = kept.into_iter().collect();
+        for (key, more) in self.tallies.lock().expect("nobody panics while counting").iter() {
+            all.entry(key.clone()).or_default().add(more);
+        }
+        let row = |((project, recipe), tally): (_, Tally)| {
+            let Tally { hits, remote_hits, misses, published, bytes } = tally;
+            ProjectRow { project, recipe, hits, remote_hits, misses, published, bytes }
+        };
+        all.into_iter().map(row).collect()
     }
 
     /// Bytes of Blobs came from peers, as they were sent.
@@ -106,6 +187,25 @@ impl Counts {
             refused: refused.iter().map(often).collect(),
         }
     }
+}
+
+/// What was counted for a Project and a Recipe, ever since the index was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProjectRow {
+    /// The Project; empty, as is the Recipe, for all that are not counted apart.
+    pub project: String,
+    /// The Recipe.
+    pub recipe: String,
+    /// Look-ups that gave an output.
+    pub hits: u64,
+    /// Those of them for which something had to be fetched.
+    pub remote_hits: u64,
+    /// Look-ups that gave none.
+    pub misses: u64,
+    /// Own Entries made.
+    pub published: u64,
+    /// Bytes of the outputs that were given, unpacked.
+    pub bytes: u64,
 }
 
 /// The numbers as they are shown.

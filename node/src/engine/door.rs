@@ -12,7 +12,7 @@ use potluck_protocol::peer::Topic;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 
-use super::{Engine, Known};
+use super::{Engine, Known, output_bytes};
 use crate::cache::{Cache, CacheError, Publication, Question, STRETCHES, Stretches};
 use crate::content::Durability;
 use crate::fetch::event::Space;
@@ -45,16 +45,17 @@ impl Cache for Arc<Engine> {
                 }
             }
         }
-        let answer = |(known, fetched)| self.answer(known, fetched);
+        let answer = |(known, fetched)| self.answer(&space, known, fetched);
         Ok(known.into_iter().zip(fetched).map(answer).collect())
     }
 
     async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, CacheError> {
         let store = self.store.clone();
         span::blocking(move || {
+            let view = store.index().view()?;
             let mut missing = Vec::new();
             for digest in digests {
-                if !store.has(&digest)? {
+                if !store.has_in(&view, &digest)? {
                     missing.push(digest);
                 }
             }
@@ -95,22 +96,38 @@ impl Cache for Arc<Engine> {
     }
 }
 
+/// Most keys of one question that may have Entries and are read without going to a thread that may block.
+const AT_ONCE: usize = 8;
+
 type KnownOrMiss = Result<Known, Miss>;
 
 impl Engine {
     /// What is known here about each action. A store that does not work makes misses of them.
     async fn all_known(self: &Arc<Self>, space: &Space, actions: &[ActionId]) -> Vec<KnownOrMiss> {
-        let (engine, space, actions) = (Arc::clone(self), space.clone(), actions.to_vec());
-        span::blocking(move || {
-            let known = |action| {
-                engine.known(&space, action).map_err(|error| {
-                    tracing::warn!(%error, "the store does not work");
-                    Miss::Broken
-                })
-            };
-            actions.iter().map(known).collect()
-        })
-        .await
+        let broken = |error: StoreError| {
+            tracing::warn!(%error, "the store does not work");
+            Miss::Broken
+        };
+        let mut room = AT_ONCE;
+        let mut at_once = |action: &ActionId| {
+            // What is absent costs nothing, however much is asked.
+            if self.store.index().maybe(action) {
+                room = usize::checked_sub(room, 1)?;
+            }
+            self.known_at_once(space, action)
+        };
+        let known: Vec<_> = actions.iter().map(&mut at_once).collect();
+        let later = actions.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let later: Vec<_> = later.map(|(action, _)| *action).collect();
+        let mut rest = if later.is_empty() {
+            Vec::new()
+        } else {
+            let (engine, space) = (Arc::clone(self), space.clone());
+            span::blocking(move || later.iter().map(|action| engine.known(&space, action)).collect()).await
+        }
+        .into_iter();
+        let known = known.into_iter().filter_map(|known| known.or_else(|| rest.next()));
+        known.map(|known| known.map_err(broken)).collect()
     }
 
     /// Of what is not here, that which somebody who is followed lists.
@@ -131,10 +148,10 @@ impl Engine {
         sought.collect()
     }
 
-    fn answer(&self, known: KnownOrMiss, fetched: bool) -> Answer {
+    fn answer(&self, space: &Space, known: KnownOrMiss, fetched: bool) -> Answer {
         let miss = match known {
             Ok(Known::Here(output)) => {
-                self.counts.hit(fetched);
+                self.counts.hit(space, output_bytes(&output), fetched);
                 return Answer::Hit(output);
             }
             Ok(Known::Lacks { .. }) => Miss::Undeliverable,
@@ -142,13 +159,13 @@ impl Engine {
             Ok(Known::Nothing) => Miss::Unclaimed,
             Err(miss) => miss,
         };
-        self.counts.miss(miss);
+        self.counts.miss(space, miss);
         Answer::Miss(miss)
     }
 
     /// The Blobs of an output that are not here, all of them; the first is the Tree's own when that is missing.
     pub(super) fn incomplete(&self, output: &Output) -> Result<bool, StoreError> {
-        Ok(!self.lacks(output)?.is_empty())
+        Ok(!self.lacks(&self.store.index().view()?, output)?.is_empty())
     }
 }
 

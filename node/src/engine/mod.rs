@@ -17,15 +17,16 @@ mod tests;
 pub mod trusting;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use potluck_keys::pair::Signer;
-use potluck_keys::policy::{Refusal, Want};
+use potluck_keys::policy::Want;
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
-use potluck_protocol::entry::{Entry, Output};
+use potluck_protocol::entry::{Entry, Output, claim_digest};
 use potluck_protocol::head::Instance;
 use potluck_protocol::peer::Topic;
 use potluck_protocol::tree::{Kind, Tree};
@@ -35,15 +36,20 @@ use crate::cache::CacheError;
 use crate::catalog::followed::Followed;
 use crate::fetch::event::{Need, Space};
 use crate::home::{Home, HomeError};
-use crate::index::IndexError;
+use crate::index::{Contradiction, IndexError, View, set_aside};
 use crate::observe::clock;
 use crate::store::{Store, StoreError};
 use crate::trust::TrustError;
-use count::Counts;
+use count::{Counts, ProjectRow};
 use trusting::{Own, Trusting};
 
 /// Largest Tree that is taken, in bytes as encoded: that of a hundred thousand members.
 pub const MAX_TREE_BYTES: u64 = 16 << 20;
+
+/// Most Entries about an action that are judged without going to a thread that may block.
+const SOON_ENTRIES: usize = 4;
+/// Most members of a Tree that are looked for there.
+const SOON_MEMBERS: u64 = 16;
 
 /// Why the engine could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +64,31 @@ pub enum EngineError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The index could not be put aside.
+    #[error("cannot put the index {path} aside: {source}", path = .path.display())]
+    Aside {
+        /// The index.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Puts the index of a home aside, so that the next opening begins an empty one; Blobs in files of their own stay. The
+/// node becomes another instance of its Signer: the numbers of its Heads were in the index, and those who follow it
+/// would take a Head with a lower one for an attempt to turn the clock back.
+///
+/// # Errors
+/// [`EngineError`].
+pub fn new_index(home: &Home) -> Result<(), EngineError> {
+    let path = home.root().join("store/index.redb");
+    // First the instance: another one with the old index does no harm, the old one with a new index would.
+    home.renew_instance()?;
+    let aside = set_aside(&path).map_err(|source| EngineError::Aside { path, source })?;
+    if let Some(aside) = aside {
+        tracing::warn!(path = %aside.display(), "the index was put aside, and an empty one begun");
+    }
+    Ok(())
 }
 
 impl From<IndexError> for EngineError {
@@ -223,41 +254,67 @@ impl Engine {
     /// # Errors
     /// [`StoreError`].
     pub fn known(&self, space: &Space, action: &ActionId) -> Result<Known, StoreError> {
-        let entries = self.store.index().entries(action)?;
-        self.judge(space, action, &entries).map(|(known, _)| known)
+        if !self.store.index().maybe(action) {
+            return Ok(Known::Nothing);
+        }
+        let view = self.store.index().view()?;
+        let entries = view.entries(action)?;
+        self.judge(&view, (space, action), &entries)
     }
 
-    /// What these claims amount to, and the refusal when there is one.
+    /// The same where it may not block, or nothing when it might take longer than going to a thread that may. That
+    /// there is no Entry is known from memory. A few Entries whose outputs are Blobs or Trees of a few files are read
+    /// here: that takes some microseconds from the page cache, and being woken on another thread takes several times
+    /// that. When a page must come from a disk, one of the runtime's threads waits for that one read, as it would for
+    /// any page of the program itself. redb's readers never wait for a commit that is under way.
+    fn known_at_once(&self, space: &Space, action: &ActionId) -> Option<Result<Known, StoreError>> {
+        if !self.store.index().maybe(action) {
+            return Some(Ok(Known::Nothing));
+        }
+        let judged = || {
+            let view = self.store.index().view()?;
+            let entries = view.entries(action)?;
+            if entries.len() > SOON_ENTRIES || !entries.iter().all(is_soon) {
+                return Ok(None);
+            }
+            self.judge(&view, (space, action), &entries).map(Some)
+        };
+        judged().transpose()
+    }
+
+    /// What these claims amount to.
     pub(crate) fn judge(
         &self,
-        space: &Space,
-        action: &ActionId,
+        view: &View<'_>,
+        (space, action): (&Space, &ActionId),
         entries: &[Signed<Entry>],
-    ) -> Result<(Known, Option<Refusal>), StoreError> {
+    ) -> Result<Known, StoreError> {
         if entries.is_empty() {
-            return Ok((Known::Nothing, None));
+            return Ok(Known::Nothing);
         }
         let now = clock::now();
         let want = want(space, action);
         let mut lacking = None;
         let policy = self.trusting.now();
-        let mut refusal = None;
         // What was made here needs nobody's permission; what others made needs the owner's.
         for policy in [self.own.policy(), &policy] {
-            match policy.choose(entries, &want, now).outcome {
-                Ok(trusted) => {
-                    let blobs = self.lacks(&trusted.output)?;
-                    let output = trusted.output.clone();
-                    if blobs.is_empty() {
-                        return Ok((Known::Here(output), None));
-                    }
-                    let cost = Duration::from_millis(trusted.labels.cost_ms.unwrap_or(0));
-                    lacking = Some(Known::Lacks { output, blobs, cost });
+            let choice = policy.choose(entries, &want, now);
+            for found in &choice.equivocations {
+                let (earlier, later) = (claim_digest(found.earlier), claim_digest(found.later));
+                self.counts
+                    .contradicted((found.signer, *action), Contradiction { earlier, later, seen: now });
+            }
+            if let Ok(trusted) = choice.outcome {
+                let blobs = self.lacks(view, &trusted.output)?;
+                let output = trusted.output.clone();
+                if blobs.is_empty() {
+                    return Ok(Known::Here(output));
                 }
-                Err(why) => refusal = Some(why),
+                let cost = Duration::from_millis(trusted.labels.cost_ms.unwrap_or(0));
+                lacking = Some(Known::Lacks { output, blobs, cost });
             }
         }
-        Ok((lacking.unwrap_or(Known::Refused), refusal))
+        Ok(lacking.unwrap_or(Known::Refused))
     }
 
     /// What this node has signed itself it believes by this policy.
@@ -266,19 +323,21 @@ impl Engine {
     }
 
     /// Which Blobs of an output are not here. When a Tree's own Blob is missing, what it lists is not known yet.
-    fn lacks(&self, output: &Output) -> Result<Vec<Need>, StoreError> {
-        let own = match output {
-            Output::Blob(blob) => Need { digest: blob.digest, size: blob.size },
-            Output::Tree(tree) => Need { digest: tree.digest, size: tree.size },
+    fn lacks(&self, view: &View<'_>, output: &Output) -> Result<Vec<Need>, StoreError> {
+        let Output::Tree(own) = output else {
+            let (digest, size) = (*output.digest(), output_bytes(output));
+            let here = self.store.has_in(view, &digest)?;
+            return Ok(if here { Vec::new() } else { vec![Need { digest, size }] });
         };
-        if !self.store.has(&own.digest)? {
-            return Ok(vec![own]);
-        }
-        let Output::Tree(_) = output else { return Ok(Vec::new()) };
-        let Some(tree) = self.tree(&own.digest)? else { return Ok(vec![own]) };
+        let own = Need { digest: own.digest, size: own.size };
+        let tree = match view.small(&own.digest)? {
+            Some(bytes) if Digest::of(&bytes) == own.digest => Tree::decode(&bytes).ok(),
+            _ => self.tree(&own.digest)?,
+        };
+        let Some(tree) = tree else { return Ok(vec![own]) };
         let mut lacks = BTreeSet::new();
         for need in files(&tree) {
-            if !self.store.has(&need.digest)? {
+            if !self.store.has_in(view, &need.digest)? {
                 lacks.insert(need);
             }
         }
@@ -289,6 +348,47 @@ impl Engine {
     pub(crate) fn tree(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
         let bytes = self.store.bytes(digest, MAX_TREE_BYTES)?;
         Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
+    }
+
+    /// Makes durable what was to be so soon, and with it what was counted. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn settle(&self) -> Result<(), StoreError> {
+        let index = self.store.index();
+        let (tallies, contradictions) = self.counts.take();
+        if !tallies.is_empty() || !contradictions.is_empty() {
+            let noted = index.note(&tallies, &contradictions);
+            if noted.is_err() {
+                self.counts.put_back(tallies, contradictions);
+            }
+            noted?;
+        }
+        Ok(index.settle()?)
+    }
+
+    /// What was counted for each Project and Recipe, ever since the index was made. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn tallies(&self) -> Result<Vec<ProjectRow>, StoreError> {
+        Ok(self.counts.with_kept(self.store.index().tallies()?))
+    }
+}
+
+/// Whether looking for the output of an Entry is a matter of microseconds.
+fn is_soon(entry: &Signed<Entry>) -> bool {
+    entry.authentic().is_ok_and(|entry| match &entry.output {
+        Output::Blob(_) => true,
+        Output::Tree(tree) => tree.members <= SOON_MEMBERS,
+    })
+}
+
+/// How many bytes an output has, unpacked.
+fn output_bytes(output: &Output) -> u64 {
+    match output {
+        Output::Blob(blob) => blob.size,
+        Output::Tree(tree) => tree.total,
     }
 }
 

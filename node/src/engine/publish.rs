@@ -83,7 +83,7 @@ impl Engine {
         let signed = Signed::sign(&entry, &[pair]).map_err(|error| CacheError::Usage(error.to_string()))?;
         let blobs = self.blobs(&entry.output)?;
         self.store.index().publish(&signed, &blobs).map_err(StoreError::from)?;
-        self.counts.published();
+        self.counts.published(&entry.project, &entry.recipe);
         self.tell(News::Published(entry.project));
         Ok(claim_digest(&signed))
     }

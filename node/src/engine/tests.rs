@@ -248,3 +248,104 @@ async fn a_catalog_lists_what_was_published_and_its_head_counts_up() {
     let me: Signer = node.engine.signer().unwrap();
     assert!(head.signers().eq([me]));
 }
+
+#[tokio::test]
+async fn a_new_index_keeps_large_blobs_and_makes_another_instance() {
+    let node = Node::new();
+    let output = Output::Blob(node.write(b"small").await);
+    node.publish(b"key", output).await.unwrap();
+    let large = node.write(&[7; 100_000]).await;
+    let (instance, home) = (node.home.instance().unwrap(), node.home.clone());
+    let index = home.root().join("store/index.redb");
+    let Node { _folder: folder, engine, .. } = node;
+    drop(engine);
+    std::fs::write(&index, b"nonsense").unwrap();
+    let error = Engine::open(&home).err().unwrap().to_string();
+    assert!(error.contains("is damaged") && error.contains(index.to_str().unwrap()), "{error}");
+    super::new_index(&home).unwrap();
+    let engine = Arc::new(Engine::open(&home).unwrap());
+    assert_ne!(home.instance().unwrap(), instance);
+    assert!(engine.store().has(&large.digest).unwrap());
+    let node = Node { _folder: folder, home, engine };
+    assert_eq!(node.lookup(b"key").await, Answer::Miss(Miss::Unclaimed));
+    let names = std::fs::read_dir(index.parent().unwrap()).unwrap();
+    let aside =
+        names.map(|name| name.unwrap().path()).find(|path| path.to_str().unwrap().contains(".damaged-"));
+    assert_eq!(std::fs::read(aside.unwrap()).unwrap(), b"nonsense");
+}
+
+#[tokio::test]
+async fn contradictions_and_tallies_are_kept_by_settling() {
+    let node = Node::new();
+    let ann = Pair::from_seed(&[1; 32], "");
+    node.trusts(&ann);
+    let output = Output::Blob(node.write(b"made").await);
+    node.publish(b"own", output).await.unwrap();
+    let index = node.engine.store().index();
+    for bytes in [b"one", b"two"] {
+        node.write(bytes).await;
+        index.keep_entry(&claim(&ann, b"key", blob(bytes)), &[], Durability::Fast).unwrap();
+    }
+    for _ in 0..3 {
+        assert!(matches!(node.lookup(b"key").await, Answer::Hit(_)), "evidence is all that comes of it");
+    }
+    node.lookup(b"absent").await;
+    let told = |node: &Node| node.engine.tallies().unwrap();
+    let before = told(&node);
+    assert_eq!((before[0].hits, before[0].misses, before[0].published, before[0].bytes), (3, 1, 1, 9));
+    assert_eq!(index.contradictions().unwrap(), 0);
+    node.engine.settle().unwrap();
+    assert_eq!(index.contradictions().unwrap(), 1);
+    assert_eq!(told(&node), before, "counted once, wherever it is kept");
+    assert_eq!(index.tallies().unwrap().len(), 1);
+}
+
+/// Run with `cargo test --release -p potluck-node time_of_look_ups -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "it measures, and says nothing about right and wrong"]
+async fn time_of_look_ups() {
+    const ALL: u64 = 1_000_000;
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let home = Home::locate(Some(folder.path().join("home"))).unwrap();
+    home.init("").unwrap();
+    let engine = Arc::new(Engine::open(&home).unwrap());
+    let pair = home.ring().unwrap().load("me", || None).unwrap();
+    let index = engine.store().index();
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let (pair, index) = (&pair, index);
+            scope.spawn(move || {
+                for number in (writer..ALL).step_by(8) {
+                    let bytes = number.to_be_bytes().repeat(12);
+                    let entry = claim(pair, &number.to_be_bytes(), blob(&bytes));
+                    let digest = Digest::of(&bytes);
+                    index.keep_small(&digest, &bytes, Durability::Fast).unwrap();
+                    index.keep_entry(&entry, &[digest], Durability::Fast).unwrap();
+                }
+            });
+        }
+    });
+    index.settle().unwrap();
+    drop(engine);
+    let engine = Arc::new(Engine::open(&home).unwrap());
+    let began = clock::moment();
+    while !engine.store().index().learn(1 << 16).unwrap() {}
+    println!("learnt in {:?}", clock::moment().since(began));
+    let mut random = fastrand::Rng::with_seed(1);
+    for (what, offset) in [("present", 0), ("absent", ALL), ("present", 0), ("absent", ALL)] {
+        let mut times = Vec::new();
+        for _ in 0..200_000 {
+            let Space { project, recipe } = space();
+            let key = (random.u64(..ALL) + offset).to_be_bytes().to_vec();
+            let question = Question { project, recipe, keys: vec![key], deadline: Duration::from_secs(1) };
+            let began = clock::moment();
+            let answer = engine.lookup(question).await.unwrap().pop().unwrap();
+            times.push(clock::moment().since(began));
+            assert_eq!(matches!(answer, Answer::Hit(_)), offset == 0);
+        }
+        times.sort_unstable();
+        println!("{what}: p50 {:?}, p99 {:?}", times[100_000], times[198_000]);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    println!("{}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap());
+}

@@ -3,22 +3,40 @@
 //!
 //! It stores Signed claims and never a verdict: the Policy is asked again at each use. The same code runs on a file
 //! and in memory, by redb's own backends.
+//!
+//! * this file: what is kept, and how it is changed;
+//! * [`group`]: changes that share a transaction;
+//! * [`view`]: several questions to one state;
+//! * [`presence`]: which actions may have Entries, in memory;
+//! * [`note`]: what was counted, and who contradicted himself;
+//! * [`open`]: files in any state;
+//! * [`rows`]: all tables.
 
+mod group;
+mod note;
+mod open;
+mod presence;
 mod rows;
+#[cfg(test)]
+mod tests;
+mod view;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
+pub use note::{MAX_CONTRADICTIONS, MAX_TALLIES};
+pub use open::set_aside;
 use potluck_keys::pair::Signer;
-use potluck_keys::signed::{ClaimError, Signed};
+use potluck_keys::signed::{ClaimError, SealKey, Signed};
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Entry, claim_digest};
 use potluck_protocol::head::Head;
-use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
-pub use rows::{MAX_INLINE_BYTES, OwnCatalog, RowError};
+pub use rows::{Contradiction, MAX_INLINE_BYTES, OwnCatalog, RowError, Tally};
+pub use view::View;
 
 use crate::content::Durability;
 
@@ -45,6 +63,14 @@ pub enum IndexError {
         /// The version of its tables.
         found: u64,
     },
+    /// The file, or some of it, is not what redb has written.
+    #[error("the index {path} is damaged: {why}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What redb says about it.
+        why: String,
+    },
     /// A row cannot be read.
     #[error("a row of the index is damaged: {0}")]
     Row(#[from] RowError),
@@ -57,6 +83,11 @@ pub enum IndexError {
 pub struct Index {
     db: Database,
     path: PathBuf,
+    group: group::Group,
+    presence: presence::Presence,
+    /// The last action that [`Index::learn`] has put into the set.
+    learnt: Mutex<Option<ActionId>>,
+    seal: Option<SealKey>,
 }
 
 /// Turns any of redb's errors into one of ours.
@@ -65,16 +96,28 @@ macro_rules! redb {
         $call.map_err(|error| $self.redb(error.into()))
     };
 }
+use redb;
+
+/// An error within a transaction: redb's own says nothing of the file.
+enum Trouble {
+    Redb(redb::Error),
+    Index(IndexError),
+}
+
+impl From<redb::Error> for Trouble {
+    fn from(error: redb::Error) -> Self {
+        Self::Redb(error)
+    }
+}
 
 impl Index {
     /// Opens or makes the index at `path`.
     ///
     /// # Errors
-    /// [`IndexError`].
+    /// [`IndexError`]; the file is then as it was.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let fail = |source: redb::Error| IndexError::Redb { path: path.to_owned(), source: Box::new(source) };
-        let db = Database::create(path).map_err(|error| fail(error.into()))?;
-        Self::with(db, path)
+        let db = open::database(path)?;
+        open::guarded(path, || Self::with(db, path, open::seal_key(path)))
     }
 
     /// An index that lives as long as the process.
@@ -83,23 +126,29 @@ impl Index {
     /// [`IndexError`].
     pub fn in_memory() -> Result<Self, IndexError> {
         let path = PathBuf::from("(in memory)");
-        let made = Database::builder().create_with_backend(InMemoryBackend::new());
-        let db =
-            made.map_err(|error| IndexError::Redb { path: path.clone(), source: Box::new(error.into()) })?;
-        Self::with(db, &path)
+        let db = open::in_memory()
+            .map_err(|error| IndexError::Redb { path: path.clone(), source: Box::new(error) })?;
+        Self::with(db, &path, SealKey::generate().ok())
     }
 
-    fn with(db: Database, path: &Path) -> Result<Self, IndexError> {
-        let this = Self { db, path: path.to_owned() };
+    fn with(db: Database, path: &Path, seal: Option<SealKey>) -> Result<Self, IndexError> {
+        let this = Self {
+            db,
+            path: path.to_owned(),
+            group: group::Group::new(group::MAX_JOBS),
+            presence: presence::Presence::new(presence::MAX_KEYS),
+            learnt: Mutex::default(),
+            seal,
+        };
         this.change(Durability::Durable, |change| {
             let mut meta = redb!(this, change.open_table(rows::META))?;
             let found = redb!(this, meta.get("schema"))?.map(|row| row.value());
             match found {
-                None => drop(redb!(this, meta.insert("schema", rows::SCHEMA))?),
                 Some(found) if found > rows::SCHEMA => {
                     return Err(IndexError::Later { path: this.path.clone(), found });
                 }
-                Some(_) => {}
+                Some(rows::SCHEMA) => {}
+                _ => drop(redb!(this, meta.insert("schema", rows::SCHEMA))?),
             }
             // Readers may then rely on every table being there.
             redb!(this, change.open_table(rows::SMALL))?;
@@ -108,29 +157,39 @@ impl Index {
             redb!(this, change.open_table(rows::OUTBOX))?;
             redb!(this, change.open_table(rows::CATALOGS))?;
             redb!(this, change.open_table(rows::HEADS))?;
-            redb!(this, change.open_table(rows::COUNTS))?;
+            redb!(this, change.open_table(rows::CONTRADICTIONS))?;
+            redb!(this, change.open_table(rows::TALLIES))?;
             Ok(())
         })?;
         Ok(this)
     }
 
     fn redb(&self, source: redb::Error) -> IndexError {
-        IndexError::Redb { path: self.path.clone(), source: Box::new(source) }
+        open::judge(&self.path, source)
     }
 
-    /// Makes several changes or none.
+    /// Makes several changes or none, in one transaction with those of others; see [`group`]. When another one's goes
+    /// wrong, `work` is done again.
     fn change<T>(
         &self,
         durability: Durability,
-        work: impl FnOnce(&WriteTransaction) -> Result<T, IndexError>,
+        mut work: impl FnMut(&WriteTransaction) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {
-        let mut change = redb!(self, self.db.begin_write())?;
-        if durability == Durability::Fast {
-            redb!(self, change.set_durability(redb::Durability::None))?;
+        let mut made = None;
+        let mut job = |change: &WriteTransaction| {
+            made = Some(work(change).map_err(Trouble::Index)?);
+            Ok(())
+        };
+        let done = self.group.run(&self.db, durability, &mut job);
+        done.map_err(|trouble| self.told(trouble))?;
+        Ok(made.expect("what was committed was made"))
+    }
+
+    fn told(&self, trouble: Trouble) -> IndexError {
+        match trouble {
+            Trouble::Redb(error) => self.redb(error),
+            Trouble::Index(error) => error,
         }
-        let done = work(&change)?;
-        redb!(self, change.commit())?;
-        Ok(done)
     }
 
     /// Makes everything durable that was to be so soon.
@@ -138,7 +197,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn settle(&self) -> Result<(), IndexError> {
-        self.change(Durability::Durable, |_| Ok(()))
+        self.group.settle(&self.db).map_err(|trouble| self.told(trouble))
     }
 
     /// The bytes of a small Blob.
@@ -146,10 +205,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn small(&self, digest: &Digest) -> Result<Option<Vec<u8>>, IndexError> {
-        let read = redb!(self, self.db.begin_read())?;
-        let table = redb!(self, read.open_table(rows::SMALL))?;
-        let row = redb!(self, table.get(digest.as_bytes()))?;
-        row.map(|row| Ok(rows::bytes(row.value())?.to_vec())).transpose()
+        self.view()?.small(digest)
     }
 
     /// Keeps a small Blob.
@@ -164,7 +220,14 @@ impl Index {
     ) -> Result<(), IndexError> {
         self.change(durability, |change| {
             let mut table = redb!(self, change.open_table(rows::SMALL))?;
-            redb!(self, table.insert(digest.as_bytes(), rows::plain(bytes).as_slice()))?;
+            // A Blob cannot change, and writing it again would cost its pages twice.
+            if redb!(self, table.get(digest.as_bytes()))?
+                .is_some_and(|row| row.value().get(1..) == Some(bytes))
+            {
+                return Ok(());
+            }
+            let mut row = redb!(self, table.insert_reserve(digest.as_bytes(), 1 + bytes.len()))?;
+            rows::put_plain(row.as_mut(), bytes);
             Ok(())
         })
     }
@@ -246,16 +309,50 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn entries(&self, action: &ActionId) -> Result<Vec<Signed<Entry>>, IndexError> {
-        let read = redb!(self, self.db.begin_read())?;
-        let table = redb!(self, read.open_table(rows::ENTRIES))?;
-        let (low, high) = ([0; 32], [0xff; 32]);
-        let range = (action.as_bytes(), &low, &low)..=(action.as_bytes(), &high, &high);
-        let mut entries = Vec::new();
-        for row in redb!(self, table.range(range))?.take(MAX_CLAIMS) {
-            let row = redb!(self, row)?.1;
-            entries.push(Signed::decode(rows::bytes(row.value())?)?);
+        if self.maybe(action) { self.view()?.entries(action) } else { Ok(Vec::new()) }
+    }
+
+    /// Whether there may be Entries about an action; answered from memory. "No" is certain, and never said before
+    /// [`Index::learn`] has seen all.
+    pub fn maybe(&self, action: &ActionId) -> bool {
+        self.presence.maybe(action)
+    }
+
+    /// Learns which actions have Entries, as far as the next `most` of them; gives whether that were all. What is kept
+    /// in the meantime is known already.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the lock.
+    pub fn learn(&self, most: usize) -> Result<bool, IndexError> {
+        let mut learnt = self.learnt.lock().expect("nobody panics while learning");
+        if self.presence.is_settled() {
+            return Ok(true);
         }
-        Ok(entries)
+        let last = open::guarded(&self.path, || {
+            let read = redb!(self, self.db.begin_read())?;
+            let table = redb!(self, read.open_table(rows::ENTRIES))?;
+            let (low, high) = ([0; 32], [0xff; 32]);
+            let rest = match learnt.as_ref() {
+                Some(last) => redb!(self, table.range((last.as_bytes(), &high, &high)..))?,
+                None => redb!(self, table.range((&low, &low, &low)..))?,
+            };
+            let mut last = None;
+            for row in rest.take(most) {
+                let action = ActionId::from_bytes(*redb!(self, row)?.0.value().0);
+                self.presence.insert(&action);
+                last = Some(action);
+            }
+            Ok(last)
+        })?;
+        match last {
+            // The row that was asked for as the beginning may come once more, and then nothing new did.
+            Some(_) if last != *learnt => *learnt = last,
+            _ => self.presence.complete(),
+        }
+        Ok(self.presence.is_settled())
     }
 
     /// At most `most` actions about which there are Entries, in order, from the one that follows `after`.
@@ -327,12 +424,14 @@ impl Index {
         blobs: &[Digest],
     ) -> Result<(), IndexError> {
         let claim = entry.authentic()?;
+        self.presence.insert(&claim.action);
         self.belong_in(change, blobs, &claim.project)?;
         let mut table = redb!(self, change.open_table(rows::ENTRIES))?;
         let name = claim_digest(entry);
+        let row = rows::entry(self.seal.as_ref().and_then(|key| entry.seal(key)), entry.bytes());
         for signer in entry.signers() {
             let key = (claim.action.as_bytes(), signer.as_bytes(), name.as_bytes());
-            redb!(self, table.insert(key, rows::plain(entry.bytes()).as_slice()))?;
+            redb!(self, table.insert(key, row.as_slice()))?;
         }
         Ok(())
     }
@@ -437,114 +536,4 @@ impl Index {
         }
         Ok(heads)
     }
-
-    /// Adds to numbers that only grow.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    pub fn count(&self, more: &[(&str, u64)]) -> Result<(), IndexError> {
-        self.change(Durability::Fast, |change| {
-            let mut table = redb!(self, change.open_table(rows::COUNTS))?;
-            for (name, more) in more {
-                let now = redb!(self, table.get(name))?.map_or(0, |row| row.value());
-                redb!(self, table.insert(name, now.saturating_add(*more)))?;
-            }
-            Ok(())
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use potluck_keys::pair::Pair;
-    use potluck_keys::time::Time;
-    use potluck_protocol::action::Recipe;
-    use potluck_protocol::entry::{BlobOutput, Labels, Output};
-
-    use super::*;
-
-    fn project(name: &str) -> Project {
-        Project::new(name).unwrap()
-    }
-
-    fn entry(pair: &Pair, action: u8, blob: &[u8]) -> Signed<Entry> {
-        let issued = Time::from_millis(1_000_000);
-        let entry = Entry {
-            project: project("p"),
-            recipe: Recipe::new("r@1").unwrap(),
-            action: ActionId::from_bytes([action; 32]),
-            output: Output::Blob(BlobOutput { digest: Digest::of(blob), size: blob.len() as u64 }),
-            labels: Labels::default(),
-            taints: Vec::new(),
-            issued,
-            not_after: issued.plus(Duration::from_secs(60)),
-            replaces: None,
-        };
-        Signed::sign(&entry, &[pair]).unwrap()
-    }
-
-    #[test]
-    fn entries_are_found_by_their_action() {
-        let index = Index::in_memory().unwrap();
-        let (ann, ben) = (Pair::from_seed(&[1; 32], ""), Pair::from_seed(&[2; 32], ""));
-        for entry in [entry(&ann, 1, b"a"), entry(&ben, 1, b"b"), entry(&ann, 2, b"c"), entry(&ann, 1, b"a")]
-        {
-            index.keep_entry(&entry, &[], Durability::Fast).unwrap();
-        }
-        let found = |action| index.entries(&ActionId::from_bytes([action; 32])).unwrap().len();
-        assert_eq!((found(0), found(1), found(2), found(3)), (0, 2, 1, 0));
-    }
-
-    #[test]
-    fn the_outbox_keeps_what_came_while_a_catalog_was_made() {
-        let index = Index::in_memory().unwrap();
-        let ann = Pair::from_seed(&[1; 32], "");
-        index.publish(&entry(&ann, 1, b"a"), &[]).unwrap();
-        index.publish(&entry(&ann, 2, b"b"), &[]).unwrap();
-        let listed = index.outbox(&project("p"), 10).unwrap();
-        assert_eq!(listed.len(), 2);
-        assert!(index.outbox(&project("q"), 10).unwrap().is_empty());
-        index.publish(&entry(&ann, 2, b"newer"), &[]).unwrap();
-        let head = potluck_protocol::codec::Bytes::new(vec![1]).unwrap();
-        let catalog = OwnCatalog { catalog: Catalog { project: project("p"), segments: Vec::new() }, head };
-        index.flush(&catalog, &listed, &[]).unwrap();
-        assert_eq!(index.own_catalog(&project("p")).unwrap(), Some(catalog));
-        let left = index.outbox(&project("p"), 10).unwrap();
-        assert_eq!(left.len(), 1);
-        assert_eq!(left[0].0, ActionId::from_bytes([2; 32]));
-    }
-
-    #[test]
-    fn blobs_go_only_where_their_project_is_shared() {
-        let index = Index::in_memory().unwrap();
-        let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
-        index.belong(&[one], &project("a"), Durability::Fast).unwrap();
-        index.belong(&[one, other], &project("b"), Durability::Fast).unwrap();
-        let in_a = |digest| index.belongs(digest, |name| name == "a").unwrap();
-        assert!(in_a(&one) && !in_a(&other) && !in_a(&Digest::of(b"3")));
-    }
-
-    #[test]
-    fn what_was_kept_is_there_after_reopening_and_later_versions_are_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("index.redb");
-        let digest = Digest::of(b"small");
-        let index = Index::open(&path).unwrap();
-        index.keep_small(&digest, b"small", Durability::Durable).unwrap();
-        drop(index);
-        let index = Index::open(&path).unwrap();
-        assert_eq!(index.small(&digest).unwrap().as_deref(), Some(&b"small"[..]));
-        assert!(index.forget_small(&digest).unwrap() && !index.forget_small(&digest).unwrap());
-        let raise = |change: &WriteTransaction| {
-            change.open_table(rows::META).unwrap().insert("schema", rows::SCHEMA + 1).unwrap();
-            Ok(())
-        };
-        index.change(Durability::Durable, raise).unwrap();
-        drop(index);
-        assert!(matches!(Index::open(&path), Err(IndexError::Later { found: 2, .. })));
-    }
-
-    use potluck_protocol::catalog::Catalog;
 }

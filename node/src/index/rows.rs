@@ -2,10 +2,19 @@
 //! The tables of `index.redb`, all of them, and the rows in them.
 //!
 //! Every row starts with a byte that names the version of its form, followed by deterministic CBOR. A form that changes
-//! gets a new number, and the reader of the old one stays.
+//! gets a new number, and the reader of the old one stays. Entries have two forms: 1 is followed by the signed claim, 2
+//! by a seal and the claim.
+//!
+//! | schema | what it brought |
+//! |---|---|
+//! | 1 | everything but the following |
+//! | 2 | Entries of form 2, contradictions, tallies; the table `counts 1`, which nothing filled, stays unread |
 
+use potluck_keys::signed::SEAL_BYTES;
+use potluck_keys::time::Time;
 use potluck_protocol::catalog::{Catalog, MAX_CATALOG_BYTES};
 use potluck_protocol::codec::{self, Bytes, CodecError, Wire};
+use potluck_protocol::digest::Digest;
 use potluck_protocol::head::Head;
 use potluck_protocol::record;
 use redb::TableDefinition;
@@ -14,7 +23,7 @@ use redb::TableDefinition;
 pub const MAX_INLINE_BYTES: usize = 16 * 1024;
 
 /// The version of the set of tables.
-pub(super) const SCHEMA: u64 = 1;
+pub(super) const SCHEMA: u64 = 2;
 
 /// `"schema"` to [`SCHEMA`].
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -36,8 +45,11 @@ pub(super) const OUTBOX: TableDefinition<'_, (&str, &[u8; 32]), &[u8; 32]> = Tab
 pub(super) const CATALOGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("own catalogs 1");
 /// To the newest signed Catalog Head that was accepted.
 pub(super) const HEADS: TableDefinition<'_, HeadKey, &[u8]> = TableDefinition::new("followed heads 1");
-/// The name of a number that only grows to its value.
-pub(super) const COUNTS: TableDefinition<'_, &str, u64> = TableDefinition::new("counts 1");
+/// Signer and ActionId to the [`Contradiction`].
+pub(super) const CONTRADICTIONS: TableDefinition<'_, (&[u8; 32], &[u8; 32]), &[u8]> =
+    TableDefinition::new("contradictions 1");
+/// Project and Recipe to the [`Tally`]; both empty for all that found no room.
+pub(super) const TALLIES: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("tallies 1");
 
 record! {
     /// What this node claims in a Project, as of its last Head.
@@ -50,11 +62,47 @@ record! {
     }
 }
 
+record! {
+    /// Evidence that a signer gave two outputs for one action, of which neither replaces the other. Both Entries carry
+    /// its signature and are kept among the others.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Contradiction {
+        /// The name of the Entry issued earlier.
+        1 => one earlier: Digest,
+        /// The name of the other one.
+        2 => one later: Digest,
+        /// When this node saw both for the first time, by its own clock.
+        3 => one seen: Time,
+    }
+}
+
+record! {
+    /// What was counted for a Project and a Recipe, ever since the index was made.
+    #[derive(Debug, Clone, Default, PartialEq, Eq)]
+    pub struct Tally {
+        /// Look-ups that gave an output.
+        1 => one hits: u64,
+        /// Those of them for which something had to be fetched.
+        2 => one remote_hits: u64,
+        /// Look-ups that gave none.
+        3 => one misses: u64,
+        /// Own Entries made.
+        4 => one published: u64,
+        /// Bytes of the outputs that were given, unpacked.
+        5 => one bytes: u64,
+    }
+}
+
+/// Largest [`Contradiction`] or [`Tally`] in bytes.
+pub(super) const MAX_RECORD_BYTES: usize = 256;
+
 /// Largest [`OwnCatalog`] in bytes.
 pub(super) const MAX_OWN_CATALOG_BYTES: usize = MAX_CATALOG_BYTES + 4096;
 
-/// The form of all rows so far.
+/// The form of all rows but sealed ones.
 const FORM: u8 = 1;
+/// The form of an Entry behind its seal.
+const SEALED: u8 = 2;
 
 /// The row of a value.
 pub(super) fn row<T: Wire>(value: &T) -> Vec<u8> {
@@ -74,6 +122,33 @@ pub(super) fn plain(bytes: &[u8]) -> Vec<u8> {
     row.push(FORM);
     row.extend_from_slice(bytes);
     row
+}
+
+/// Writes the row of bytes that have a form of their own where there is room for it: one byte more than theirs.
+pub(super) fn put_plain(row: &mut [u8], bytes: &[u8]) {
+    row[0] = FORM;
+    row[1..].copy_from_slice(bytes);
+}
+
+/// The row of an Entry, with its seal if it has one.
+pub(super) fn entry(seal: Option<[u8; SEAL_BYTES]>, bytes: &[u8]) -> Vec<u8> {
+    let Some(seal) = seal else { return plain(bytes) };
+    let mut row = Vec::with_capacity(1 + SEAL_BYTES + bytes.len());
+    row.push(SEALED);
+    row.extend_from_slice(&seal);
+    row.extend_from_slice(bytes);
+    row
+}
+
+/// The seal in the row of an Entry, and the Entry.
+pub(super) fn sealed(row: &[u8]) -> Result<(Option<&[u8; SEAL_BYTES]>, &[u8]), RowError> {
+    match row.split_first() {
+        Some((&SEALED, rest)) => {
+            let (seal, bytes) = rest.split_first_chunk().ok_or(RowError::Empty)?;
+            Ok((Some(seal), bytes))
+        }
+        _ => Ok((None, bytes(row)?)),
+    }
 }
 
 /// What follows the version of a row.

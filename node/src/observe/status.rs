@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::engine::count::Numbers;
+use crate::engine::count::{Numbers, ProjectRow};
 
 /// The state of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,6 +23,10 @@ pub struct Status {
     /// What is counted since the start.
     #[serde(flatten)]
     pub numbers: Numbers,
+    /// What was counted for each Project and Recipe, ever since the index was made.
+    pub projects: Vec<ProjectRow>,
+    /// How often a signer was seen to give two outputs for one action.
+    pub contradictions: u64,
     /// The store.
     pub store: StoreRow,
 }

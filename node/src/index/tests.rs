@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The index on a file and in memory, by many at once, damaged, and as an earlier version left it.
+
+use std::time::Duration;
+
+use potluck_keys::pair::Pair;
+use potluck_keys::time::Time;
+use potluck_protocol::action::Recipe;
+use potluck_protocol::entry::{BlobOutput, Labels, Output};
+
+use super::*;
+
+fn project(name: &str) -> Project {
+    Project::new(name).unwrap()
+}
+
+fn entry(pair: &Pair, action: u8, blob: &[u8]) -> Signed<Entry> {
+    let issued = Time::from_millis(1_000_000);
+    let entry = Entry {
+        project: project("p"),
+        recipe: Recipe::new("r@1").unwrap(),
+        action: ActionId::from_bytes([action; 32]),
+        output: Output::Blob(BlobOutput { digest: Digest::of(blob), size: blob.len() as u64 }),
+        labels: Labels::default(),
+        taints: Vec::new(),
+        issued,
+        not_after: issued.plus(Duration::from_secs(60)),
+        replaces: None,
+    };
+    Signed::sign(&entry, &[pair]).unwrap()
+}
+
+#[test]
+fn entries_are_found_by_their_action() {
+    let index = Index::in_memory().unwrap();
+    let (ann, ben) = (Pair::from_seed(&[1; 32], ""), Pair::from_seed(&[2; 32], ""));
+    for entry in [entry(&ann, 1, b"a"), entry(&ben, 1, b"b"), entry(&ann, 2, b"c"), entry(&ann, 1, b"a")] {
+        index.keep_entry(&entry, &[], Durability::Fast).unwrap();
+    }
+    let found = |action| index.entries(&ActionId::from_bytes([action; 32])).unwrap().len();
+    assert_eq!((found(0), found(1), found(2), found(3)), (0, 2, 1, 0));
+}
+
+#[test]
+fn the_outbox_keeps_what_came_while_a_catalog_was_made() {
+    let index = Index::in_memory().unwrap();
+    let ann = Pair::from_seed(&[1; 32], "");
+    index.publish(&entry(&ann, 1, b"a"), &[]).unwrap();
+    index.publish(&entry(&ann, 2, b"b"), &[]).unwrap();
+    let listed = index.outbox(&project("p"), 10).unwrap();
+    assert_eq!(listed.len(), 2);
+    assert!(index.outbox(&project("q"), 10).unwrap().is_empty());
+    index.publish(&entry(&ann, 2, b"newer"), &[]).unwrap();
+    let head = potluck_protocol::codec::Bytes::new(vec![1]).unwrap();
+    let catalog = OwnCatalog { catalog: Catalog { project: project("p"), segments: Vec::new() }, head };
+    index.flush(&catalog, &listed, &[]).unwrap();
+    assert_eq!(index.own_catalog(&project("p")).unwrap(), Some(catalog));
+    let left = index.outbox(&project("p"), 10).unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].0, ActionId::from_bytes([2; 32]));
+}
+
+#[test]
+fn blobs_go_only_where_their_project_is_shared() {
+    let index = Index::in_memory().unwrap();
+    let (one, other) = (Digest::of(b"1"), Digest::of(b"2"));
+    index.belong(&[one], &project("a"), Durability::Fast).unwrap();
+    index.belong(&[one, other], &project("b"), Durability::Fast).unwrap();
+    let in_a = |digest| index.belongs(digest, |name| name == "a").unwrap();
+    assert!(in_a(&one) && !in_a(&other) && !in_a(&Digest::of(b"3")));
+}
+
+#[test]
+fn what_was_kept_is_there_after_reopening_and_later_versions_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index.redb");
+    let digest = Digest::of(b"small");
+    let index = Index::open(&path).unwrap();
+    index.keep_small(&digest, b"small", Durability::Durable).unwrap();
+    drop(index);
+    let index = Index::open(&path).unwrap();
+    assert_eq!(index.small(&digest).unwrap().as_deref(), Some(&b"small"[..]));
+    assert!(index.forget_small(&digest).unwrap() && !index.forget_small(&digest).unwrap());
+    let raise = |change: &WriteTransaction| {
+        change.open_table(rows::META).unwrap().insert("schema", rows::SCHEMA + 1).unwrap();
+        Ok(())
+    };
+    index.change(Durability::Durable, raise).unwrap();
+    drop(index);
+    assert!(matches!(Index::open(&path), Err(IndexError::Later { found: 3, .. })));
+}
+
+use potluck_protocol::catalog::Catalog;
+
+/// An index on a file and one in memory: everything holds for both.
+fn both() -> (tempfile::TempDir, [Index; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let on_file = Index::open(&folder.path().join("index.redb")).unwrap();
+    (folder, [on_file, Index::in_memory().unwrap()])
+}
+
+#[test]
+fn changes_of_many_writers_are_all_there_and_one_that_fails_takes_nobody_along() {
+    let (_folder, indices) = both();
+    for index in indices {
+        let barrier = std::sync::Barrier::new(16);
+        std::thread::scope(|scope| {
+            for writer in 0..16_u64 {
+                let (index, barrier) = (&index, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    for number in 0..20_u64 {
+                        let bytes = [writer.to_be_bytes(), number.to_be_bytes()].concat();
+                        let durability = if number % 3 == 0 { Durability::Durable } else { Durability::Fast };
+                        index.keep_small(&Digest::of(&bytes), &bytes, durability).unwrap();
+                        assert_eq!(index.small(&Digest::of(&bytes)).unwrap(), Some(bytes));
+                        if writer == 7 && number % 4 == 0 {
+                            fail(index, number);
+                        }
+                    }
+                });
+            }
+        });
+        for writer in 0..16_u64 {
+            for number in 0..20_u64 {
+                let bytes = [writer.to_be_bytes(), number.to_be_bytes()].concat();
+                assert_eq!(index.small(&Digest::of(&bytes)).unwrap(), Some(bytes));
+            }
+        }
+        assert!(index.small(&Digest::of(b"half")).unwrap().is_none(), "a failed change left something");
+        index.settle().unwrap();
+    }
+}
+
+/// A change that does half of its work, and then fails or panics.
+fn fail(index: &Index, number: u64) {
+    let half = |change: &WriteTransaction| {
+        let mut table = change.open_table(rows::SMALL).unwrap();
+        table.insert(Digest::of(b"half").as_bytes(), rows::plain(b"half").as_slice()).unwrap();
+    };
+    if number.is_multiple_of(8) {
+        let work = |change: &WriteTransaction| -> Result<(), IndexError> {
+            half(change);
+            Err(RowError::Empty.into())
+        };
+        assert!(matches!(index.change(Durability::Fast, work), Err(IndexError::Row(RowError::Empty))));
+    } else {
+        let work = |change: &WriteTransaction| -> Result<(), IndexError> {
+            half(change);
+            panic!("as the test wants it");
+        };
+        let change = std::panic::AssertUnwindSafe(|| index.change(Durability::Durable, work));
+        assert!(std::panic::catch_unwind(change).is_err());
+    }
+}
+
+#[test]
+fn what_is_learnt_in_steps_is_everything() {
+    let (_folder, indices) = both();
+    for index in indices {
+        let ann = Pair::from_seed(&[1; 32], "");
+        for number in 0..50 {
+            index.keep_entry(&entry(&ann, number, &[number]), &[], Durability::Fast).unwrap();
+        }
+        let fresh = presence::Presence::new(presence::MAX_KEYS);
+        let index = Index { presence: fresh, learnt: Mutex::default(), ..index };
+        assert!(index.maybe(&ActionId::from_bytes([99; 32])), "nothing is certain yet");
+        assert_eq!(index.entries(&ActionId::from_bytes([49; 32])).unwrap().len(), 1);
+        while !index.learn(7).unwrap() {}
+        assert!((0..50).all(|number| index.maybe(&ActionId::from_bytes([number; 32]))));
+        assert!(!index.maybe(&ActionId::from_bytes([99; 32])));
+        index.keep_entry(&entry(&ann, 99, b"later"), &[], Durability::Fast).unwrap();
+        assert_eq!(index.entries(&ActionId::from_bytes([99; 32])).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn sealed_rows_are_read_without_their_key_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index.redb");
+    let ann = Pair::from_seed(&[1; 32], "");
+    let action = ActionId::from_bytes([1; 32]);
+    let index = Index::open(&path).unwrap();
+    index.keep_entry(&entry(&ann, 1, b"a"), &[], Durability::Durable).unwrap();
+    let key = SealKey::generate().unwrap();
+    let sealed = |index: &Index| index.entries(&action).unwrap()[0].seal(&key).is_some();
+    assert!(sealed(&index), "its signatures count as verified");
+    drop(index);
+    let index = Index::open(&path).unwrap();
+    assert!(sealed(&index), "the key was kept");
+    drop(index);
+    std::fs::remove_file(folder.path().join("seal")).unwrap();
+    let index = Index::open(&path).unwrap();
+    assert!(!sealed(&index), "another key's seal counts for nothing");
+    index.entries(&action).unwrap()[0].authentic().unwrap();
+    drop(index);
+    std::fs::write(folder.path().join("seal"), b"short").unwrap();
+    let index = Index::open(&path).unwrap();
+    index.keep_entry(&entry(&ann, 2, b"b"), &[], Durability::Durable).unwrap();
+    assert_eq!(index.entries(&ActionId::from_bytes([2; 32])).unwrap().len(), 1);
+    assert_eq!(std::fs::read(folder.path().join("seal")).unwrap(), b"short", "a damaged one is left alone");
+}
+
+#[test]
+fn notes_add_up_and_are_bounded() {
+    let (_folder, indices) = both();
+    let tally = |hits| Tally { hits, ..Tally::default() };
+    let key = |number: usize| (format!("p{number}"), "r@1".to_owned());
+    let of = |number: u32| {
+        let action = ActionId::from_bytes(*Digest::of(&number.to_be_bytes()).as_bytes());
+        (Pair::from_seed(&[1; 32], "").signer(), action)
+    };
+    let seen = Time::from_millis(5);
+    let how = Contradiction { earlier: Digest::of(b"1"), later: Digest::of(b"2"), seen };
+    for index in indices {
+        index.note(&[(key(0), tally(1))], &[(of(0), how.clone())]).unwrap();
+        index.note(&[(key(0), tally(2))], &[(of(0), how.clone())]).unwrap();
+        assert_eq!(index.tallies().unwrap(), [(key(0), tally(3))]);
+        assert_eq!(index.contradictions().unwrap(), 1);
+        let many: Vec<_> = (0..MAX_TALLIES + 5).map(|number| (key(number), tally(1))).collect();
+        let all = u32::try_from(MAX_CONTRADICTIONS + 5).unwrap();
+        let evidence: Vec<_> = (0..all).map(|number| (of(number), how.clone())).collect();
+        index.note(&many, &evidence).unwrap();
+        let tallies = index.tallies().unwrap();
+        assert_eq!(tallies.len(), MAX_TALLIES + 1);
+        assert_eq!(tallies[0], (Default::default(), tally(5)));
+        assert_eq!(index.contradictions().unwrap(), MAX_CONTRADICTIONS as u64);
+    }
+}
+
+#[test]
+fn damaged_files_are_told_from_others_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index.redb");
+    let index = Index::open(&path).unwrap();
+    for number in 0..200_u32 {
+        let bytes = number.to_be_bytes().repeat(1000);
+        index.keep_small(&Digest::of(&bytes), &bytes, Durability::Fast).unwrap();
+    }
+    index.settle().unwrap();
+    drop(index);
+    let good = std::fs::read(&path).unwrap();
+    let damaged = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        match Index::open(&path) {
+            Err(IndexError::Damaged { path: named, .. }) => {
+                assert_eq!(named, path);
+                assert!(path.exists());
+                true
+            }
+            Err(other) => panic!("{other}"),
+            Ok(index) => {
+                // What is wrong may lie where nobody looked yet. Looking gives what was written, or an error.
+                for number in 0..200_u32 {
+                    let bytes = number.to_be_bytes().repeat(1000);
+                    if let Ok(Some(read)) = index.small(&Digest::of(&bytes)) {
+                        let _ = Digest::of(&read) == Digest::of(&bytes);
+                    }
+                }
+                false
+            }
+        }
+    };
+    for length in [0, 1, 100, 511, 4096, 10_000] {
+        assert!(damaged(&good[..length]), "cut to {length}");
+    }
+    for part in 1..8 {
+        damaged(&good[..good.len() * part / 8]);
+    }
+    assert!(damaged(&vec![0; good.len()]) && damaged(&vec![0xff; good.len()]));
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..40 {
+        let mut bad = good.clone();
+        for _ in 0..random.usize(1..50) {
+            let reach = if random.bool() { 4096 } else { bad.len() };
+            bad[random.usize(..reach)] = random.u8(..);
+        }
+        damaged(&bad);
+    }
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(matches!(Index::open(&path), Err(IndexError::Damaged { .. })));
+    let aside = set_aside(&path).unwrap().unwrap();
+    assert!(aside.is_dir() && !path.exists());
+    assert_eq!(set_aside(&path).unwrap(), None);
+    assert!(Index::open(&path).unwrap().small(&Digest::of(b"")).unwrap().is_none());
+}
+
+/// Run with `cargo test --release -p potluck-node rate_of_writes -- --ignored --nocapture`.
+#[test]
+#[ignore = "it measures, and says nothing about right and wrong"]
+fn rate_of_writes() {
+    use std::io::Write as _;
+
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let blob = |random: &mut fastrand::Rng| -> Vec<u8> { (0..4096).map(|_| random.u8(..)).collect() };
+    let all: Vec<_> = (0..10_000).map(|_| blob(&mut random)).collect();
+    let digests: Vec<_> = all.iter().map(|blob| Digest::of(blob)).collect();
+    let say = |what: &str, count: usize, began: crate::plan::Moment| {
+        let took = crate::observe::clock::moment().since(began).as_secs_f64();
+        println!("{what}: {:.0}/s", count as f64 / took);
+    };
+    for round in 0..3 {
+        let began = crate::observe::clock::moment();
+        for (number, blob) in all[..500].iter().enumerate() {
+            let path = folder.path().join(format!("{round}-{number}"));
+            let mut file = std::fs::File::create(&path).unwrap();
+            file.write_all(blob).unwrap();
+            file.sync_all().unwrap();
+        }
+        say("a file and its fsync for each", 500, began);
+        let open = |name: &str| Index::open(&folder.path().join(format!("{round}-{name}"))).unwrap();
+        let index = open("single");
+        let began = crate::observe::clock::moment();
+        for (digest, blob) in digests.iter().zip(&all).take(500) {
+            index.keep_small(digest, blob, Durability::Durable).unwrap();
+        }
+        say("index, one writer, each durable", 500, began);
+        for (name, fast) in [("sixteen", 0), ("flight of 16", 15), ("flight of 64", 63)] {
+            let index = open(name);
+            let began = crate::observe::clock::moment();
+            std::thread::scope(|scope| {
+                for writer in 0..16 {
+                    let (index, all, digests) = (&index, &all, &digests);
+                    scope.spawn(move || {
+                        for (turn, number) in (writer..all.len()).step_by(16).enumerate() {
+                            index.keep_small(&digests[number], &all[number], Durability::Fast).unwrap();
+                            if turn % (fast + 1) == fast {
+                                index.settle().unwrap();
+                            }
+                        }
+                        index.settle().unwrap();
+                    });
+                }
+            });
+            say(&format!("index, 16 writers, {name} each then durable"), all.len(), began);
+        }
+        let index = open("durable");
+        let began = crate::observe::clock::moment();
+        std::thread::scope(|scope| {
+            for writer in 0..16 {
+                let (index, all, digests) = (&index, &all, &digests);
+                scope.spawn(move || {
+                    for number in (writer..all.len()).step_by(16) {
+                        index.keep_small(&digests[number], &all[number], Durability::Durable).unwrap();
+                    }
+                });
+            }
+        });
+        say("index, 16 writers, each durable", all.len(), began);
+        let index = open("fast");
+        let began = crate::observe::clock::moment();
+        for (digest, blob) in digests.iter().zip(&all) {
+            index.keep_small(digest, blob, Durability::Fast).unwrap();
+        }
+        index.settle().unwrap();
+        say("index, one writer, all fast then durable", all.len(), began);
+    }
+}
+
+#[test]
+fn a_store_of_the_first_version_is_opened_and_written_to() {
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/store-1/store.tar.zst");
+    let unpacked = zstd::decode_all(std::fs::File::open(packed).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    tar::Archive::new(unpacked.as_slice()).unpack(folder.path()).unwrap();
+    let store = folder.path().join("store");
+    let xs = vec![b'x'; 9000];
+    let acme = project("acme/app");
+    for turn in 0..3 {
+        let store = crate::store::Store::open(&store).unwrap().0;
+        let index = store.index();
+        while !index.learn(2).unwrap() {}
+        for bytes in [&b"small and here"[..], &xs, b"by ann"] {
+            assert_eq!(store.bytes(&Digest::of(bytes), 9000).unwrap().as_deref(), Some(bytes));
+        }
+        let outbox = index.outbox(&project("private"), 10).unwrap();
+        assert_eq!((outbox.len(), index.outbox(&acme, 10).unwrap().len()), (1, 0));
+        let recipe = Recipe::new("demo@1").unwrap();
+        let private = ActionId::derive(&project("private"), &recipe, &[1], None).unwrap();
+        assert_eq!(outbox[0].0, private);
+        for key in [1, 2, 3, 4, 5, 0xaa, 0xab] {
+            let action = ActionId::derive(&acme, &recipe, &[key], None).unwrap();
+            let entries = index.entries(&action).unwrap();
+            assert_eq!(entries.len(), 1, "key {key:02x}");
+            let entry = entries[0].authentic().unwrap();
+            assert_eq!((&entry.project, &entry.recipe), (&acme, &recipe));
+            assert!(index.belongs(entry.output.digest(), |name| name == "acme/app").unwrap());
+            // Read in the first form, and kept in the second from now on.
+            index.keep_entry(&entries[0], &[], Durability::Fast).unwrap();
+        }
+        assert!(index.entries(&ActionId::from_bytes([0; 32])).unwrap().is_empty());
+        assert!(index.own_catalog(&acme).unwrap().is_some());
+        assert_eq!(index.heads().unwrap().len(), 1);
+        let mut large = 0;
+        for file in walk(&folder.path().join("store/blobs")) {
+            let digest: Digest = file.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            assert_eq!(Digest::of(&store.bytes(&digest, u64::MAX).unwrap().unwrap()), digest);
+            large += 1;
+        }
+        assert_eq!(large, 3);
+        let mine = format!("written in turn {turn}");
+        store.keep(mine.as_bytes(), Durability::Durable).unwrap();
+        for before in 0..=turn {
+            assert!(store.has(&Digest::of(format!("written in turn {before}").as_bytes())).unwrap());
+        }
+    }
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let parts = std::fs::read_dir(folder).unwrap();
+    let files = parts.flat_map(|part| std::fs::read_dir(part.unwrap().path()).unwrap());
+    files.map(|file| file.unwrap().path()).collect()
+}
