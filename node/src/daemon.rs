@@ -28,13 +28,13 @@ use crate::fetch::event::Event as Fetch;
 use crate::home::Home;
 use crate::index::IndexError;
 use crate::network::{Network, NetworkError, Networks};
-use crate::observe::status::{CatalogRow, InNetwork, Status, StoreRow};
+use crate::observe::status::{CatalogRow, InNetwork, Status};
 use crate::observe::{clock, span};
 use crate::outside::{Outside, Plans, Search};
 use crate::peer::Peer;
 use crate::plan::{Backoff, Moment};
 use crate::swarm::{self, Handle, NetEvent, SwarmError, limits};
-use crate::{announce, catalog, fetch, work};
+use crate::{announce, catalog, fetch, gc, work};
 
 /// Most events that wait for a Plan.
 const QUEUE: usize = 1024;
@@ -124,6 +124,7 @@ impl Daemon {
             let home = home.clone();
             Arc::new(span::blocking(move || Engine::open(&home)).await?)
         };
+        let settings = home.config().map_err(EngineError::from)?.store;
         let networks = Networks::of(home);
         let (fetch_to, fetch_from) = mpsc::channel(QUEUE);
         let (catalogs_to, catalogs_from) = mpsc::channel(QUEUE);
@@ -162,6 +163,7 @@ impl Daemon {
             _lock: lock,
         });
         let mut tasks = vec![
+            gc::driver::start(&daemon.engine, home, settings),
             span::spawn("fetch plan", fetch::driver::run(Arc::clone(&outside), fetch_from)),
             span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from)),
             span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from)),
@@ -223,7 +225,11 @@ impl Daemon {
                 tokio::time::sleep(DUTY).await;
                 duty.refresh().await;
                 let engine = Arc::clone(&duty.engine);
-                if let Err(error) = span::blocking(move || engine.store().index().settle()).await {
+                let settled = span::blocking(move || {
+                    let index = engine.store().index();
+                    engine.uses().write(index, false).and_then(|()| index.settle())
+                });
+                if let Err(error) = settled.await {
                     tracing::warn!(%error, "the index cannot be made durable");
                 }
             }
@@ -236,6 +242,11 @@ impl Daemon {
             let _ = task.await;
         }
         self.outside.networks().for_each(Handle::end);
+        let engine = Arc::clone(&self.engine);
+        let last = span::blocking(move || engine.uses().write(engine.store().index(), true)).await;
+        if let Err(error) = last {
+            tracing::warn!(%error, "when entries were last used is not known any more");
+        }
         // What was under way notices by itself. The lock is given back after the store, or the next daemon finds that
         // in use.
         let _ = tokio::time::timeout(LAST, async {
@@ -374,7 +385,7 @@ impl Daemon {
             peers,
             catalogs,
             numbers: self.engine.counts().now(),
-            store: StoreRow { bytes, budget: None },
+            store: gc::driver::row(&self.engine, bytes),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! * [`trust`] reads, judges with and edits `trust.toml`.
 //! * [`observe`] holds the only clock.
 //! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
+//! * [`gc`] makes room by removing what is worth least.
 //! * [`content`] keeps Blobs; [`relocate`] takes paths out of outputs and puts them back.
 
 pub mod announce;
@@ -19,6 +20,7 @@ pub mod drive;
 pub mod engine;
 pub mod fetch;
 pub mod front;
+pub mod gc;
 pub mod home;
 pub mod index;
 pub mod link;

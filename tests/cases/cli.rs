@@ -92,6 +92,10 @@ By hand:
   put           Store a file, and claim that it is what a key gave
   get           Bring the file that a key gave, from here or from whom you trust
 
+What is kept:
+  gc            Make room in the store: what was not used for longest goes first, the sooner the faster it is made again
+  pin           Keep something however full the store is: a file or a folder with all that is in it
+
 For your shell:
   completions   Print completions for a shell
   man           Print the manual page, or write one for each verb
@@ -550,7 +554,7 @@ fn shells_and_manuals_know_every_verb() {
     }
     assert!(person.run(["man"]).ok().contains(".SH SUBCOMMANDS"));
     person.run(["man", "--dir", "pages"]).ok();
-    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 29);
+    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 34);
 }
 
 #[test]

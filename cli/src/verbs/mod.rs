@@ -4,10 +4,12 @@
 mod completions;
 mod demo;
 mod down;
+mod gc;
 mod init;
 mod key;
 mod man;
 mod network;
+mod pin;
 mod share;
 mod status;
 mod store;
@@ -32,6 +34,8 @@ pub(crate) enum Verb {
     Status(status::Status),
     Put(store::Put),
     Get(store::Get),
+    Gc(gc::Gc),
+    Pin(pin::Pin),
     Network(network::Network),
     Share(share::Share),
     Unshare(share::Unshare),
@@ -52,6 +56,8 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Status(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Put(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Get(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Gc(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Pin(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Share(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Unshare(verb) => verb.run(home()?.must_exist()?, say),

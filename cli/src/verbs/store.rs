@@ -20,7 +20,7 @@ use crate::say::Say;
 
 /// Which key of which tool.
 #[derive(Debug, ClapArgs)]
-struct Which {
+pub(super) struct Which {
     /// The Project
     #[arg(long, default_value = Project::DEFAULT)]
     project: String,
@@ -54,7 +54,7 @@ pub(crate) struct Get {
 }
 
 impl Which {
-    fn read(&self) -> Result<(Project, Recipe, Vec<u8>), Failure> {
+    pub(super) fn read(&self) -> Result<(Project, Recipe, Vec<u8>), Failure> {
         let project = Project::new(&self.project).map_err(|error| Failure::usage(error.to_string()))?;
         let recipe = Recipe::new(&self.recipe).map_err(|error| Failure::usage(error.to_string()))?;
         let digits = self.key.as_bytes();
@@ -144,7 +144,7 @@ impl Get {
     }
 }
 
-fn missed(why: potluck_node::cache::Miss) -> Failure {
+pub(super) fn missed(why: potluck_node::cache::Miss) -> Failure {
     use potluck_node::cache::Miss;
     let (exit, message, hint) = match why {
         Miss::Unclaimed => (

@@ -16,7 +16,8 @@ use super::{Engine, Known};
 use crate::cache::{Cache, CacheError, Publication, Question, STRETCHES, Stretches};
 use crate::content::Durability;
 use crate::fetch::event::Space;
-use crate::observe::span;
+use crate::gc::protect::Hold;
+use crate::observe::{clock, span};
 use crate::store::{Blob, Store, StoreError};
 
 impl Cache for Arc<Engine> {
@@ -103,10 +104,14 @@ impl Engine {
         let (engine, space, actions) = (Arc::clone(self), space.clone(), actions.to_vec());
         span::blocking(move || {
             let known = |action| {
-                engine.known(&space, action).map_err(|error| {
+                let known = engine.known(&space, action).map_err(|error| {
                     tracing::warn!(%error, "the store does not work");
                     Miss::Broken
-                })
+                });
+                if let Ok(Known::Here(_)) = known {
+                    engine.uses.touch(action, clock::now());
+                }
+                known
             };
             actions.iter().map(known).collect()
         })
@@ -148,7 +153,7 @@ impl Engine {
 
     /// The Blobs of an output that are not here, all of them; the first is the Tree's own when that is missing.
     pub(super) fn incomplete(&self, output: &Output) -> Result<bool, StoreError> {
-        Ok(!self.lacks(output)?.is_empty())
+        Ok(!self.lacks(output, Hold::Publish)?.is_empty())
     }
 }
 

@@ -21,8 +21,9 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use potluck_keys::pair::Signer;
-use potluck_keys::policy::{Refusal, Want};
+use potluck_keys::policy::{Policy, Reason, Refusal, Want};
 use potluck_keys::signed::Signed;
+use potluck_keys::time::Time;
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Entry, Output};
@@ -34,6 +35,10 @@ use tokio::sync::mpsc;
 use crate::cache::CacheError;
 use crate::catalog::followed::Followed;
 use crate::fetch::event::{Need, Space};
+use crate::gc::driver::Collector;
+use crate::gc::protect::Hold;
+use crate::gc::score::Standing;
+use crate::gc::uses::Uses;
 use crate::home::{Home, HomeError};
 use crate::index::IndexError;
 use crate::observe::clock;
@@ -95,6 +100,8 @@ pub struct Engine {
     counts: Counts,
     seeker: OnceLock<Arc<dyn Seeker>>,
     news: OnceLock<mpsc::Sender<News>>,
+    uses: Uses,
+    collector: OnceLock<Arc<Collector>>,
 }
 
 /// What is known about an action here and now.
@@ -141,6 +148,8 @@ impl Engine {
             counts: Counts::default(),
             seeker: OnceLock::new(),
             news: OnceLock::new(),
+            uses: Uses::default(),
+            collector: OnceLock::new(),
         })
     }
 
@@ -148,6 +157,21 @@ impl Engine {
     pub fn connect(&self, seeker: Arc<dyn Seeker>, news: mpsc::Sender<News>) {
         let _ = self.seeker.set(seeker);
         let _ = self.news.set(news);
+    }
+
+    /// Says who makes room here; only the first call counts.
+    pub fn collect_by(&self, collector: Arc<Collector>) {
+        let _ = self.collector.set(collector);
+    }
+
+    /// Who makes room here, if anybody does.
+    pub fn collector(&self) -> Option<&Arc<Collector>> {
+        self.collector.get()
+    }
+
+    /// When Entries were used.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// The store.
@@ -211,7 +235,7 @@ impl Engine {
         topics
     }
 
-    fn tell(&self, news: News) {
+    pub(crate) fn tell(&self, news: News) {
         if let Some(to) = self.news.get() {
             // Whoever listens looks at everything when it starts, and is never far behind.
             let _ = to.try_send(news);
@@ -246,7 +270,7 @@ impl Engine {
         for policy in [self.own.policy(), &policy] {
             match policy.choose(entries, &want, now).outcome {
                 Ok(trusted) => {
-                    let blobs = self.lacks(&trusted.output)?;
+                    let blobs = self.lacks(&trusted.output, Hold::Promise)?;
                     let output = trusted.output.clone();
                     if blobs.is_empty() {
                         return Ok((Known::Here(output), None));
@@ -260,20 +284,35 @@ impl Engine {
         Ok((lacking.unwrap_or(Known::Refused), refusal))
     }
 
-    /// Which Blobs of an output are not here. When a Tree's own Blob is missing, what it lists is not known yet.
-    fn lacks(&self, output: &Output) -> Result<Vec<Need>, StoreError> {
+    /// How an Entry stands by the policy and the clock of the present. One that lacks the agreement of others may get it.
+    pub fn standing_of(&self, policy: &Policy, entry: &Signed<Entry>, now: Time) -> Standing {
+        let Ok(claim) = entry.authentic() else { return Standing::Refused };
+        if claim.not_after < now {
+            return Standing::Expired;
+        }
+        let recipe = Some(claim.recipe.as_str());
+        let want = Want { project: claim.project.as_str(), recipe, subject: claim.action.as_bytes() };
+        let refuses = |policy: &Policy| {
+            let refusal = policy.judge(entry, &want, now).err();
+            refusal.is_some_and(|refusal| !matches!(refusal.reason, Reason::TooFew { .. }))
+        };
+        if refuses(self.own.policy()) && refuses(policy) { Standing::Refused } else { Standing::Good }
+    }
+
+    /// Which Blobs of an output are not here; the others stay for a while. When a Tree's own Blob is missing, what it lists is not known yet.
+    fn lacks(&self, output: &Output, hold: Hold) -> Result<Vec<Need>, StoreError> {
         let own = match output {
             Output::Blob(blob) => Need { digest: blob.digest, size: blob.size },
             Output::Tree(tree) => Need { digest: tree.digest, size: tree.size },
         };
-        if !self.store.has(&own.digest)? {
+        if !self.store.holds(&own.digest, hold)? {
             return Ok(vec![own]);
         }
         let Output::Tree(_) = output else { return Ok(Vec::new()) };
         let Some(tree) = self.tree(&own.digest)? else { return Ok(vec![own]) };
         let mut lacks = BTreeSet::new();
         for need in files(&tree) {
-            if !self.store.has(&need.digest)? {
+            if !self.store.holds(&need.digest, hold)? {
                 lacks.insert(need);
             }
         }
@@ -282,7 +321,8 @@ impl Engine {
 
     /// The Tree of a Digest, if it is here and is one.
     fn tree(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
-        let bytes = self.store.bytes(digest, MAX_TREE_BYTES)?;
+        // Whoever counts on it has said so already.
+        let bytes = self.store.peek_bytes(digest, MAX_TREE_BYTES)?;
         Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
     }
 }

@@ -8,6 +8,7 @@ mod rows;
 
 use std::path::{Path, PathBuf};
 
+pub use collect::{EntryName, EntryPage, Forgotten, Kept};
 use potluck_keys::pair::Signer;
 use potluck_keys::signed::{ClaimError, Signed};
 use potluck_protocol::action::{ActionId, Project};
@@ -16,7 +17,7 @@ use potluck_protocol::entry::{Entry, claim_digest};
 use potluck_protocol::head::Head;
 use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
-pub use rows::{MAX_INLINE_BYTES, OwnCatalog, RowError};
+pub use rows::{MAX_INLINE_BYTES, OwnCatalog, PinRow, RowError};
 
 use crate::content::Durability;
 
@@ -64,6 +65,8 @@ macro_rules! redb {
     };
 }
 
+mod collect;
+
 impl Index {
     /// Opens or makes the index at `path`.
     ///
@@ -107,6 +110,9 @@ impl Index {
             redb!(this, change.open_table(rows::CATALOGS))?;
             redb!(this, change.open_table(rows::HEADS))?;
             redb!(this, change.open_table(rows::COUNTS))?;
+            redb!(this, change.open_table(rows::USES))?;
+            redb!(this, change.open_table(rows::PINS))?;
+            redb!(this, change.open_table(rows::WITHDRAWN))?;
             Ok(())
         })?;
         Ok(this)

@@ -4,8 +4,10 @@
 //! Every row starts with a byte that names the version of its form, followed by deterministic CBOR. A form that changes
 //! gets a new number, and the reader of the old one stays.
 
+use potluck_keys::time::Time;
 use potluck_protocol::catalog::{Catalog, MAX_CATALOG_BYTES};
-use potluck_protocol::codec::{self, Bytes, CodecError, Wire};
+use potluck_protocol::codec::{self, Bytes, CodecError, Text, Wire};
+use potluck_protocol::control::MAX_REASON_BYTES;
 use potluck_protocol::head::Head;
 use potluck_protocol::record;
 use redb::TableDefinition;
@@ -38,6 +40,31 @@ pub(super) const CATALOGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::n
 pub(super) const HEADS: TableDefinition<'_, HeadKey, &[u8]> = TableDefinition::new("followed heads 1");
 /// The name of a number that only grows to its value.
 pub(super) const COUNTS: TableDefinition<'_, &str, u64> = TableDefinition::new("counts 1");
+
+/// ActionId to when its Entries were last used, in milliseconds since 1970.
+pub(super) const USES: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("uses 1");
+/// A Digest to the [`PinRow`].
+pub(super) const PINS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("pins 1");
+/// ActionId to the name of an own Entry that is no longer here, though others may remember it, and until when they can
+/// use it, in milliseconds since 1970.
+pub(super) const WITHDRAWN: TableDefinition<'_, &[u8; 32], (&[u8; 32], u64)> =
+    TableDefinition::new("withdrawn 1");
+
+record! {
+    /// Why a Blob is kept whatever the budget.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct PinRow {
+        /// Why, for people.
+        1 => one reason: Text<MAX_REASON_BYTES>,
+        /// Since when.
+        2 => one since: Time,
+        /// Whether it is a Tree, whose files are kept as well.
+        3 => one tree: bool,
+    }
+}
+
+/// Largest [`PinRow`] in bytes.
+pub(super) const MAX_PIN_BYTES: usize = MAX_REASON_BYTES + 64;
 
 record! {
     /// What this node claims in a Project, as of its last Head.
