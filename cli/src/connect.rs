@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reaches the daemon of a home.
 
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
 use potluck_node::cache::CacheError;
 use potluck_node::control::client::{Client, HELLO};
 use potluck_node::home::Home;
+use potluck_protocol::control::Job;
+use serde_json::Value;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::say::Say;
+
+/// Nobody wants to be told how far something is that is done at once.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// Where the daemon listens: `potluck.sock` in the home.
 pub(crate) async fn daemon(home: &Home) -> Result<Client, Failure> {
@@ -38,4 +47,40 @@ impl From<CacheError> for Failure {
             _ => Self::failed(message),
         }
     }
+}
+
+/// Has the daemon do a job that may take long, and shows how far it is to whoever waits longer than a moment.
+pub(crate) async fn work(home: &Home, job: Job, say: &Say, what: &'static str) -> Result<Value, Failure> {
+    let client = daemon(home).await?;
+    let mut bar: Option<ProgressBar> = None;
+    let (told, mut far) = tokio::sync::mpsc::channel(1);
+    let done = client.work(job, move |json| {
+        // The next one tells more.
+        let _ = told.try_send(json);
+    });
+    let mut done = std::pin::pin!(done);
+    let mut patient = std::pin::pin!(tokio::time::sleep(MOMENT));
+    let report = loop {
+        tokio::select! {
+            report = &mut done => break report,
+            () = &mut patient, if bar.is_none() && say.is_talkative() => bar = Some(progress(what)),
+            Some(json) = far.recv() => if let Some(bar) = &bar {
+                let now: Value = serde_json::from_slice(&json).unwrap_or_default();
+                bar.set_length(now["of"].as_u64().unwrap_or(0));
+                bar.set_position(now["done"].as_u64().unwrap_or(0));
+                bar.set_message(now["step"].as_str().unwrap_or_default().to_owned());
+            },
+        }
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    serde_json::from_slice(&report?)
+        .map_err(|error| Failure::failed(format!("the daemon's answer makes no sense: {error}")))
+}
+
+fn progress(what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("  {spinner} {prefix}  {pos}/{len} {wide_msg:.dim}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::new(0).with_style(style).with_prefix(what)
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::gc::budget::Amount;
+
 /// Every setting with its default and what it is for.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
@@ -17,6 +19,24 @@ pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 pub struct Config {
     /// Whom to believe.
     pub trust: Trust,
+    /// How much may be kept.
+    pub store: Store,
+}
+
+/// The settings of `[store]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Store {
+    /// What all Blobs together may take.
+    pub budget: Amount,
+    /// What should stay free on the disk.
+    pub free_floor: Amount,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { budget: Amount::Bytes(20 << 30), free_floor: Amount::Share(2_000) }
+    }
 }
 
 /// The settings of `[trust]`.
@@ -88,6 +108,8 @@ mod tests {
     fn errors_name_the_line() {
         let error = Config::read(Path::new("config.toml"), "[trust]\n\nsistem = 1\n").unwrap_err();
         assert!(error.to_string().starts_with("config.toml:3: unknown field"), "{error}");
+        let error = Config::read(Path::new("config.toml"), "[store]\nbudget = \"a lot\"\n").unwrap_err();
+        assert!(error.to_string().starts_with("config.toml:2: \"a lot\" is no amount of room"), "{error}");
         let error = Config::read(Path::new("config.toml"), "[trust\n").unwrap_err();
         assert_eq!(error.line, 1);
     }

@@ -28,13 +28,13 @@ use crate::fetch::event::Event as Fetch;
 use crate::home::Home;
 use crate::index::{Index, IndexError};
 use crate::network::{Network, NetworkError, Networks};
-use crate::observe::status::{CatalogRow, InNetwork, Status, StoreRow};
+use crate::observe::status::{CatalogRow, InNetwork, Status};
 use crate::observe::{clock, span};
 use crate::outside::{Outside, Plans, Search};
 use crate::peer::Peer;
 use crate::plan::{Backoff, Moment};
 use crate::swarm::{self, Handle, NetEvent, SwarmError, limits};
-use crate::{announce, catalog, fetch, work};
+use crate::{announce, catalog, fetch, gc, work};
 
 /// Most events that wait for a Plan.
 const QUEUE: usize = 1024;
@@ -135,6 +135,7 @@ impl Daemon {
             };
             Arc::new(span::blocking(open).await?)
         };
+        let settings = home.config().map_err(EngineError::from)?.store;
         let networks = Networks::of(home);
         let (fetch_to, fetch_from) = mpsc::channel(QUEUE);
         let (catalogs_to, catalogs_from) = mpsc::channel(QUEUE);
@@ -173,6 +174,7 @@ impl Daemon {
             _lock: lock,
         });
         let mut tasks = vec![
+            gc::driver::start(&daemon.engine, home, settings),
             span::spawn("fetch plan", fetch::driver::run(Arc::clone(&outside), fetch_from)),
             span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from)),
             span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from)),
@@ -235,7 +237,7 @@ impl Daemon {
                 tokio::time::sleep(DUTY).await;
                 duty.refresh().await;
                 let engine = Arc::clone(&duty.engine);
-                if let Err(error) = span::blocking(move || engine.settle()).await {
+                if let Err(error) = span::blocking(move || engine.settle(false)).await {
                     tracing::warn!(%error, "the index cannot be made durable");
                 }
             }
@@ -249,7 +251,7 @@ impl Daemon {
         }
         self.outside.networks().for_each(Handle::end);
         let engine = Arc::clone(&self.engine);
-        if let Err(error) = span::blocking(move || engine.settle()).await {
+        if let Err(error) = span::blocking(move || engine.settle(true)).await {
             tracing::warn!(%error, "the index cannot be made durable");
         }
         // What was under way notices by itself. The lock is given back after the store, or the next daemon finds that
@@ -398,7 +400,7 @@ impl Daemon {
             numbers: self.engine.counts().now(),
             projects,
             contradictions,
-            store: StoreRow { bytes, budget: None },
+            store: gc::driver::row(&self.engine, bytes),
         }
     }
 }

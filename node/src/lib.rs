@@ -6,6 +6,7 @@
 //! * [`observe`] holds the only clock.
 //! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
 //! * [`bundle`] takes part of a store to where no network goes.
+//! * [`gc`] makes room by removing what is worth least.
 //! * [`content`] keeps Blobs; [`relocate`] takes paths out of outputs and puts them back.
 //! * [`materialise`] writes Trees to folders, and makes Trees of them.
 
@@ -22,6 +23,7 @@ pub mod drive;
 pub mod engine;
 pub mod fetch;
 pub mod front;
+pub mod gc;
 pub mod home;
 pub mod index;
 pub mod link;

@@ -14,6 +14,7 @@ use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceList, Pieces};
 use crate::content::{
     Content as _, ContentError, DiskContent, Durability, Incoming, Opened, Staging, Swept, disk,
 };
+use crate::gc::protect::{Hold, Protected};
 use crate::index::{Index, IndexError, MAX_INLINE_BYTES, View};
 
 /// Why the store did not do what was asked. That a Blob is absent is not an error.
@@ -49,6 +50,7 @@ impl StoreError {
 pub struct Store {
     content: DiskContent,
     index: Arc<Index>,
+    protected: Arc<Protected>,
 }
 
 /// A Blob that is here.
@@ -65,11 +67,20 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(folder: &Path) -> Result<(Self, Swept), StoreError> {
+        Self::open_with(folder, Protected::default())
+    }
+
+    /// The same, with what is protected from collection.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_with(folder: &Path, protected: Protected) -> Result<(Self, Swept), StoreError> {
         ring::make_folder(folder)?;
-        let content = DiskContent::open(folder)?;
+        let protected = Arc::new(protected);
+        let content = DiskContent::open(folder)?.guarded(Arc::clone(&protected));
         let swept = content.sweep()?;
         let index = Arc::new(Index::open(&folder.join("index.redb"))?);
-        Ok((Self { content, index }, swept))
+        Ok((Self { content, index, protected }, swept))
     }
 
     /// The index.
@@ -77,27 +88,58 @@ impl Store {
         &self.index
     }
 
-    /// Whether a Blob is here.
+    /// The Blobs that are files.
+    pub fn content(&self) -> &DiskContent {
+        &self.content
+    }
+
+    /// What somebody counts on.
+    pub fn protected(&self) -> &Protected {
+        &self.protected
+    }
+
+    /// Whether a Blob is here. If it is, it stays for a while.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
-        self.has_in(&self.index.view()?, digest)
+        self.holds(digest, Hold::Promise)
     }
 
-    /// Whether a Blob is here, for those who ask about several: small ones as the index stood when the view was made.
+    /// The same, and why it has to stay.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn has_in(&self, view: &View<'_>, digest: &Digest) -> Result<bool, StoreError> {
-        Ok(view.has_small(digest)? || self.content.has(digest))
+    pub fn holds(&self, digest: &Digest, hold: Hold) -> Result<bool, StoreError> {
+        self.holds_in(&self.index.view()?, digest, hold)
     }
 
-    /// A Blob. One that is damaged is put aside and is not here any more.
+    /// The same, for those who ask about several: small ones as the index stood when the view was made.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn holds_in(&self, view: &View<'_>, digest: &Digest, hold: Hold) -> Result<bool, StoreError> {
+        if !self.protected.enter(digest, hold) {
+            return Ok(false);
+        }
+        // What is about to be claimed has to be here after it was entered, since collection may just have been at it.
+        let small = match hold {
+            Hold::Publish => self.index.view()?.has_small(digest)?,
+            _ => view.has_small(digest)?,
+        };
+        Ok(small || self.content.has(digest))
+    }
+
+    /// A Blob, which stays for a while. One that is damaged is put aside and is not here any more.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
+        if self.protected.enter(digest, Hold::Promise) { self.peek(digest) } else { Ok(None) }
+    }
+
+    /// The same, but nobody counts on it.
+    fn peek(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
         if let Some(bytes) = self.index.small(digest)? {
             if Digest::of(&bytes) != *digest {
                 self.index.forget_small(digest)?;
@@ -117,7 +159,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn bytes(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(blob) = self.blob(digest)?.filter(|blob| blob.pieces().size() <= limit) else {
+        if self.protected.enter(digest, Hold::Promise) { self.peek_bytes(digest, limit) } else { Ok(None) }
+    }
+
+    /// The same for collection: that it looked is no use.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn peek_bytes(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(blob) = self.peek(digest)?.filter(|blob| blob.pieces().size() <= limit) else {
             return Ok(None);
         };
         let mut bytes = Vec::new();
@@ -288,6 +338,7 @@ impl Writing {
             }
             None => {
                 let digest = Digest::of(&self.head);
+                self.store.protected.write(&digest);
                 self.store.index.keep_small(&digest, &self.head, durability)?;
                 Ok((digest, self.head.len() as u64))
             }
@@ -337,6 +388,7 @@ impl Receiving {
         match self {
             Self::Small { store, pieces, bytes } => {
                 let missing = PieceError::WrongLength { index: 0, got: 0, want: pieces.size() };
+                store.protected.write(pieces.digest());
                 store.index.keep_small(pieces.digest(), &bytes.ok_or(missing)?, Durability::Fast)?;
             }
             Self::Large(incoming) => {

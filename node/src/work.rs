@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use potluck_keys::rules::Pattern;
-use potluck_protocol::control::{Export, Job, MAX_DATA_BYTES};
+use potluck_protocol::control::{Collect, Export, Job, MAX_DATA_BYTES, Pin};
 use serde_json::Value;
 use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
@@ -18,6 +18,8 @@ use crate::bundle::import::{Import, Imported};
 use crate::cache::{CacheError, STRETCHES, Stretches};
 use crate::control::server::{Progress, Reported};
 use crate::engine::Engine;
+use crate::gc::pins;
+use crate::gc::plan::Wish;
 use crate::materialise::job;
 use crate::observe::span;
 
@@ -30,13 +32,29 @@ const MAX_BUNDLES: usize = 4;
 /// [`CacheError`].
 pub async fn run(engine: &Arc<Engine>, job: Job, progress: Progress) -> Result<Value, CacheError> {
     match job {
-        Job::Collect(_) => later("collect"),
+        Job::Collect(collect) => self::collect(engine, collect, progress).await,
         Job::Verify(_) => later("verify"),
-        Job::Pin(_) => later("pin"),
-        Job::Unpin(_) => later("unpin"),
-        Job::Pins(_) => later("pins"),
+        Job::Pin(Pin { digest, reason }) => pins::add(engine, digest, reason).await,
+        Job::Unpin(unpin) => pins::remove(engine, unpin.digest).await,
+        Job::Pins(which) => pins::list(engine, which.digest).await,
         Job::Restore(want) => job::restore(engine.store().clone(), want, progress).await,
     }
+}
+
+/// Makes room, or says what would go.
+async fn collect(engine: &Arc<Engine>, collect: Collect, progress: Progress) -> Result<Value, CacheError> {
+    let Collect { keep, toolchain, project, dry } = collect;
+    if keep.is_some() && (toolchain.is_some() || project.is_some()) {
+        let message = "either what is named goes, or as much as must, not both".to_owned();
+        return Err(CacheError::Usage(message));
+    }
+    let project = project.map(|pattern| Pattern::new(&pattern)).transpose();
+    let project = project.map_err(|error| CacheError::Usage(format!("the pattern of projects: {error}")))?;
+    let wish = Wish { keep, toolchain: toolchain.map(|text| text.to_string()), project, dry };
+    let collector =
+        engine.collector().ok_or_else(|| CacheError::Store("nobody makes room here".to_owned()))?;
+    let report = collector.ask(wish, progress).await?;
+    serde_json::to_value(report).map_err(|error| CacheError::Store(error.to_string()))
 }
 
 fn later(what: &str) -> Result<Value, CacheError> {

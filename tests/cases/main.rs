@@ -19,6 +19,8 @@ mod light;
 #[cfg(test)]
 mod net;
 #[cfg(test)]
+mod room;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod trust;

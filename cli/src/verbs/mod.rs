@@ -5,10 +5,12 @@ mod bundle;
 mod completions;
 mod demo;
 mod down;
+mod gc;
 mod init;
 mod key;
 mod man;
 mod network;
+mod pin;
 mod share;
 mod status;
 mod store;
@@ -35,6 +37,8 @@ pub(crate) enum Verb {
     Get(store::Get),
     Export(bundle::Export),
     Import(bundle::Import),
+    Gc(gc::Gc),
+    Pin(pin::Pin),
     Network(network::Network),
     Share(share::Share),
     Unshare(share::Unshare),
@@ -57,6 +61,8 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Get(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Export(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Import(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Gc(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Pin(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Share(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Unshare(verb) => verb.run(home()?.must_exist()?, say),

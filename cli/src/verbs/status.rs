@@ -28,7 +28,7 @@ impl Status {
 fn text(status: &Value) -> String {
     let number = |name: &str| status[name].as_u64().unwrap_or(0);
     let mut text = format!(
-        "process {}, up {}\n{} hits ({} fetched), {} misses, {} published\n{} from peers, {} to peers, {} in the store\n",
+        "process {}, up {}\n{} hits ({} fetched), {} misses, {} published\n{} from peers, {} to peers, {}{} in the store\n",
         status["pid"],
         humantime(number("up_s")),
         number("hits"),
@@ -38,7 +38,9 @@ fn text(status: &Value) -> String {
         bytes(number("bytes_fetched")),
         bytes(number("bytes_served")),
         bytes(status["store"]["bytes"].as_u64().unwrap_or(0)),
+        status["store"]["budget"].as_u64().map(|budget| format!(" of {}", bytes(budget))).unwrap_or_default(),
     );
+    text += &collected(&status["store"]["collected"]);
     for (why, count) in status["misses_by_reason"].as_object().into_iter().flatten() {
         text += &format!("  missed, {why}: {count}\n");
     }
@@ -71,6 +73,24 @@ fn text(status: &Value) -> String {
     text.trim_end().to_owned()
 }
 
+/// What the last collection did, if there was one.
+fn collected(last: &Value) -> String {
+    let number = |name: &str| last[name].as_u64().unwrap_or(0);
+    if last.is_null() {
+        return String::new();
+    }
+    let when = potluck_keys::time::Time::from_millis(number("at_ms"));
+    match last["failure"].as_str() {
+        Some(failure) => format!("  no room could be made at {when}: {failure}\n"),
+        None => format!(
+            "  room was made at {when}: {} freed, {} entries gone ({})\n",
+            bytes(number("freed")),
+            number("entries"),
+            word(&last["cause"])
+        ),
+    }
+}
+
 fn table(text: &mut String, head: [&str; 4], rows: &Value, row: impl Fn(&Value) -> [String; 4]) {
     let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
     if rows.is_empty() {
@@ -94,6 +114,6 @@ fn humantime(seconds: u64) -> String {
     indicatif::HumanDuration(std::time::Duration::from_secs(seconds)).to_string()
 }
 
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }

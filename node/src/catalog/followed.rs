@@ -70,6 +70,11 @@ impl Followed {
         self.topics.get(topic)?.get(instance)
     }
 
+    /// All Catalogs that are known.
+    pub fn listings(&self) -> impl Iterator<Item = &Listing> {
+        self.topics.values().flat_map(BTreeMap::values)
+    }
+
     /// Whether anything is known of a topic.
     pub fn knows(&self, topic: &Topic) -> bool {
         self.topics.get(topic).is_some_and(|listings| !listings.is_empty())

@@ -36,7 +36,10 @@ pub struct Next {
     pub blobs: Vec<Vec<u8>>,
 }
 
-/// Lists `entries` in front of what a Catalog lists already. `load` gives the Segment of a Digest.
+/// In place of an Entry's name: it is no longer claimed.
+const WITHDRAWN: Digest = Digest::from_bytes([0; 32]);
+
+/// Lists `entries` in front of what a Catalog lists already, or hides what it lists where the name is all zero. `load` gives the Segment of a Digest.
 ///
 /// # Errors
 /// [`OwnError`].
@@ -52,7 +55,7 @@ pub fn next<E>(
         let row = |(action, claim): &(ActionId, Digest)| Row {
             action: *action,
             claim: *claim,
-            kind: RowKind::Entry,
+            kind: if *claim == WITHDRAWN { RowKind::Withdrawn } else { RowKind::Entry },
         };
         let segment = Segment::new(entries.iter().map(row).collect())?;
         let filter = segment.filter()?;

@@ -22,6 +22,7 @@ use tempfile::NamedTempFile;
 
 use crate::content::pack::Packers;
 use crate::content::{Arrival, Content, ContentError, Draft, Durability, Kept, Opened, Swept};
+use crate::gc::protect::Protected;
 
 /// Most files in quarantine; a Blob that is found damaged beyond that is removed.
 pub const MAX_QUARANTINED: usize = 16;
@@ -42,6 +43,7 @@ struct Folders {
 #[derive(Debug, Clone)]
 pub struct DiskContent {
     folders: Arc<Folders>,
+    guard: Arc<Protected>,
 }
 
 impl DiskContent {
@@ -59,7 +61,28 @@ impl DiskContent {
         sync_folder(root)?;
         let settled = [const { AtomicBool::new(false) }; 256];
         let packers = Arc::default();
-        Ok(Self { folders: Arc::new(Folders { blobs, staging, quarantine, settled, packers }) })
+        let folders = Arc::new(Folders { blobs, staging, quarantine, settled, packers });
+        Ok(Self { folders, guard: Arc::default() })
+    }
+
+    /// Has what it names protected from collection.
+    #[must_use]
+    pub fn guarded(self, guard: Arc<Protected>) -> Self {
+        Self { guard, ..self }
+    }
+
+    /// Shows every Blob whose Digest begins with a byte, as [`Content::each`] does.
+    ///
+    /// # Errors
+    /// When the backend cannot list them.
+    pub fn each_of(&self, shard: u8, visit: &mut dyn FnMut(Digest, u64)) -> Result<(), ContentError> {
+        list(&self.folders.blobs.join(format!("{shard:02x}")), |entry, bytes| {
+            // Files of other names are not ours, and one in another's folder is never found.
+            let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
+            if let Some(digest) = digest.filter(|digest| digest.as_bytes()[0] == shard) {
+                visit(digest, bytes);
+            }
+        })
     }
 
     /// Makes every Blob durable that was kept [`Durability::Fast`], by one wait for the whole file system.
@@ -208,6 +231,7 @@ impl Folders {
 pub struct DiskDraft {
     file: NamedTempFile,
     folders: Arc<Folders>,
+    guard: Arc<Protected>,
 }
 
 impl Draft for DiskDraft {
@@ -222,7 +246,9 @@ impl Draft for DiskDraft {
     }
 
     fn keep(self, digest: &Digest, durability: Durability) -> Result<Arrival, ContentError> {
-        let Self { mut file, folders } = self;
+        let Self { mut file, folders, guard } = self;
+        // The name may be taken by a Blob that is being removed just now.
+        guard.write(digest);
         if durability == Durability::Durable {
             let sync = file.as_file().sync_all();
             sync.map_err(|error| ContentError::io("sync", file.path(), error))?;
@@ -292,7 +318,7 @@ impl Content for DiskContent {
             file => file,
         };
         let file = file.map_err(|error| ContentError::io("write to", staging, error))?;
-        Ok(DiskDraft { file, folders: Arc::clone(&self.folders) })
+        Ok(DiskDraft { file, folders: Arc::clone(&self.folders), guard: Arc::clone(&self.guard) })
     }
 
     fn kept(&self, digest: &Digest) -> Result<Option<DiskKept>, ContentError> {
@@ -334,13 +360,7 @@ impl Content for DiskContent {
 
     fn each(&self, visit: &mut dyn FnMut(Digest, u64)) -> Result<(), ContentError> {
         for shard in 0..=u8::MAX {
-            list(&self.folders.blobs.join(format!("{shard:02x}")), |entry, bytes| {
-                // Files of other names are not ours, and one in another's folder is never found.
-                let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
-                if let Some(digest) = digest.filter(|digest| digest.as_bytes()[0] == shard) {
-                    visit(digest, bytes);
-                }
-            })?;
+            self.each_of(shard, visit)?;
         }
         Ok(())
     }

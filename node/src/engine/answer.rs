@@ -56,6 +56,7 @@ impl Engine {
             if entries.is_empty() {
                 continue;
             }
+            self.uses.touch(action, clock::now());
             let mut blobs = Vec::new();
             for entry in &entries {
                 if let Ok(entry) = entry.authentic() {

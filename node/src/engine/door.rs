@@ -16,7 +16,8 @@ use super::{Engine, Known, output_bytes};
 use crate::cache::{Cache, CacheError, Publication, Question, STRETCHES, Stretches};
 use crate::content::Durability;
 use crate::fetch::event::Space;
-use crate::observe::span;
+use crate::gc::protect::Hold;
+use crate::observe::{clock, span};
 use crate::store::{Blob, Store, StoreError};
 
 impl Cache for Arc<Engine> {
@@ -55,7 +56,7 @@ impl Cache for Arc<Engine> {
             let view = store.index().view()?;
             let mut missing = Vec::new();
             for digest in digests {
-                if !store.has_in(&view, &digest)? {
+                if !store.holds_in(&view, &digest, Hold::Promise)? {
                     missing.push(digest);
                 }
             }
@@ -127,7 +128,14 @@ impl Engine {
         }
         .into_iter();
         let known = known.into_iter().filter_map(|known| known.or_else(|| rest.next()));
-        known.map(|known| known.map_err(broken)).collect()
+        let known: Vec<_> = known.map(|known| known.map_err(broken)).collect();
+        let now = clock::now();
+        for (action, known) in actions.iter().zip(&known) {
+            if let Ok(Known::Here(_)) = known {
+                self.uses.touch(action, now);
+            }
+        }
+        known
     }
 
     /// Of what is not here, that which somebody who is followed lists.
@@ -165,7 +173,7 @@ impl Engine {
 
     /// The Blobs of an output that are not here, all of them; the first is the Tree's own when that is missing.
     pub(super) fn incomplete(&self, output: &Output) -> Result<bool, StoreError> {
-        Ok(!self.lacks(&self.store.index().view()?, output)?.is_empty())
+        Ok(!self.lacks(&self.store.index().view()?, output, Hold::Publish)?.is_empty())
     }
 }
 

@@ -22,8 +22,9 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use potluck_keys::pair::Signer;
-use potluck_keys::policy::Want;
+use potluck_keys::policy::{Policy, Reason, Want};
 use potluck_keys::signed::Signed;
+use potluck_keys::time::Time;
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Entry, Output, claim_digest};
@@ -35,6 +36,10 @@ use tokio::sync::mpsc;
 use crate::cache::CacheError;
 use crate::catalog::followed::Followed;
 use crate::fetch::event::{Need, Space};
+use crate::gc::driver::Collector;
+use crate::gc::protect::Hold;
+use crate::gc::score::Standing;
+use crate::gc::uses::Uses;
 use crate::home::{Home, HomeError};
 use crate::index::{Contradiction, IndexError, View, set_aside};
 use crate::observe::clock;
@@ -126,6 +131,8 @@ pub struct Engine {
     counts: Counts,
     seeker: OnceLock<Arc<dyn Seeker>>,
     news: OnceLock<mpsc::Sender<News>>,
+    uses: Uses,
+    collector: OnceLock<Arc<Collector>>,
 }
 
 /// What is known about an action here and now.
@@ -172,6 +179,8 @@ impl Engine {
             counts: Counts::default(),
             seeker: OnceLock::new(),
             news: OnceLock::new(),
+            uses: Uses::default(),
+            collector: OnceLock::new(),
         })
     }
 
@@ -179,6 +188,21 @@ impl Engine {
     pub fn connect(&self, seeker: Arc<dyn Seeker>, news: mpsc::Sender<News>) {
         let _ = self.seeker.set(seeker);
         let _ = self.news.set(news);
+    }
+
+    /// Says who makes room here; only the first call counts.
+    pub fn collect_by(&self, collector: Arc<Collector>) {
+        let _ = self.collector.set(collector);
+    }
+
+    /// Who makes room here, if anybody does.
+    pub fn collector(&self) -> Option<&Arc<Collector>> {
+        self.collector.get()
+    }
+
+    /// When Entries were used.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// The store.
@@ -305,7 +329,7 @@ impl Engine {
                     .contradicted((found.signer, *action), Contradiction { earlier, later, seen: now });
             }
             if let Ok(trusted) = choice.outcome {
-                let blobs = self.lacks(view, &trusted.output)?;
+                let blobs = self.lacks(view, &trusted.output, Hold::Promise)?;
                 let output = trusted.output.clone();
                 if blobs.is_empty() {
                     return Ok(Known::Here(output));
@@ -322,14 +346,33 @@ impl Engine {
         &self.own
     }
 
-    /// Which Blobs of an output are not here. When a Tree's own Blob is missing, what it lists is not known yet.
-    fn lacks(&self, view: &View<'_>, output: &Output) -> Result<Vec<Need>, StoreError> {
+    /// How an Entry stands by the policy and the clock of the present. One that lacks the agreement of others may get it.
+    pub fn standing_of(&self, policy: &Policy, entry: &Signed<Entry>, now: Time) -> Standing {
+        let Ok(claim) = entry.authentic() else { return Standing::Refused };
+        if claim.not_after < now {
+            return Standing::Expired;
+        }
+        let recipe = Some(claim.recipe.as_str());
+        let want = Want { project: claim.project.as_str(), recipe, subject: claim.action.as_bytes() };
+        let refuses = |policy: &Policy| {
+            let refusal = policy.judge(entry, &want, now).err();
+            refusal.is_some_and(|refusal| !matches!(refusal.reason, Reason::TooFew { .. }))
+        };
+        if refuses(self.own.policy()) && refuses(policy) { Standing::Refused } else { Standing::Good }
+    }
+
+    /// Which Blobs of an output are not here; the others stay for a while. When a Tree's own Blob is missing, what it
+    /// lists is not known yet.
+    fn lacks(&self, view: &View<'_>, output: &Output, hold: Hold) -> Result<Vec<Need>, StoreError> {
         let Output::Tree(own) = output else {
             let (digest, size) = (*output.digest(), output_bytes(output));
-            let here = self.store.has_in(view, &digest)?;
+            let here = self.store.holds_in(view, &digest, hold)?;
             return Ok(if here { Vec::new() } else { vec![Need { digest, size }] });
         };
         let own = Need { digest: own.digest, size: own.size };
+        if !self.store.holds_in(view, &own.digest, hold)? {
+            return Ok(vec![own]);
+        }
         let tree = match view.small(&own.digest)? {
             Some(bytes) if Digest::of(&bytes) == own.digest => Tree::decode(&bytes).ok(),
             _ => self.tree(&own.digest)?,
@@ -337,7 +380,7 @@ impl Engine {
         let Some(tree) = tree else { return Ok(vec![own]) };
         let mut lacks = BTreeSet::new();
         for need in files(&tree) {
-            if !self.store.has_in(view, &need.digest)? {
+            if !self.store.holds_in(view, &need.digest, hold)? {
                 lacks.insert(need);
             }
         }
@@ -346,16 +389,19 @@ impl Engine {
 
     /// The Tree of a Digest, if it is here and is one.
     pub(crate) fn tree(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
-        let bytes = self.store.bytes(digest, MAX_TREE_BYTES)?;
+        // Whoever counts on it has said so already.
+        let bytes = self.store.peek_bytes(digest, MAX_TREE_BYTES)?;
         Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
     }
 
-    /// Makes durable what was to be so soon, and with it what was counted. Blocks.
+    /// Makes durable what was to be so soon, and with it what was counted and, now and then or at the last occasion,
+    /// what was used. Blocks.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn settle(&self) -> Result<(), StoreError> {
+    pub fn settle(&self, last: bool) -> Result<(), StoreError> {
         let index = self.store.index();
+        self.uses.write(index, last)?;
         let (tallies, contradictions) = self.counts.take();
         if !tallies.is_empty() || !contradictions.is_empty() {
             let noted = index.note(&tallies, &contradictions);

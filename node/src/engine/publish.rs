@@ -77,12 +77,18 @@ impl Engine {
             return Ok(*name);
         }
         let issued = clock::now();
-        let replaces = before.map(|(name, _)| name);
+        // Others may still know an earlier one that made room here.
+        let replaces = match before {
+            Some((name, _)) => Some(name),
+            None => self.store.index().withdrawn(&action).map_err(StoreError::from)?,
+        };
         let not_after = issued.plus(ENTRY_LIFE);
         let entry = Entry { project, recipe, action, output, labels, taints, issued, not_after, replaces };
         let signed = Signed::sign(&entry, &[pair]).map_err(|error| CacheError::Usage(error.to_string()))?;
         let blobs = self.blobs(&entry.output)?;
         self.store.index().publish(&signed, &blobs).map_err(StoreError::from)?;
+        self.uses.touch(&action, issued);
+        self.store.protected().published(&blobs);
         self.counts.published(&entry.project, &entry.recipe);
         self.tell(News::Published(entry.project));
         Ok(claim_digest(&signed))

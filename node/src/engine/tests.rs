@@ -294,7 +294,7 @@ async fn contradictions_and_tallies_are_kept_by_settling() {
     let before = told(&node);
     assert_eq!((before[0].hits, before[0].misses, before[0].published, before[0].bytes), (3, 1, 1, 9));
     assert_eq!(index.contradictions().unwrap(), 0);
-    node.engine.settle().unwrap();
+    node.engine.settle(false).unwrap();
     assert_eq!(index.contradictions().unwrap(), 1);
     assert_eq!(told(&node), before, "counted once, wherever it is kept");
     assert_eq!(index.tallies().unwrap().len(), 1);

@@ -26,6 +26,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+pub use collect::{EntryName, EntryPage, Forgotten, Kept};
 pub use note::{MAX_CONTRADICTIONS, MAX_TALLIES};
 pub use open::set_aside;
 use potluck_keys::pair::Signer;
@@ -35,7 +36,7 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Entry, claim_digest};
 use potluck_protocol::head::Head;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
-pub use rows::{Contradiction, MAX_INLINE_BYTES, OwnCatalog, RowError, Tally};
+pub use rows::{Contradiction, MAX_INLINE_BYTES, OwnCatalog, PinRow, RowError, Tally};
 pub use view::View;
 
 use crate::content::Durability;
@@ -110,6 +111,8 @@ impl From<redb::Error> for Trouble {
     }
 }
 
+mod collect;
+
 impl Index {
     /// Opens or makes the index at `path`.
     ///
@@ -159,6 +162,9 @@ impl Index {
             redb!(this, change.open_table(rows::HEADS))?;
             redb!(this, change.open_table(rows::CONTRADICTIONS))?;
             redb!(this, change.open_table(rows::TALLIES))?;
+            redb!(this, change.open_table(rows::USES))?;
+            redb!(this, change.open_table(rows::PINS))?;
+            redb!(this, change.open_table(rows::WITHDRAWN))?;
             Ok(())
         })?;
         Ok(this)
@@ -401,6 +407,15 @@ impl Index {
                 self.keep_entry_in(change, entry, blobs)?;
             }
             Ok(())
+        })
+    }
+
+    /// The Entry in a row; its signatures count as verified when its seal fits.
+    fn entry(&self, row: &[u8]) -> Result<Signed<Entry>, IndexError> {
+        let (seal, bytes) = rows::sealed(row)?;
+        Ok(match (seal, &self.seal) {
+            (Some(seal), Some(key)) => Signed::decode_sealed(bytes, seal, key)?,
+            _ => Signed::decode(bytes)?,
         })
     }
 

@@ -13,7 +13,8 @@
 use potluck_keys::signed::SEAL_BYTES;
 use potluck_keys::time::Time;
 use potluck_protocol::catalog::{Catalog, MAX_CATALOG_BYTES};
-use potluck_protocol::codec::{self, Bytes, CodecError, Wire};
+use potluck_protocol::codec::{self, Bytes, CodecError, Text, Wire};
+use potluck_protocol::control::MAX_REASON_BYTES;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::head::Head;
 use potluck_protocol::record;
@@ -50,6 +51,31 @@ pub(super) const CONTRADICTIONS: TableDefinition<'_, (&[u8; 32], &[u8; 32]), &[u
     TableDefinition::new("contradictions 1");
 /// Project and Recipe to the [`Tally`]; both empty for all that found no room.
 pub(super) const TALLIES: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("tallies 1");
+
+/// ActionId to when its Entries were last used, in milliseconds since 1970.
+pub(super) const USES: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("uses 1");
+/// A Digest to the [`PinRow`].
+pub(super) const PINS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("pins 1");
+/// ActionId to the name of an own Entry that is no longer here, though others may remember it, and until when they can
+/// use it, in milliseconds since 1970.
+pub(super) const WITHDRAWN: TableDefinition<'_, &[u8; 32], (&[u8; 32], u64)> =
+    TableDefinition::new("withdrawn 1");
+
+record! {
+    /// Why a Blob is kept whatever the budget.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct PinRow {
+        /// Why, for people.
+        1 => one reason: Text<MAX_REASON_BYTES>,
+        /// Since when.
+        2 => one since: Time,
+        /// Whether it is a Tree, whose files are kept as well.
+        3 => one tree: bool,
+    }
+}
+
+/// Largest [`PinRow`] in bytes.
+pub(super) const MAX_PIN_BYTES: usize = MAX_REASON_BYTES + 64;
 
 record! {
     /// What this node claims in a Project, as of its last Head.

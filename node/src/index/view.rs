@@ -48,11 +48,7 @@ impl View<'_> {
             let mut entries = Vec::new();
             for row in found.take(MAX_CLAIMS) {
                 let row = row.map_err(|error| fail(error.into()))?.1;
-                let (seal, bytes) = rows::sealed(row.value())?;
-                entries.push(match (seal, &self.index.seal) {
-                    (Some(seal), Some(key)) => Signed::decode_sealed(bytes, seal, key)?,
-                    _ => Signed::decode(bytes)?,
-                });
+                entries.push(self.index.entry(row.value())?);
             }
             Ok(entries)
         })

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::engine::count::{Numbers, ProjectRow};
+use crate::gc::report::{Cause, End};
 
 /// The state of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,6 +63,27 @@ pub struct CatalogRow {
 pub struct StoreRow {
     /// Bytes that Blobs take.
     pub bytes: u64,
-    /// Bytes that they may take; absent as long as nothing is collected.
+    /// Bytes that they may take; absent when the disk does not say how large it is and the budget is a share of it.
     pub budget: Option<u64>,
+    /// What the last collection did that removed anything or failed, since the start.
+    pub collected: Option<CollectedRow>,
+}
+
+/// A collection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CollectedRow {
+    /// When it began, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Why it was made.
+    pub cause: Cause,
+    /// Why it ended.
+    pub end: End,
+    /// What went wrong, if something did.
+    pub failure: Option<String>,
+    /// Bytes that were freed.
+    pub freed: u64,
+    /// How many Entries went.
+    pub entries: u64,
+    /// Bytes that nobody names any more but somebody used just then.
+    pub in_use: u64,
 }

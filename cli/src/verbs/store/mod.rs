@@ -27,7 +27,7 @@ fn is_stream(path: &Path) -> bool {
 
 /// Which key of which tool.
 #[derive(Debug, ClapArgs)]
-struct Which {
+pub(super) struct Which {
     /// The Project
     #[arg(long, default_value = Project::DEFAULT)]
     project: String,
@@ -40,7 +40,7 @@ struct Which {
 }
 
 impl Which {
-    fn read(&self) -> Result<(Project, Recipe, Vec<u8>), Failure> {
+    pub(super) fn read(&self) -> Result<(Project, Recipe, Vec<u8>), Failure> {
         read(&self.project, &self.recipe, &self.key)
     }
 }
@@ -103,7 +103,7 @@ impl From<GatherError> for Failure {
     }
 }
 
-fn missed(why: potluck_node::cache::Miss) -> Failure {
+pub(super) fn missed(why: potluck_node::cache::Miss) -> Failure {
     use potluck_node::cache::Miss;
     use potluck_node::engine::count::word;
     let (exit, message, hint) = match why {
