@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Settings: `config.toml` in the home, over the defaults in `default.toml`, which is also their documentation.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::Deserialize;
+
+use crate::content::Durability;
 
 /// Every setting with its default and what it is for.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -17,6 +21,89 @@ pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 pub struct Config {
     /// Whom to believe.
     pub trust: Trust,
+    /// What is kept.
+    pub store: Store,
+    /// What is different for one Front, by its name.
+    pub front: BTreeMap<String, Front>,
+}
+
+/// The settings of `[store]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Store {
+    /// What a publication has survived when it is answered.
+    pub durability: Durability,
+    /// What is to stay free on the disk.
+    pub free_floor: Floor,
+}
+
+/// The settings of `[front.<name>]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Front {
+    /// What a publication of this Front has survived when it is answered, if that differs.
+    pub durability: Option<Durability>,
+}
+
+/// Part of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of it.
+    Share(u8),
+}
+
+impl Amount {
+    /// In bytes, of a disk of `total` bytes.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Share(hundredths) => total / 100 * u64::from(hundredths),
+        }
+    }
+}
+
+impl FromStr for Amount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let at = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(at);
+        let wrong =
+            || format!("`{text}` is neither a number of bytes like \"10GiB\" nor a share like \"5%\"");
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let (base, power): (u64, u32) = match unit.trim_start() {
+            "%" => {
+                let share = u8::try_from(number).ok().filter(|share| *share <= 100);
+                return share.map(Self::Share).ok_or_else(wrong);
+            }
+            "" | "B" => (1, 0),
+            "kB" => (1000, 1),
+            "MB" => (1000, 2),
+            "GB" => (1000, 3),
+            "TB" => (1000, 4),
+            "KiB" => (1024, 1),
+            "MiB" => (1024, 2),
+            "GiB" => (1024, 3),
+            "TiB" => (1024, 4),
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(base.pow(power)).map(Self::Bytes).ok_or_else(wrong)
+    }
+}
+
+/// An [`Amount`], or what is usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Floor(pub Option<Amount>);
+
+impl TryFrom<String> for Floor {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "auto" { Ok(Self(None)) } else { text.parse().map(|amount| Self(Some(amount))) }
+    }
 }
 
 /// The settings of `[trust]`.
@@ -58,6 +145,12 @@ impl Config {
         })
     }
 
+    /// What a publication of this Front has to have survived when it is answered.
+    pub fn durability(&self, front: &str) -> Durability {
+        let own = self.front.get(front).and_then(|front| front.durability);
+        own.unwrap_or(self.store.durability)
+    }
+
     /// The text of a new config.toml: the defaults, each setting commented out.
     pub fn template() -> String {
         let comment = |line: &str| match line.starts_with(|first: char| first.is_ascii_lowercase()) {
@@ -82,6 +175,41 @@ mod tests {
         let template = Config::template();
         assert_eq!(Config::read(Path::new("config.toml"), &template).unwrap(), Config::default());
         assert!(template.contains("# system = "));
+    }
+
+    #[test]
+    fn amounts_are_bytes_or_shares() {
+        let sound = [
+            ("0", Amount::Bytes(0)),
+            ("17 B", Amount::Bytes(17)),
+            ("3kB", Amount::Bytes(3000)),
+            ("20 GiB", Amount::Bytes(20 << 30)),
+            ("100%", Amount::Share(100)),
+        ];
+        for (text, amount) in sound {
+            assert_eq!(text.parse(), Ok(amount), "{text}");
+        }
+        for wrong in
+            ["", "GiB", "-1", "101%", "300%", "1.5GiB", "5 % ", "99999999TiB", "99999999999999999999"]
+        {
+            assert!(wrong.parse::<Amount>().is_err(), "{wrong}");
+        }
+        assert_eq!(Amount::Share(5).of(1000), 50);
+    }
+
+    #[test]
+    fn a_front_may_have_its_own_durability() {
+        let read = |text: &str| Config::read(Path::new("config.toml"), text);
+        let config = read("[store]\nfree-floor = \"5%\"\n[front.rustc]\ndurability = \"fast\"\n").unwrap();
+        assert_eq!(config.store.free_floor, Floor(Some(Amount::Share(5))));
+        assert_eq!(config.durability("rustc"), Durability::Fast);
+        assert_eq!(config.durability("http"), Durability::Durable);
+        let config =
+            read("[store]\ndurability = \"fast\"\n[front.rustc]\ndurability = \"crash-safe\"\n").unwrap();
+        assert_eq!(config.durability("rustc"), Durability::Durable);
+        assert_eq!(config.durability("http"), Durability::Fast);
+        assert_eq!(read("[store]\ndurability = \"slow\"\n").unwrap_err().line, 2);
+        assert_eq!(read("[store]\n\nfree-floor = \"5 cows\"\n").unwrap_err().line, 3);
     }
 
     #[test]

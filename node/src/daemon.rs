@@ -34,7 +34,7 @@ use crate::outside::{Outside, Plans, Search};
 use crate::peer::Peer;
 use crate::plan::{Backoff, Moment};
 use crate::swarm::{self, Handle, NetEvent, SwarmError, limits};
-use crate::{announce, catalog, fetch, work};
+use crate::{announce, catalog, fetch, packing, work};
 
 /// Most events that wait for a Plan.
 const QUEUE: usize = 1024;
@@ -102,7 +102,6 @@ pub struct Daemon {
     networks: Networks,
     started: Moment,
     stop: watch::Sender<bool>,
-    total: Mutex<u64>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Held as long as the daemon runs.
     _lock: File,
@@ -157,7 +156,6 @@ impl Daemon {
             networks,
             started: clock::moment(),
             stop: watch::Sender::new(false),
-            total: Mutex::default(),
             tasks: Mutex::default(),
             _lock: lock,
         });
@@ -165,6 +163,7 @@ impl Daemon {
             span::spawn("fetch plan", fetch::driver::run(Arc::clone(&outside), fetch_from)),
             span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from)),
             span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from)),
+            span::spawn("packing plan", packing::driver::run(daemon.engine.store().clone())),
             span::spawn("news", news(Arc::clone(&outside), news_from)),
         ];
         for (handle, happens) in handles.into_iter().zip(events) {
@@ -361,11 +360,10 @@ impl Daemon {
             }
         }
         let store = self.engine.store().clone();
-        let total = span::blocking(move || store.total()).await;
-        let bytes = {
-            let mut last = self.total.lock().expect("nobody panics while counting");
-            *last = total.unwrap_or(*last);
-            *last
+        let bytes = match store.used() {
+            Some(bytes) => bytes,
+            // It has only just begun to count.
+            None => span::blocking(move || store.total()).await.unwrap_or(0),
         };
         Status {
             pid: std::process::id(),

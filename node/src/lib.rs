@@ -5,7 +5,7 @@
 //! * [`trust`] reads, judges with and edits `trust.toml`.
 //! * [`observe`] holds the only clock.
 //! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
-//! * [`content`] keeps Blobs; [`relocate`] takes paths out of outputs and puts them back.
+//! * [`content`] keeps Blobs, and [`packing`] packs them when nobody waits; [`relocate`] takes paths out of outputs and puts them back.
 
 pub mod announce;
 pub mod cache;
@@ -26,6 +26,7 @@ pub mod network;
 pub mod observe;
 #[cfg(feature = "net")]
 pub mod outside;
+pub mod packing;
 pub mod peer;
 pub mod plan;
 pub mod project;

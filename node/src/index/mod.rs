@@ -150,7 +150,7 @@ impl Index {
         row.map(|row| Ok(rows::bytes(row.value())?.to_vec())).transpose()
     }
 
-    /// Keeps a small Blob.
+    /// Keeps a small Blob; gives whether it is a new one.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -159,11 +159,11 @@ impl Index {
         digest: &Digest,
         bytes: &[u8],
         durability: Durability,
-    ) -> Result<(), IndexError> {
+    ) -> Result<bool, IndexError> {
         self.change(durability, |change| {
             let mut table = redb!(self, change.open_table(rows::SMALL))?;
-            redb!(self, table.insert(digest.as_bytes(), rows::plain(bytes).as_slice()))?;
-            Ok(())
+            let new = redb!(self, table.insert(digest.as_bytes(), rows::plain(bytes).as_slice()))?.is_none();
+            Ok(new)
         })
     }
 
@@ -188,7 +188,7 @@ impl Index {
         let table = redb!(self, read.open_table(rows::SMALL))?;
         let mut bytes = 0;
         for row in redb!(self, table.iter())? {
-            bytes += redb!(self, row)?.1.value().len() as u64;
+            bytes += rows::bytes(redb!(self, row)?.1.value())?.len() as u64;
         }
         Ok(bytes)
     }
@@ -290,8 +290,13 @@ impl Index {
     ///
     /// # Errors
     /// [`IndexError`].
-    pub fn publish(&self, entry: &Signed<Entry>, blobs: &[Digest]) -> Result<(), IndexError> {
-        self.change(Durability::Durable, |change| {
+    pub fn publish(
+        &self,
+        entry: &Signed<Entry>,
+        blobs: &[Digest],
+        durability: Durability,
+    ) -> Result<(), IndexError> {
+        self.change(durability, |change| {
             self.keep_entry_in(change, entry, blobs)?;
             let claim = entry.authentic()?;
             let mut outbox = redb!(self, change.open_table(rows::OUTBOX))?;
@@ -450,12 +455,12 @@ mod tests {
     fn the_outbox_keeps_what_came_while_a_catalog_was_made() {
         let index = Index::in_memory().unwrap();
         let ann = Pair::from_seed(&[1; 32], "");
-        index.publish(&entry(&ann, 1, b"a"), &[]).unwrap();
-        index.publish(&entry(&ann, 2, b"b"), &[]).unwrap();
+        index.publish(&entry(&ann, 1, b"a"), &[], Durability::Durable).unwrap();
+        index.publish(&entry(&ann, 2, b"b"), &[], Durability::Durable).unwrap();
         let listed = index.outbox(&project("p"), 10).unwrap();
         assert_eq!(listed.len(), 2);
         assert!(index.outbox(&project("q"), 10).unwrap().is_empty());
-        index.publish(&entry(&ann, 2, b"newer"), &[]).unwrap();
+        index.publish(&entry(&ann, 2, b"newer"), &[], Durability::Durable).unwrap();
         let head = potluck_protocol::codec::Bytes::new(vec![1]).unwrap();
         let catalog = OwnCatalog { catalog: Catalog { project: project("p"), segments: Vec::new() }, head };
         index.flush(&catalog, &listed, &[]).unwrap();
