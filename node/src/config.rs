@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Settings: `config.toml` in the home, over the defaults in `default.toml`, which is also their documentation.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::gc::budget::Amount;
+use crate::content::Durability;
+use crate::gc::budget::{Amount, Floor};
 
 /// Every setting with its default and what it is for.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -19,8 +21,10 @@ pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 pub struct Config {
     /// Whom to believe.
     pub trust: Trust,
-    /// How much may be kept.
+    /// What is kept, and how much of it.
     pub store: Store,
+    /// What is different for one Front, by its name.
+    pub front: BTreeMap<String, Front>,
 }
 
 /// The settings of `[store]`.
@@ -29,14 +33,25 @@ pub struct Config {
 pub struct Store {
     /// What all Blobs together may take.
     pub budget: Amount,
-    /// What should stay free on the disk.
-    pub free_floor: Amount,
+    /// What a publication has survived when it is answered.
+    pub durability: Durability,
+    /// What is to stay free on the disk.
+    pub free_floor: Floor,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { budget: Amount::Bytes(20 << 30), free_floor: Amount::Share(2_000) }
+        let budget = Amount::Bytes(20 << 30);
+        Self { budget, durability: Durability::default(), free_floor: Floor::default() }
     }
+}
+
+/// The settings of `[front.<name>]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Front {
+    /// What a publication of this Front has survived when it is answered, if that differs.
+    pub durability: Option<Durability>,
 }
 
 /// The settings of `[trust]`.
@@ -78,6 +93,12 @@ impl Config {
         })
     }
 
+    /// What a publication of this Front has to have survived when it is answered.
+    pub fn durability(&self, front: &str) -> Durability {
+        let own = self.front.get(front).and_then(|front| front.durability);
+        own.unwrap_or(self.store.durability)
+    }
+
     /// The text of a new config.toml: the defaults, each setting commented out.
     pub fn template() -> String {
         let comment = |line: &str| match line.starts_with(|first: char| first.is_ascii_lowercase()) {
@@ -102,6 +123,21 @@ mod tests {
         let template = Config::template();
         assert_eq!(Config::read(Path::new("config.toml"), &template).unwrap(), Config::default());
         assert!(template.contains("# system = "));
+    }
+
+    #[test]
+    fn a_front_may_have_its_own_durability() {
+        let read = |text: &str| Config::read(Path::new("config.toml"), text);
+        let config = read("[store]\nfree-floor = \"5%\"\n[front.rustc]\ndurability = \"fast\"\n").unwrap();
+        assert_eq!(config.store.free_floor, Floor(Some(Amount::Share(5_000))));
+        assert_eq!(config.durability("rustc"), Durability::Fast);
+        assert_eq!(config.durability("http"), Durability::Durable);
+        let config =
+            read("[store]\ndurability = \"fast\"\n[front.rustc]\ndurability = \"crash-safe\"\n").unwrap();
+        assert_eq!(config.durability("rustc"), Durability::Durable);
+        assert_eq!(config.durability("http"), Durability::Fast);
+        assert_eq!(read("[store]\ndurability = \"slow\"\n").unwrap_err().line, 2);
+        assert_eq!(read("[store]\n\nfree-floor = \"5 cows\"\n").unwrap_err().line, 3);
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::outside::{Outside, Plans, Search};
 use crate::peer::Peer;
 use crate::plan::{Backoff, Moment};
 use crate::swarm::{self, Handle, NetEvent, SwarmError, limits};
-use crate::{announce, catalog, fetch, gc, work};
+use crate::{announce, catalog, fetch, gc, packing, work};
 
 /// Most events that wait for a Plan.
 const QUEUE: usize = 1024;
@@ -107,7 +107,6 @@ pub struct Daemon {
     networks: Networks,
     started: Moment,
     stop: watch::Sender<bool>,
-    total: Mutex<u64>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Held as long as the daemon runs.
     _lock: File,
@@ -169,15 +168,15 @@ impl Daemon {
             networks,
             started: clock::moment(),
             stop: watch::Sender::new(false),
-            total: Mutex::default(),
             tasks: Mutex::default(),
             _lock: lock,
         });
         let mut tasks = vec![
-            gc::driver::start(&daemon.engine, home, settings),
+            gc::driver::start(&daemon.engine, settings),
             span::spawn("fetch plan", fetch::driver::run(Arc::clone(&outside), fetch_from)),
             span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from)),
             span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from)),
+            span::spawn("packing plan", packing::driver::run(daemon.engine.store().clone())),
             span::spawn("news", news(Arc::clone(&outside), news_from)),
             span::spawn("presence", learn(Arc::downgrade(daemon.engine.store().index()))),
         ];
@@ -380,17 +379,18 @@ impl Daemon {
         }
         let store = self.engine.store().clone();
         let engine = Arc::clone(&self.engine);
-        let (total, projects, contradictions) = span::blocking(move || {
+        let (bytes, projects, contradictions) = span::blocking(move || {
             let contradictions = store.index().contradictions();
+            // It may have begun to count only just now.
+            let bytes = store.used().map_or_else(|| store.total(), Ok);
             // A status with a part missing is better than none.
-            (store.total(), engine.tallies().unwrap_or_default(), contradictions.unwrap_or_default())
+            (
+                bytes.unwrap_or_default(),
+                engine.tallies().unwrap_or_default(),
+                contradictions.unwrap_or_default(),
+            )
         })
         .await;
-        let bytes = {
-            let mut last = self.total.lock().expect("nobody panics while counting");
-            *last = total.unwrap_or(*last);
-            *last
-        };
         Status {
             pid: std::process::id(),
             up_s: clock::moment().since(self.started).as_secs(),

@@ -7,7 +7,8 @@
 //! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
 //! * [`bundle`] takes part of a store to where no network goes.
 //! * [`gc`] makes room by removing what is worth least.
-//! * [`content`] keeps Blobs; [`relocate`] takes paths out of outputs and puts them back.
+//! * [`content`] keeps Blobs, and [`packing`] packs them when nobody waits.
+//! * [`relocate`] takes paths out of outputs and puts them back.
 //! * [`materialise`] writes Trees to folders, and makes Trees of them.
 
 pub mod announce;
@@ -32,6 +33,7 @@ pub mod network;
 pub mod observe;
 #[cfg(feature = "net")]
 pub mod outside;
+pub mod packing;
 pub mod peer;
 pub mod plan;
 pub mod project;

@@ -1,21 +1,44 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Blobs wherever they lie: small ones in the index, larger ones as files of pieces. Everything here blocks.
+//!
+//! Whoever writes waits for hashing and writing only. Packing is left to [`crate::packing`], which is told what waits
+//! for it; and reaching the disk to [`Store::sync`], which whoever publishes calls for all Blobs at once.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use potluck_keys::ring::{self, RingError};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceList, Pieces};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::content::pack::REST_LEVEL;
+use crate::content::room::Room;
+use crate::content::syncing::Syncing;
 use crate::content::{
-    Content as _, ContentError, DiskContent, Durability, Incoming, Opened, Staging, Swept, disk,
+    Content as _, ContentError, DiskContent, Durability, Incoming, Kept, Opened, Repacked, Space, Staging,
+    Swept, disk,
 };
+use crate::gc::budget::Floor;
 use crate::gc::protect::{Hold, Protected};
 use crate::index::{Index, IndexError, MAX_INLINE_BYTES, View};
+use crate::observe::clock;
+use crate::packing::plan::Event;
+
+/// Most pieces that all readers together have read ahead of those who take them.
+pub const MAX_AHEAD: usize = 32;
+/// Files that are synced at a time: they share what the disk does.
+const SYNC_THREADS: usize = 4;
+/// Threads that unpack one Blob.
+const READ_THREADS: usize = 4;
+/// How often it is told that the store is in use.
+const STIR_EVERY: Duration = Duration::from_millis(200);
 
 /// Why the store did not do what was asked. That a Blob is absent is not an error.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +74,25 @@ pub struct Store {
     content: DiskContent,
     index: Arc<Index>,
     protected: Arc<Protected>,
+    known: Arc<Known>,
+}
+
+/// What is known of a store as long as it is open.
+struct Known {
+    room: Room,
+    syncing: Syncing,
+    /// Bytes of small Blobs, once they have been counted.
+    small: Mutex<Option<u64>>,
+    ahead: Arc<Semaphore>,
+    watch: OnceLock<mpsc::Sender<Event>>,
+    /// When it was last told that the store is in use, in milliseconds; 0 before.
+    stirred: AtomicU64,
+}
+
+impl Known {
+    fn small(&self) -> MutexGuard<'_, Option<u64>> {
+        self.small.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A Blob that is here.
@@ -67,20 +109,28 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(folder: &Path) -> Result<(Self, Swept), StoreError> {
-        Self::open_with(folder, Protected::default())
+        Self::open_with(folder, Floor::default(), Protected::default())
     }
 
-    /// The same, with what is protected from collection.
+    /// The same, with what is to stay free on the disk, and what is protected from collection.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open_with(folder: &Path, protected: Protected) -> Result<(Self, Swept), StoreError> {
+    pub fn open_with(folder: &Path, floor: Floor, protected: Protected) -> Result<(Self, Swept), StoreError> {
         ring::make_folder(folder)?;
         let protected = Arc::new(protected);
         let content = DiskContent::open(folder)?.guarded(Arc::clone(&protected));
         let swept = content.sweep()?;
         let index = Arc::new(Index::open(&folder.join("index.redb"))?);
-        Ok((Self { content, index, protected }, swept))
+        let known = Arc::new(Known {
+            room: Room::new(folder, floor),
+            syncing: Syncing::default(),
+            small: Mutex::default(),
+            ahead: Arc::new(Semaphore::new(MAX_AHEAD)),
+            watch: OnceLock::new(),
+            stirred: AtomicU64::new(0),
+        });
+        Ok((Self { content, index, protected, known }, swept))
     }
 
     /// The index.
@@ -140,9 +190,12 @@ impl Store {
 
     /// The same, but nobody counts on it.
     fn peek(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
+        self.stir();
         if let Some(bytes) = self.index.small(digest)? {
             if Digest::of(&bytes) != *digest {
-                self.index.forget_small(digest)?;
+                if self.index.forget_small(digest)? {
+                    self.tally_small(|small| small.saturating_sub(bytes.len() as u64));
+                }
                 return Err(StoreError::Damaged(*digest));
             }
             let list = PieceList { size: bytes.len() as u64, values: Vec::new() };
@@ -170,11 +223,19 @@ impl Store {
         let Some(blob) = self.peek(digest)?.filter(|blob| blob.pieces().size() <= limit) else {
             return Ok(None);
         };
-        let mut bytes = Vec::new();
-        for index in 0..blob.pieces().count() {
-            bytes.extend(self.piece(&blob, index)?);
+        match &blob {
+            Blob::Small(..) => self.piece(&blob, 0).map(Some),
+            Blob::Large(opened) => {
+                let whole = whole(opened).map_err(|error| self.aside(digest, error));
+                whole.map(Some)
+            }
         }
-        Ok(Some(bytes))
+    }
+
+    /// Leave to read one more piece ahead of whoever takes it, as long as not too many are: to be held until it is
+    /// taken.
+    pub fn ahead(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.known.ahead).try_acquire_owned().ok()
     }
 
     /// One piece of a Blob, unpacked and checked. A Blob with a bad piece is put aside.
@@ -215,6 +276,7 @@ impl Store {
     fn aside(&self, digest: &Digest, error: ContentError) -> StoreError {
         if let ContentError::Damaged { .. } = error {
             tracing::warn!(blob = %digest, %error, "put aside");
+            self.known.syncing.forget(digest);
             if let Err(error) = self.content.quarantine(digest) {
                 tracing::warn!(blob = %digest, %error, "cannot be put aside");
             }
@@ -242,10 +304,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn receive(&self, pieces: Pieces) -> Result<Receiving, StoreError> {
+        self.known.room.take(0)?;
         if pieces.size() <= MAX_INLINE_BYTES as u64 {
             return Ok(Receiving::Small { store: self.clone(), pieces, bytes: None });
         }
-        Ok(Receiving::Large(self.content.begin_known(pieces)?))
+        Ok(Receiving::Large { store: self.clone(), incoming: self.content.begin_known(pieces)? })
     }
 
     /// Makes everything durable that was written [`Durability::Fast`]: one wait for the file system, however many Blobs
@@ -267,6 +330,194 @@ impl Store {
         self.content.each(&mut |_, stored| bytes += stored)?;
         Ok(bytes)
     }
+
+    /// The same, without looking, or nothing as long as [`Store::count`] has not ended.
+    pub fn used(&self) -> Option<u64> {
+        Some(self.content.used()? + (*self.known.small())?)
+    }
+
+    /// Counts once what [`Store::used`] gives; each change after that is added. Small Blobs that are written while they
+    /// are being counted may count twice.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count(&self) -> Result<(), StoreError> {
+        self.content.count()?;
+        *self.known.small() = Some(0);
+        let before = self.index.small_bytes()?;
+        self.tally_small(|since| since + before);
+        Ok(())
+    }
+
+    fn tally_small(&self, change: impl FnOnce(u64) -> u64) {
+        let mut small = self.known.small();
+        *small = small.map(change);
+    }
+
+    fn keep_small(&self, digest: &Digest, bytes: &[u8], durability: Durability) -> Result<(), StoreError> {
+        self.known.room.take(bytes.len() as u64)?;
+        self.protected.write(digest);
+        if self.index.keep_small(digest, bytes, durability)? {
+            self.tally_small(|small| small + bytes.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// What the disk of the store has.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn room(&self) -> Result<Space, StoreError> {
+        Ok(self.known.room.space()?)
+    }
+
+    /// Removes Blobs, and to which Projects they belonged. Those who have them open read on, and packing does not bring
+    /// them back.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may be gone then.
+    pub fn remove_all(&self, digests: &[Digest]) -> Result<(), StoreError> {
+        for digest in digests {
+            self.known.syncing.forget(digest);
+            self.content.remove(digest)?;
+            // Somebody may have synced it in between.
+            self.known.syncing.forget(digest);
+        }
+        let bytes = self.index.forget_blobs(digests)?;
+        self.tally_small(|small| small.saturating_sub(bytes));
+        Ok(())
+    }
+
+    /// Returns once these Blobs survive a power cut. What several want at a time is done once for all of them. Small
+    /// Blobs become durable with whatever is next committed to the index durably; absent ones are passed over.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sync(&self, digests: &[Digest]) -> Result<(), StoreError> {
+        Ok(self.known.syncing.settle(digests, |batch| self.sync_all(batch))?)
+    }
+
+    /// Whether a Blob is known to survive a power cut.
+    #[cfg(test)]
+    pub(crate) fn is_synced(&self, digest: &Digest) -> bool {
+        self.known.syncing.knows(digest)
+    }
+
+    /// Gives those that it could not sync, or all when it could not their names.
+    fn sync_all(&self, batch: &[Digest]) -> Vec<(Digest, ContentError)> {
+        // Those that are absent are small, or were removed meanwhile.
+        let here: Vec<_> = batch.iter().filter(|digest| self.content.has(digest)).copied().collect();
+        let one = |digest: &Digest| (*digest, self.content.sync(digest));
+        let per_thread = here.len().div_ceil(SYNC_THREADS).max(2);
+        let (first, rest) = here.split_at(here.len().min(per_thread));
+        // Files and folders at once: the file system then brings all of them to the disk in one go.
+        let (outcomes, names) = thread::scope(|scope| {
+            let names = scope.spawn(|| self.content.sync_names(&here));
+            let others = rest.chunks(per_thread);
+            let others: Vec<_> =
+                others.map(|some| scope.spawn(move || some.iter().map(one).collect::<Vec<_>>())).collect();
+            let mut outcomes: Vec<_> = first.iter().map(one).collect();
+            for other in others {
+                outcomes.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            (outcomes, names.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let failed = outcomes.into_iter().filter_map(|(digest, outcome)| Some((digest, outcome.err()?)));
+        let mut failed: Vec<_> = failed.collect();
+        if let Err(error) = names {
+            let path = self.content.place();
+            let again = |digest: &Digest| {
+                let error = io::Error::other(error.to_string());
+                (*digest, ContentError::io("sync names in", path, error))
+            };
+            failed.extend(here.iter().map(again));
+        }
+        failed
+    }
+
+    /// Has packing told of what it has to know: which Blobs wait for it, and that somebody uses the store. Only the
+    /// first call counts.
+    pub(crate) fn watch(&self, watch: mpsc::Sender<Event>) {
+        let _ = self.known.watch.set(watch);
+    }
+
+    /// Somebody uses the store.
+    fn stir(&self) {
+        let Some(watch) = self.known.watch.get() else { return };
+        let now = u64::try_from(clock::moment().since(crate::plan::Moment::default()).as_millis());
+        let (now, stirred) = (now.unwrap_or(u64::MAX), &self.known.stirred);
+        let last = stirred.load(Ordering::Relaxed);
+        if last == 0 || u128::from(now.saturating_sub(last)) >= STIR_EVERY.as_millis() {
+            stirred.store(now, Ordering::Relaxed);
+            // Where it cannot be told, so much is going on that it is known.
+            let _ = watch.try_send(Event::Stirred);
+        }
+    }
+
+    /// A file of this Blob was written.
+    fn written(&self, digest: Digest, durability: Durability, waits: bool) {
+        match durability {
+            Durability::Durable => self.known.syncing.know(digest),
+            Durability::Fast => self.known.syncing.forget(&digest),
+        }
+        if let Some(watch) = self.known.watch.get().filter(|_| waits) {
+            // It is found again at the next start.
+            let _ = watch.try_send(Event::Waits(digest));
+        }
+    }
+
+    /// Shows Blobs that wait to be packed, until `visit` says that it is enough. Reads the end of each file.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn each_waiting(&self, visit: &mut dyn FnMut(Digest) -> bool) -> Result<(), StoreError> {
+        let mut go = true;
+        self.content.each(&mut |digest, _| {
+            // One that cannot be read tells so when it is.
+            go = go && (!self.content.waits(&digest).unwrap_or(false) || visit(digest));
+        })?;
+        Ok(())
+    }
+
+    /// Packs what waits of a Blob. `go` is asked before each piece whether to go on, and may wait. A Blob that is
+    /// removed meanwhile stays so.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the Blob is as it was then, or put aside when it is damaged.
+    pub fn pack(&self, digest: &Digest, go: &mut dyn FnMut() -> bool) -> Result<Repacked, StoreError> {
+        let Some(opened) = self.content.open(digest).map_err(|error| self.aside(digest, error))? else {
+            return Ok(Repacked::Gone);
+        };
+        self.known.room.lend(opened.stored_bytes())?;
+        drop(opened);
+        self.content.pack(digest, REST_LEVEL, go).map_err(|error| self.aside(digest, error))
+    }
+}
+
+/// All bytes of a Blob, unpacked and checked by several threads.
+fn whole<K: Kept>(opened: &Opened<K>) -> Result<Vec<u8>, ContentError> {
+    let size = usize::try_from(opened.pieces().size()).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; size];
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(READ_THREADS);
+    let left = Mutex::new(bytes.chunks_mut(PIECE_BYTES).zip(0..));
+    let read = || {
+        loop {
+            let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((piece, index)) = next else { return Ok(()) };
+            opened.read_to(index, piece)?;
+        }
+    };
+    let helpers = (threads as u64).min(opened.pieces().count()).saturating_sub(1);
+    thread::scope(|scope| {
+        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(read)).collect();
+        let mut outcome = read();
+        for helper in helpers {
+            let helped = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcome = outcome.and(helped);
+        }
+        outcome
+    })?;
+    Ok(bytes)
 }
 
 impl Blob {
@@ -312,6 +563,10 @@ impl Writing {
     /// # Errors
     /// [`StoreError`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.store.stir();
+        if self.staging.is_some() || self.head.len() + bytes.len() > MAX_INLINE_BYTES {
+            self.store.known.room.take(bytes.len() as u64)?;
+        }
         if let Some(staging) = &mut self.staging {
             return Ok(staging.write(bytes)?);
         }
@@ -334,12 +589,14 @@ impl Writing {
         match self.staging {
             Some(staging) => {
                 let stored = staging.finish(durability)?;
+                if stored.new {
+                    self.store.written(stored.digest, durability, true);
+                }
                 Ok((stored.digest, stored.size))
             }
             None => {
                 let digest = Digest::of(&self.head);
-                self.store.protected.write(&digest);
-                self.store.index.keep_small(&digest, &self.head, durability)?;
+                self.store.keep_small(&digest, &self.head, durability)?;
                 Ok((digest, self.head.len() as u64))
             }
         }
@@ -358,7 +615,12 @@ pub enum Receiving {
         bytes: Option<Vec<u8>>,
     },
     /// A larger one.
-    Large(Incoming<disk::DiskDraft>),
+    Large {
+        /// Where it goes.
+        store: Store,
+        /// What came of it.
+        incoming: Incoming<disk::DiskDraft>,
+    },
 }
 
 impl Receiving {
@@ -373,7 +635,9 @@ impl Receiving {
                 pieces.check(index, &unpacked)?;
                 *bytes = Some(unpacked);
             }
-            Self::Large(incoming) => {
+            Self::Large { store, incoming } => {
+                store.stir();
+                store.known.room.take(packed.len() as u64)?;
                 incoming.put(index, packing, packed)?;
             }
         }
@@ -388,11 +652,13 @@ impl Receiving {
         match self {
             Self::Small { store, pieces, bytes } => {
                 let missing = PieceError::WrongLength { index: 0, got: 0, want: pieces.size() };
-                store.protected.write(pieces.digest());
-                store.index.keep_small(pieces.digest(), &bytes.ok_or(missing)?, Durability::Fast)?;
+                store.keep_small(pieces.digest(), &bytes.ok_or(missing)?, Durability::Fast)?;
             }
-            Self::Large(incoming) => {
-                incoming.finish(Durability::Fast)?;
+            Self::Large { store, incoming } => {
+                let stored = incoming.finish(Durability::Fast)?;
+                if stored.new {
+                    store.written(stored.digest, Durability::Fast, false);
+                }
             }
         }
         Ok(())
@@ -419,7 +685,17 @@ pub fn unpack(packing: Packing, packed: &[u8], size: u64) -> Result<Vec<u8>, Sto
 
 #[cfg(test)]
 mod tests {
+    use crate::gc::budget::Amount;
+
+    /// Removes a Blob and says whether it was here.
+    fn removed(store: &Store, digest: &Digest) -> bool {
+        let was = store.peek_bytes(digest, u64::MAX).is_ok_and(|bytes| bytes.is_some());
+        store.remove_all(&[*digest]).unwrap();
+        was
+    }
+
     use super::*;
+    use crate::observe::span;
 
     fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
@@ -461,6 +737,157 @@ mod tests {
             receiving.finish().unwrap();
             assert_eq!(to.bytes(&digest, u64::MAX).unwrap().unwrap(), bytes);
         }
+    }
+
+    /// Whether a Blob waits to be packed.
+    fn waits(store: &Store, digest: &Digest) -> bool {
+        let mut found = false;
+        store
+            .each_waiting(&mut |other| {
+                found |= other == *digest;
+                true
+            })
+            .unwrap();
+        found
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_left_is_packed_and_the_thread_ends_with_the_driver() {
+        let (folder, store) = store();
+        let bytes: Vec<u8> = (0..=250).cycle().take(3 * PIECE_BYTES).collect();
+        let digest = store.keep(&bytes, Durability::Fast).unwrap();
+        assert!(waits(&store, &digest));
+        drop(store);
+        let store = Store::open(&folder.path().join("store")).unwrap().0;
+        assert_eq!(store.used(), None);
+        let running = span::spawn("packing", crate::packing::driver::run(store.clone()));
+        while waits(&store, &digest) {
+            tokio::task::yield_now().await;
+        }
+        assert!(store.used().unwrap() < PIECE_BYTES as u64);
+        assert_eq!(store.used().unwrap(), store.total().unwrap());
+        assert_eq!(store.bytes(&digest, u64::MAX).unwrap().unwrap(), bytes);
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+        while Arc::strong_count(store.index()) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn packing_is_told_what_waits_and_that_the_store_is_in_use() {
+        let (_folder, store) = store();
+        let (to, mut told) = mpsc::channel(2);
+        store.watch(to);
+        let digest = store.keep(&[7; MAX_INLINE_BYTES + 1], Durability::Fast).unwrap();
+        assert_eq!(told.try_recv(), Ok(Event::Stirred));
+        assert_eq!(told.try_recv(), Ok(Event::Waits(digest)));
+        // The same once more, and what is too small for a file, wait for nothing; and a full queue holds up nobody.
+        for bytes in [&[7; MAX_INLINE_BYTES + 1][..], b"small"] {
+            store.keep(bytes, Durability::Fast).unwrap();
+        }
+        assert!(!matches!(told.try_recv(), Ok(Event::Waits(_))));
+        for n in 0..9 {
+            store.keep(&[n; MAX_INLINE_BYTES + 1], Durability::Fast).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_removed_blob_stays_away_however_far_packing_is() {
+        let (_folder, store) = store();
+        let bytes: Vec<u8> = (0..=250).cycle().take(3 * PIECE_BYTES).collect();
+        let digest = store.keep(&bytes, Durability::Fast).unwrap();
+        store.count().unwrap();
+        let mut left = 3;
+        let mut go = || {
+            left -= 1;
+            left > 0 || removed(&store, &digest)
+        };
+        assert_eq!(store.pack(&digest, &mut go).unwrap(), Repacked::Gone);
+        assert!(!store.has(&digest).unwrap() && !removed(&store, &digest));
+        assert_eq!(store.used(), Some(0));
+    }
+
+    #[test]
+    fn the_running_total_is_the_total() {
+        let (_folder, store) = store();
+        let small = store.keep(b"small", Durability::Fast).unwrap();
+        assert_eq!(store.used(), None);
+        store.count().unwrap();
+        let agrees = |store: &Store| assert_eq!(store.used().unwrap(), store.total().unwrap());
+        agrees(&store);
+        let large = store.keep(&[1; 2 * PIECE_BYTES], Durability::Durable).unwrap();
+        store.keep(b"small", Durability::Fast).unwrap();
+        store.keep(b"another", Durability::Fast).unwrap();
+        agrees(&store);
+        assert!(store.used().unwrap() > 2 * PIECE_BYTES as u64);
+        store.pack(&large, &mut || true).unwrap();
+        agrees(&store);
+        assert!(store.used().unwrap() < PIECE_BYTES as u64);
+        assert!(removed(&store, &small) && removed(&store, &large));
+        assert_eq!(store.used(), Some(b"another".len() as u64));
+        agrees(&store);
+    }
+
+    #[test]
+    fn below_the_floor_nothing_is_taken_and_everything_is_given() {
+        let (folder, store) = store();
+        let digest = store.keep(&[1; PIECE_BYTES], Durability::Fast).unwrap();
+        let pieces = store.blob(&digest).unwrap().unwrap().pieces().clone();
+        drop(store);
+        let root = folder.path().join("store");
+        let store =
+            Store::open_with(&root, Floor(Some(Amount::Share(100_000))), Protected::default()).unwrap().0;
+        let floor = |outcome: Result<Digest, StoreError>| {
+            let error = outcome.unwrap_err();
+            assert!(matches!(error, StoreError::Content(ContentError::Floor { .. })), "{error}");
+        };
+        floor(store.keep(b"small", Durability::Fast));
+        floor(store.keep(&[2; PIECE_BYTES], Durability::Fast));
+        floor(store.receive(pieces).map(|_| digest));
+        assert!(store.pack(&digest, &mut || true).is_err(), "nor is there room to pack in");
+        assert_eq!(store.bytes(&digest, u64::MAX).unwrap().unwrap(), [1; PIECE_BYTES]);
+        assert!(store.room().unwrap().free < store.room().unwrap().total);
+        assert_eq!(std::fs::read_dir(root.join("staging")).unwrap().count(), 0);
+        assert!(removed(&store, &digest), "room can be made");
+    }
+
+    #[test]
+    fn what_is_synced_is_known_until_it_is_written_anew() {
+        let (_folder, store) = store();
+        let digests: Vec<_> =
+            (0..20).map(|n| store.keep(&[n; MAX_INLINE_BYTES + 1], Durability::Fast).unwrap()).collect();
+        assert!(digests.iter().all(|digest| !store.is_synced(digest)));
+        store.sync(&[&digests[..], &[Digest::of(b"absent")]].concat()).unwrap();
+        assert!(digests.iter().all(|digest| store.is_synced(digest)));
+        assert!(removed(&store, &digests[0]) && !store.is_synced(&digests[0]));
+        store.keep(&[0; MAX_INLINE_BYTES + 1], Durability::Fast).unwrap();
+        assert!(!store.is_synced(&digests[0]));
+        store.keep(&[99; MAX_INLINE_BYTES + 1], Durability::Durable).unwrap();
+        assert!(store.is_synced(&Digest::of(&[99; MAX_INLINE_BYTES + 1])));
+    }
+
+    #[test]
+    fn a_bad_piece_in_the_middle_is_found_by_whichever_thread_reads_it() {
+        let (folder, store) = store();
+        let bytes: Vec<u8> = (0..=250).cycle().take(9 * PIECE_BYTES).collect();
+        let digest = store.keep(&bytes, Durability::Fast).unwrap();
+        let name = digest.to_string();
+        let path = folder.path().join("store/blobs").join(&name[..2]).join(&name);
+        let mut stored = std::fs::read(&path).unwrap();
+        stored[5 * PIECE_BYTES + 7] ^= 1;
+        std::fs::write(&path, stored).unwrap();
+        assert!(store.bytes(&digest, u64::MAX).is_err());
+        assert!(!store.has(&digest).unwrap(), "it was put aside");
+    }
+
+    #[test]
+    fn no_more_is_read_ahead_than_allowed() {
+        let (_folder, store) = store();
+        let held: Vec<_> = std::iter::from_fn(|| store.ahead()).take(MAX_AHEAD + 1).collect();
+        assert_eq!(held.len(), MAX_AHEAD);
+        drop(held);
+        assert!(store.ahead().is_some());
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub(super) fn contract<C: Content>(make: impl Fn() -> C) {
     what_is_dropped_leaves_nothing(&make());
     many_write_one_blob(&make());
     what_is_removed_is_gone(&make());
+    what_waits_is_packed(&make());
+    what_is_gone_does_not_come_back(&make());
+    packing_and_removing_race(&make());
+    the_count_is_kept_up(&make());
     what_is_quarantined_is_not_served(&make());
 }
 
@@ -96,8 +100,6 @@ fn what_is_written_is_read<C: Content>(content: &C) {
     }
     expected.sort();
     assert_eq!(all(content), expected);
-    let text = Digest::of(&text(PIECE));
-    assert!(expected.iter().any(|(digest, bytes)| *digest == text && *bytes < PIECE as u64 / 2));
 }
 
 fn stretches_of_any_length_give_the_same<C: Content>(content: &C) {
@@ -127,7 +129,8 @@ fn pieces_go_from_store_to_store(from: &impl Content, to: &impl Content) {
         }
         let stored = incoming.finish(Durability::Durable).unwrap();
         assert_eq!((stored.digest, stored.size), (digest, data.len() as u64));
-        assert_eq!(stored.stored_bytes, opened.stored_bytes());
+        assert!(stored.stored_bytes <= opened.stored_bytes(), "what waited was packed for the way");
+        assert!(!to.waits(&digest).unwrap(), "and has not to be again");
         assert_eq!(load(to, &digest), data);
     }
 }
@@ -212,6 +215,91 @@ fn many_write_one_blob<C: Content>(content: &C) {
         assert_eq!(all(content).len(), 1);
         assert!(content.remove(&stored[0].digest).unwrap());
     }
+}
+
+/// Packs a Blob.
+fn pack(content: &impl Content, digest: &Digest) -> Repacked {
+    content.pack(digest, pack::REST_LEVEL, &mut || true).unwrap()
+}
+
+fn what_waits_is_packed<C: Content>(content: &C) {
+    for data in samples() {
+        let stored = store(content, &data);
+        let digest = stored.digest;
+        assert_eq!(content.waits(&digest).unwrap(), !data.is_empty());
+        assert!(stored.stored_bytes >= data.len() as u64, "nobody waits for packing");
+        let before = content.open(&digest).unwrap().unwrap();
+        let Repacked::Done { before: was, after } = pack(content, &digest) else { panic!("it is there") };
+        assert_eq!(was, stored.stored_bytes);
+        assert!(after <= was, "{after} of {was}");
+        let shrinks = data == text(data.len()) && data.len() > PIECE / 2;
+        assert!(!shrinks || after < was / 2, "{after} of {was}");
+        assert_eq!(all(content).iter().find(|(found, _)| *found == digest), Some(&(digest, after)));
+        assert!(!content.waits(&digest).unwrap());
+        assert_eq!(load(content, &digest), data);
+        assert_eq!(pack(content, &digest), Repacked::Done { before: after, after }, "once is enough");
+        let read: Vec<u8> =
+            (0..before.pieces().count()).flat_map(|index| before.read(index).unwrap()).collect();
+        assert_eq!(read, data, "whoever has it open reads on");
+        assert!(!store(content, &data).new);
+        assert!(!content.waits(&digest).unwrap(), "a second writer does not undo it");
+    }
+    assert_eq!(content.sweep().unwrap(), Swept::default(), "no draft is left");
+}
+
+fn what_is_gone_does_not_come_back<C: Content>(content: &C) {
+    let data = text(3 * PIECE);
+    let digest = store(content, &data).digest;
+    let mut asked = 0;
+    let mut go = || {
+        asked += 1;
+        // Between any two pieces, and after the last was begun.
+        asked < 3 || content.remove(&digest).unwrap()
+    };
+    assert_eq!(content.pack(&digest, 1, &mut go).unwrap(), Repacked::Gone);
+    assert_eq!(asked, 3);
+    assert!(!content.has(&digest) && all(content).is_empty());
+    assert_eq!(pack(content, &digest), Repacked::Gone);
+    assert!(!content.waits(&digest).unwrap());
+    assert_eq!(store(content, &data).digest, digest);
+    assert_eq!(content.pack(&digest, 1, &mut || false).unwrap(), Repacked::Stopped);
+    assert!(content.waits(&digest).unwrap());
+    assert_eq!(content.sweep().unwrap(), Swept::default(), "no draft is left");
+}
+
+fn packing_and_removing_race<C: Content>(content: &C) {
+    let data = text(PIECE / 4);
+    for _ in 0..16 {
+        let digest = store(content, &data).digest;
+        thread::scope(|scope| {
+            let packing = scope.spawn(|| pack(content, &digest));
+            assert!(content.remove(&digest).unwrap());
+            packing.join().unwrap();
+        });
+        assert!(!content.has(&digest) && all(content).is_empty());
+    }
+}
+
+fn the_count_is_kept_up<C: Content>(content: &C) {
+    let first = store(content, &text(PIECE)).digest;
+    content.count().unwrap();
+    let agrees = || {
+        let bytes = all(content).iter().map(|(_, bytes)| bytes).sum::<u64>();
+        assert_eq!(content.used(), Some(bytes));
+        bytes
+    };
+    let one = agrees();
+    let second = store(content, &random(2 * PIECE)).digest;
+    store(content, &random(2 * PIECE));
+    assert!(agrees() >= one + 2 * PIECE as u64);
+    pack(content, &first);
+    assert!(agrees() < 3 * PIECE as u64);
+    assert!(content.quarantine(&second).unwrap());
+    agrees();
+    assert!(content.remove(&first).unwrap());
+    assert_eq!(agrees(), 0);
+    content.count().unwrap();
+    assert_eq!(agrees(), 0);
 }
 
 fn what_is_removed_is_gone<C: Content>(content: &C) {

@@ -8,16 +8,18 @@
 //! | `quarantine/<Digest>` | a Blob that was found damaged |
 //!
 //! Files have mode 0600 and folders 0700. A file appears in `blobs` whole, by being renamed from `staging`, and is
-//! never changed there. One process owns the folder; others must not write there.
+//! never changed there; one that holds the same Blob packed may be renamed over it. One process owns the folder; others must not write there.
 
 use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use potluck_protocol::digest::Digest;
+use rustix::fs::{Advice, fadvise};
 use tempfile::NamedTempFile;
 
 use crate::content::pack::Packers;
@@ -29,14 +31,39 @@ pub const MAX_QUARANTINED: usize = 16;
 
 const FOLDER_MODE: u32 = 0o700;
 
+/// How much of a file is written before the system is told to begin bringing it to the disk, in bytes: so that whoever
+/// waits for all of it waits for the last stretch only.
+const AHEAD_BYTES: u64 = 1 << 20;
+
 #[derive(Debug)]
 struct Folders {
     blobs: PathBuf,
     staging: PathBuf,
     quarantine: PathBuf,
-    /// For each folder below `blobs`, whether its own name is known to have reached the disk.
-    settled: [AtomicBool; 256],
+    /// One for each folder below `blobs`.
+    shards: [Shard; 256],
     packers: Arc<Packers>,
+}
+
+/// What is known of a folder below `blobs`.
+#[derive(Debug, Default)]
+struct Shard {
+    /// Whether its own name is known to have reached the disk.
+    settled: AtomicBool,
+    /// Bytes of the files in it, once they have been counted. Whoever adds, replaces or takes away a file holds this.
+    bytes: Mutex<Option<u64>>,
+}
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Option<u64>> {
+        // It is changed in one step, after the file was.
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a change, if there is a count already.
+fn tally(bytes: &mut Option<u64>, less: u64, more: u64) {
+    *bytes = bytes.map(|bytes| bytes.saturating_sub(less).saturating_add(more));
 }
 
 /// Blobs as files below one folder; clones share it.
@@ -59,9 +86,9 @@ impl DiskContent {
             make_folder(folder)?;
         }
         sync_folder(root)?;
-        let settled = [const { AtomicBool::new(false) }; 256];
+        let shards = std::array::from_fn(|_| Shard::default());
         let packers = Arc::default();
-        let folders = Arc::new(Folders { blobs, staging, quarantine, settled, packers });
+        let folders = Arc::new(Folders { blobs, staging, quarantine, shards, packers });
         Ok(Self { folders, guard: Arc::default() })
     }
 
@@ -76,13 +103,12 @@ impl DiskContent {
     /// # Errors
     /// When the backend cannot list them.
     pub fn each_of(&self, shard: u8, visit: &mut dyn FnMut(Digest, u64)) -> Result<(), ContentError> {
-        list(&self.folders.blobs.join(format!("{shard:02x}")), |entry, bytes| {
-            // Files of other names are not ours, and one in another's folder is never found.
-            let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
-            if let Some(digest) = digest.filter(|digest| digest.as_bytes()[0] == shard) {
-                visit(digest, bytes);
-            }
-        })
+        self.folders.each_in(shard, visit)
+    }
+
+    /// The folder of all Blobs.
+    pub(crate) fn place(&self) -> &Path {
+        &self.folders.blobs
     }
 
     /// Makes every Blob durable that was kept [`Durability::Fast`], by one wait for the whole file system.
@@ -160,22 +186,50 @@ impl Folders {
         path
     }
 
-    fn settled(&self, digest: &Digest) -> &AtomicBool {
-        &self.settled[usize::from(digest.as_bytes()[0])]
+    fn of(&self, digest: &Digest) -> &Shard {
+        &self.shards[usize::from(digest.as_bytes()[0])]
+    }
+
+    /// Takes the file of a Blob away by `take`, and says whether there was one.
+    fn take(
+        &self,
+        digest: &Digest,
+        take: impl FnOnce(&Path) -> io::Result<()>,
+        what: &'static str,
+    ) -> Result<bool, ContentError> {
+        let path = self.path(digest);
+        let mut bytes = self.of(digest).lock();
+        let len = fs::metadata(&path).map_or(0, |found| found.len());
+        let was = gone(take, &path, what)?;
+        if was {
+            tally(&mut bytes, len, 0);
+        }
+        Ok(was)
     }
 
     fn make_shard(&self, digest: &Digest) -> Result<(), ContentError> {
         make_folder(&self.blobs)?;
         make_folder(&self.shard(digest))?;
         // Whoever syncs next must see that this folder is a new one.
-        self.settled(digest).store(false, Ordering::SeqCst);
+        self.of(digest).settled.store(false, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Shows every Blob in one of the folders.
+    fn each_in(&self, shard: u8, visit: &mut dyn FnMut(Digest, u64)) -> Result<(), ContentError> {
+        list(&self.blobs.join(format!("{shard:02x}")), |entry, bytes| {
+            // Files of other names are not ours, and one in another's folder is never found.
+            let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
+            if let Some(digest) = digest.filter(|digest| digest.as_bytes()[0] == shard) {
+                visit(digest, bytes);
+            }
+        })
     }
 
     /// Sees to it that the name of a Blob survives a power cut, along with the folder that it is in.
     fn sync_name(&self, digest: &Digest) -> Result<(), ContentError> {
         sync_folder(&self.shard(digest))?;
-        let settled = self.settled(digest);
+        let settled = &self.of(digest).settled;
         if !settled.load(Ordering::SeqCst) {
             sync_folder(&self.blobs)?;
             settled.store(true, Ordering::SeqCst);
@@ -217,12 +271,11 @@ impl Folders {
         make_folder(&self.quarantine)?;
         let mut there = 0;
         list(&self.quarantine, |_, _| there += 1)?;
-        let path = self.path(digest);
         if there >= MAX_QUARANTINED {
-            return gone(|path| fs::remove_file(path), &path, "remove");
+            return self.take(digest, |path| fs::remove_file(path), "remove");
         }
         let to = self.quarantine.join(digest.to_string());
-        gone(|path| fs::rename(path, to), &path, "quarantine")
+        self.take(digest, |path| fs::rename(path, to), "quarantine")
     }
 }
 
@@ -230,8 +283,39 @@ impl Folders {
 #[derive(Debug)]
 pub struct DiskDraft {
     file: NamedTempFile,
+    /// Bytes that are written, and how many of them are on their way to the disk.
+    written: u64,
+    ahead: u64,
     folders: Arc<Folders>,
     guard: Arc<Protected>,
+}
+
+impl DiskDraft {
+    /// Has the system begin to bring to the disk what it has not yet. Of what is being written that is all that this
+    /// advice does: pages that have not reached the disk are not dropped. That it works does not matter.
+    fn go_ahead(&mut self) {
+        if let Some(len) = NonZeroU64::new(self.written.saturating_sub(self.ahead))
+            && len.get() >= AHEAD_BYTES
+        {
+            let _ = fadvise(self.file.as_file(), self.ahead, Some(len), Advice::DontNeed);
+            self.ahead = self.written;
+        }
+    }
+
+    /// Puts the file, which is durable, in the place of the Blob.
+    fn over(file: NamedTempFile, folders: &Folders, digest: &Digest) -> Result<bool, ContentError> {
+        let path = folders.path(digest);
+        let fail = |error| ContentError::io("replace", &path, error);
+        let after = file.as_file().metadata().map_err(fail)?.len();
+        let mut bytes = folders.of(digest).lock();
+        let before = match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found.map_err(fail)?.len(),
+        };
+        file.persist(&path).map_err(|failed| fail(failed.error))?;
+        tally(&mut bytes, before, after);
+        Ok(true)
+    }
 }
 
 impl Draft for DiskDraft {
@@ -242,11 +326,14 @@ impl Draft for DiskDraft {
             // everybody is better off without it. That this works as well does not matter to the first error.
             let _ = file.set_len(offset);
             ContentError::io("write", self.file.path(), error)
-        })
+        })?;
+        self.written = offset + bytes.len() as u64;
+        self.go_ahead();
+        Ok(())
     }
 
     fn keep(self, digest: &Digest, durability: Durability) -> Result<Arrival, ContentError> {
-        let Self { mut file, folders, guard } = self;
+        let Self { mut file, folders, guard, written, .. } = self;
         // The name may be taken by a Blob that is being removed just now.
         guard.write(digest);
         if durability == Durability::Durable {
@@ -256,7 +343,12 @@ impl Draft for DiskDraft {
         let path = folders.path(digest);
         let mut made = false;
         loop {
-            let Err(failed) = file.persist_noclobber(&path) else { break };
+            let mut bytes = folders.of(digest).lock();
+            let Err(failed) = file.persist_noclobber(&path) else {
+                tally(&mut bytes, 0, written);
+                break;
+            };
+            drop(bytes);
             file = failed.file;
             match failed.error.kind() {
                 io::ErrorKind::AlreadyExists => {
@@ -275,6 +367,13 @@ impl Draft for DiskDraft {
             folders.sync_name(digest)?;
         }
         Ok(Arrival::New)
+    }
+
+    fn replace(self, digest: &Digest) -> Result<bool, ContentError> {
+        // The old file may be durable: the new one must be before it takes the name.
+        let sync = self.file.as_file().sync_all();
+        sync.map_err(|error| ContentError::io("sync", self.file.path(), error))?;
+        Self::over(self.file, &self.folders, digest)
     }
 }
 
@@ -318,7 +417,8 @@ impl Content for DiskContent {
             file => file,
         };
         let file = file.map_err(|error| ContentError::io("write to", staging, error))?;
-        Ok(DiskDraft { file, folders: Arc::clone(&self.folders), guard: Arc::clone(&self.guard) })
+        let (folders, guard) = (Arc::clone(&self.folders), Arc::clone(&self.guard));
+        Ok(DiskDraft { file, written: 0, ahead: 0, folders, guard })
     }
 
     fn kept(&self, digest: &Digest) -> Result<Option<DiskKept>, ContentError> {
@@ -334,7 +434,7 @@ impl Content for DiskContent {
     }
 
     fn remove(&self, digest: &Digest) -> Result<bool, ContentError> {
-        gone(|path| fs::remove_file(path), &self.folders.path(digest), "remove")
+        self.folders.take(digest, |path| fs::remove_file(path), "remove")
     }
 
     fn quarantine(&self, digest: &Digest) -> Result<bool, ContentError> {
@@ -358,11 +458,40 @@ impl Content for DiskContent {
         Ok(swept)
     }
 
-    fn each(&self, visit: &mut dyn FnMut(Digest, u64)) -> Result<(), ContentError> {
-        for shard in 0..=u8::MAX {
-            self.each_of(shard, visit)?;
+    fn used(&self) -> Option<u64> {
+        self.folders.shards.iter().map(|shard| *shard.lock()).sum()
+    }
+
+    fn count(&self) -> Result<(), ContentError> {
+        for (shard, name) in self.folders.shards.iter().zip(0..=u8::MAX) {
+            let mut bytes = shard.lock();
+            let mut sum = 0;
+            self.folders.each_in(name, &mut |_, len| sum += len)?;
+            *bytes = Some(sum);
         }
         Ok(())
+    }
+
+    fn sync(&self, digest: &Digest) -> Result<bool, ContentError> {
+        let Some(kept) = self.folders.kept(digest)? else { return Ok(false) };
+        kept.file.sync_all().map_err(|error| ContentError::io("sync", &kept.path, error))?;
+        Ok(true)
+    }
+
+    fn sync_names(&self, digests: &[Digest]) -> Result<(), ContentError> {
+        let mut last = None;
+        let mut digests: Vec<_> = digests.iter().collect();
+        digests.sort_unstable();
+        for digest in digests {
+            if last.replace(digest.as_bytes()[0]) != Some(digest.as_bytes()[0]) {
+                self.folders.sync_name(digest)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(Digest, u64)) -> Result<(), ContentError> {
+        (0..=u8::MAX).try_for_each(|shard| self.folders.each_in(shard, visit))
     }
 }
 

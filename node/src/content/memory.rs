@@ -54,6 +54,14 @@ impl Draft for MemoryDraft {
         shelves.blobs.insert(*digest, Arc::new(self.bytes));
         Ok(Arrival::New)
     }
+
+    fn replace(mut self, digest: &Digest) -> Result<bool, ContentError> {
+        self.bytes.shrink_to_fit();
+        let mut shelves = lock(&self.shelves);
+        let Some(there) = shelves.blobs.get_mut(digest) else { return Ok(false) };
+        *there = Arc::new(self.bytes);
+        Ok(true)
+    }
 }
 
 /// A Blob that is being read.
@@ -118,6 +126,22 @@ impl Content for MemoryContent {
         let quarantined = &lock(&self.shelves).quarantined;
         let (count, bytes) = (quarantined.len() as u64, quarantined.values().sum());
         Ok(Swept { quarantined: count, quarantined_bytes: bytes, ..Swept::default() })
+    }
+
+    fn used(&self) -> Option<u64> {
+        Some(lock(&self.shelves).blobs.values().map(|bytes| bytes.len() as u64).sum())
+    }
+
+    fn count(&self) -> Result<(), ContentError> {
+        Ok(())
+    }
+
+    fn sync(&self, digest: &Digest) -> Result<bool, ContentError> {
+        Ok(self.has(digest))
+    }
+
+    fn sync_names(&self, _: &[Digest]) -> Result<(), ContentError> {
+        Ok(())
     }
 
     fn each(&self, visit: &mut dyn FnMut(Digest, u64)) -> Result<(), ContentError> {

@@ -14,17 +14,22 @@ use std::sync::Arc;
 
 use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES};
 use potluck_protocol::piece::{PieceError, Pieces};
+use serde::Deserialize;
 
 pub mod disk;
 pub mod form;
 pub mod memory;
 pub mod opened;
 pub mod pack;
+mod repack;
+pub mod room;
 pub mod staging;
+pub(crate) mod syncing;
 
 pub use disk::DiskContent;
 pub use memory::MemoryContent;
 pub use opened::Opened;
+pub use room::Space;
 pub use staging::{Incoming, Staging};
 
 use pack::{Flaw, Packers};
@@ -52,6 +57,19 @@ pub enum ContentError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The disk is so full that what is left is kept free for others.
+    #[error(
+        "no room to write below {path}: {free} bytes are free, and {floor} are to stay so",
+        path = path.display()
+    )]
+    Floor {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are to stay free.
+        floor: u64,
     },
     /// The system refused for another reason.
     #[error("cannot {what} {path}: {source}", path = path.display())]
@@ -166,11 +184,14 @@ pub enum Damage {
 }
 
 /// What a Blob has to survive once it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub enum Durability {
     /// A power cut.
+    #[default]
+    #[serde(rename = "crash-safe")]
     Durable,
     /// The death of this process. After a power cut the Blob may be absent or damaged, which every read finds out.
+    #[serde(rename = "fast")]
     Fast,
 }
 
@@ -212,6 +233,22 @@ pub enum Arrival {
     },
 }
 
+/// What came of packing a Blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repacked {
+    /// It takes so many bytes now.
+    Done {
+        /// Bytes that it took.
+        before: u64,
+        /// Bytes that it takes.
+        after: u64,
+    },
+    /// It is not there, or was removed meanwhile.
+    Gone,
+    /// It was told to stop.
+    Stopped,
+}
+
 /// A backend's part of a Blob that is being written. Dropped, it leaves nothing.
 pub trait Draft: Send {
     /// Writes `bytes` at `offset`, which is where the last write that succeeded ended.
@@ -225,6 +262,13 @@ pub trait Draft: Send {
     /// # Errors
     /// When the backend cannot; the draft is gone then.
     fn keep(self, digest: &Digest, durability: Durability) -> Result<Arrival, ContentError>;
+
+    /// Ends the draft and puts it, in one step, in the place of the Blob of that name, or says that there is none: what
+    /// was removed does not come back. Those who have the old one open read on. It is as durable as what it replaces.
+    ///
+    /// # Errors
+    /// When the backend cannot; the draft is gone then, and the old one stays.
+    fn replace(self, digest: &Digest) -> Result<bool, ContentError>;
 }
 
 /// A backend's part of a Blob that is being read. It can be read to the end, even if the Blob is removed meanwhile.
@@ -286,6 +330,28 @@ pub trait Content: Send + Sync {
     /// When the backend cannot remove it.
     fn sweep(&self) -> Result<Swept, ContentError>;
 
+    /// Bytes that all Blobs take as they are stored, or nothing as long as [`Content::count`] has not ended.
+    fn used(&self) -> Option<u64>;
+
+    /// Counts what [`Content::used`] gives. After that it is kept up with each change.
+    ///
+    /// # Errors
+    /// When the backend cannot list them.
+    fn count(&self) -> Result<(), ContentError>;
+
+    /// Makes a Blob durable that was written [`Durability::Fast`], all but the folder that it is in, and says whether it
+    /// is there.
+    ///
+    /// # Errors
+    /// When the backend cannot.
+    fn sync(&self, digest: &Digest) -> Result<bool, ContentError>;
+
+    /// Makes the names of Blobs durable.
+    ///
+    /// # Errors
+    /// When the backend cannot.
+    fn sync_names(&self, digests: &[Digest]) -> Result<(), ContentError>;
+
     /// Shows every Blob with the bytes that it takes, in no order, without reading any.
     ///
     /// # Errors
@@ -297,7 +363,7 @@ pub trait Content: Send + Sync {
     /// # Errors
     /// When the backend cannot write.
     fn begin(&self) -> Result<Staging<Self::Draft>, ContentError> {
-        Ok(Staging::new(self.draft()?, Arc::clone(self.packers())))
+        Ok(Staging::new(self.draft()?))
     }
 
     /// Starts a Blob that others have, by the list of its pieces.
@@ -306,6 +372,29 @@ pub trait Content: Send + Sync {
     /// When the backend cannot write.
     fn begin_known(&self, pieces: Pieces) -> Result<Incoming<Self::Draft>, ContentError> {
         Ok(Incoming::new(self.draft()?, pieces, Arc::clone(self.packers())))
+    }
+
+    /// Packs the pieces of a Blob that wait for it, and puts the result in its place. `go` is asked before each piece
+    /// whether to go on, and may wait. A Blob that nothing is to be done about counts as packed.
+    ///
+    /// # Errors
+    /// [`ContentError::Damaged`] when the Blob is; else when the backend cannot read or write. The Blob stays as it is.
+    fn pack(
+        &self,
+        digest: &Digest,
+        level: i32,
+        go: &mut dyn FnMut() -> bool,
+    ) -> Result<Repacked, ContentError> {
+        let Some(opened) = self.open(digest)? else { return Ok(Repacked::Gone) };
+        repack::repack(&opened, || self.draft(), level, go)
+    }
+
+    /// Whether pieces of a Blob wait to be packed, by a look at its end.
+    ///
+    /// # Errors
+    /// When the backend cannot read.
+    fn waits(&self, digest: &Digest) -> Result<bool, ContentError> {
+        self.kept(digest)?.map_or(Ok(false), |kept| form::waits(&kept, digest))
     }
 
     /// Opens a Blob, or says that it is absent. Its table is checked against its name, its pieces when they are read.

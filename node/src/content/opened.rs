@@ -8,8 +8,8 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, Pieces};
 
-use crate::content::form::{Place, read_ending};
-use crate::content::pack::{Flaw, Packers, piece_bytes};
+use crate::content::form::{Form, Place, read_ending};
+use crate::content::pack::{Flaw, LINE_LEVEL, Packers, piece_bytes};
 use crate::content::{ContentError, Damage, Kept};
 
 /// A Blob whose table was checked against its name. It can be read from several threads at once, and to its end even
@@ -39,6 +39,10 @@ impl<K: Kept> Opened<K> {
         self.kept.stored_bytes()
     }
 
+    pub(crate) fn packers(&self) -> &Arc<Packers> {
+        &self.packers
+    }
+
     pub(crate) fn kept(&self) -> &K {
         &self.kept
     }
@@ -46,12 +50,18 @@ impl<K: Kept> Opened<K> {
     /// Whether the file begins with all bytes of the Blob as they are: no piece is packed, and each is in its order.
     pub(crate) fn is_as_it_is(&self) -> bool {
         let starts = (0..).step_by(PIECE_BYTES);
-        let raw = |(place, start): (&Place, u64)| place.packing == Packing::Raw && place.offset == start;
+        let raw = |(place, start): (&Place, u64)| place.form != Form::Zstd && place.offset == start;
         self.places.iter().zip(starts).all(raw)
     }
 
-    /// One piece as it is stored, at most [`potluck_protocol::piece::PIECE_BYTES`] long. It is **not verified**:
-    /// whoever receives it does that anyway, and a serving node need not unpack it.
+    /// Whether any piece waits to be packed.
+    pub fn waits(&self) -> bool {
+        self.places.iter().any(|place| place.form == Form::Waiting)
+    }
+
+    /// One piece as it goes to a peer, at most [`potluck_protocol::piece::PIECE_BYTES`] long: as it is stored, or packed
+    /// on the way out when it waits for that, since a slow line gains from it. It is **not verified**: whoever receives
+    /// it does that anyway, and a serving node need not unpack it.
     ///
     /// # Errors
     /// [`ContentError::NoSuchPiece`]; [`ContentError::Damaged`] when the file has become shorter; or what the backend
@@ -60,7 +70,13 @@ impl<K: Kept> Opened<K> {
         let place = self.place(index)?;
         let mut bytes = vec![0; place.len as usize];
         self.read_at(index, place, &mut bytes)?;
-        Ok((place.packing, bytes))
+        if place.form != Form::Waiting {
+            return Ok((place.form.packing(), bytes));
+        }
+        Ok(self.packers.with(|packer| match packer.pack(&bytes, LINE_LEVEL) {
+            (Packing::Zstd, packed) => (Packing::Zstd, packed.to_vec()),
+            (Packing::Raw, _) => (Packing::Raw, std::mem::take(&mut bytes)),
+        }))
     }
 
     /// One piece, unpacked and verified.
@@ -88,9 +104,15 @@ impl<K: Kept> Opened<K> {
     }
 
     fn fill(&self, index: u64, bytes: &mut Vec<u8>) -> Result<(), ContentError> {
-        let place = self.place(index)?;
+        self.place(index)?;
         bytes.resize(piece_bytes(&self.pieces, index).expect("a piece that has a place"), 0);
-        if place.packing == Packing::Raw {
+        self.read_to(index, bytes)
+    }
+
+    /// One piece, unpacked and verified, into `bytes`, which must have its length. After an error they mean nothing.
+    pub(crate) fn read_to(&self, index: u64, bytes: &mut [u8]) -> Result<(), ContentError> {
+        let place = self.place(index)?;
+        if place.form.packing() == Packing::Raw {
             self.read_at(index, place, bytes)?;
         } else {
             self.packers.with(|packer| {
@@ -102,13 +124,13 @@ impl<K: Kept> Opened<K> {
         self.pieces.check(index, bytes).map_err(|error| self.damaged(index, Flaw::Piece(error)))
     }
 
-    fn place(&self, index: u64) -> Result<Place, ContentError> {
+    pub(crate) fn place(&self, index: u64) -> Result<Place, ContentError> {
         let place = usize::try_from(index).ok().and_then(|at| self.places.get(at)).copied();
         let digest = *self.pieces.digest();
         place.ok_or(ContentError::NoSuchPiece { digest, index, count: self.pieces.count() })
     }
 
-    fn read_at(&self, index: u64, place: Place, bytes: &mut [u8]) -> Result<(), ContentError> {
+    pub(crate) fn read_at(&self, index: u64, place: Place, bytes: &mut [u8]) -> Result<(), ContentError> {
         self.kept.read_at(place.offset, bytes).map_err(|error| match error {
             // The place was within the file when it was opened.
             ContentError::Io { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => {

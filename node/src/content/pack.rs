@@ -8,10 +8,12 @@ use std::sync::{Mutex, PoisonError};
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, Pieces};
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe::find_frame_compressed_size;
+use zstd::zstd_safe::{ResetDirective, find_frame_compressed_size};
 
-/// The level on the way in: whoever builds is waiting.
-pub const LEVEL: i32 = 1;
+/// The level on the way out to a peer, of pieces that nobody has packed yet: whoever asked is waiting.
+pub const LINE_LEVEL: i32 = 1;
+/// The level at rest, by a background duty.
+pub const REST_LEVEL: i32 = 3;
 
 /// The largest window that a frame may ask for, in bytes: what zstd itself asks for up to its default level. Here a
 /// frame is unpacked in one go, which needs no window; but a piece is handed on as it came, and the next reader might.
@@ -60,7 +62,7 @@ pub(crate) struct Packer {
 impl Packer {
     fn new() -> Self {
         Self {
-            compressor: Compressor::new(LEVEL).expect("zstd has that level"),
+            compressor: Compressor::new(LINE_LEVEL).expect("zstd has that level"),
             decompressor: Decompressor::new().expect("without dictionary there is nothing to refuse"),
             packed: Vec::new(),
             plain: Vec::new(),
@@ -68,7 +70,11 @@ impl Packer {
     }
 
     /// Packs a piece, or leaves it as it is where that saves too little.
-    pub(crate) fn pack<'a>(&'a mut self, plain: &'a [u8]) -> (Packing, &'a [u8]) {
+    pub(crate) fn pack<'a>(&'a mut self, plain: &'a [u8], level: i32) -> (Packing, &'a [u8]) {
+        // A piece that did not fit its room has left the last frame unfinished.
+        let begin = self.compressor.context_mut().reset(ResetDirective::SessionOnly);
+        begin.expect("a session can always be given up");
+        self.compressor.set_compression_level(level).expect("zstd has that level");
         let room = plain.len().saturating_sub(plain.len() / LEAST_SAVING + 1);
         // zstd stops when the room is used up, so bytes that do not shrink are found out on the way.
         match self.compressor.compress_to_buffer(plain, stretch(&mut self.packed, room)) {
@@ -198,25 +204,25 @@ mod tests {
 
     /// A frame made in a stream of unknown length, which therefore asks for a window.
     fn streamed(data: &[u8], window_log: u32) -> Vec<u8> {
-        let mut encoder = zstd::Encoder::new(Vec::new(), LEVEL).unwrap();
+        let mut encoder = zstd::Encoder::new(Vec::new(), LINE_LEVEL).unwrap();
         encoder.window_log(window_log).unwrap();
         encoder.write_all(data).unwrap();
         encoder.finish().unwrap()
     }
 
     fn zstd(data: &[u8]) -> Vec<u8> {
-        zstd::bulk::compress(data, LEVEL).unwrap()
+        zstd::bulk::compress(data, LINE_LEVEL).unwrap()
     }
 
     #[test]
     fn only_what_shrinks_is_packed() {
         let mut packer = Packer::new();
         for len in [0, 1, 31, 33, 1000, PIECE_BYTES] {
-            assert_eq!(packer.pack(&random(len)), (Packing::Raw, &random(len)[..]), "{len}");
+            assert_eq!(packer.pack(&random(len), REST_LEVEL), (Packing::Raw, &random(len)[..]), "{len}");
         }
         for len in [1000, PIECE_BYTES - 1, PIECE_BYTES] {
             let data = text(len);
-            let (packing, packed) = packer.pack(&data);
+            let (packing, packed) = packer.pack(&data, REST_LEVEL);
             assert_eq!(packing, Packing::Zstd);
             let packed = packed.to_vec();
             packer.check(&pieces(&data), 0, (Packing::Zstd, &packed)).unwrap();

@@ -8,24 +8,37 @@ use potluck_protocol::digest::MAX_BLOB_BYTES;
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceHasher, Pieces};
 
-use crate::content::form::{Place, ending};
+use crate::content::form::{Form, Place, ending};
 use crate::content::pack::{Flaw, Packers};
 use crate::content::{Arrival, ContentError, Draft, Durability, Stored};
 
 /// A draft and how far it is written.
 #[derive(Debug)]
-struct Growing<D> {
+pub(crate) struct Growing<D> {
     draft: D,
     end: u64,
 }
 
 impl<D: Draft> Growing<D> {
-    fn append(&mut self, packing: Packing, packed: &[u8]) -> Result<Place, ContentError> {
+    pub(crate) fn new(draft: D) -> Self {
+        Self { draft, end: 0 }
+    }
+
+    pub(crate) fn append(&mut self, form: Form, packed: &[u8]) -> Result<Place, ContentError> {
         let len = u32::try_from(packed.len()).expect("a piece has at most 1 MiB");
         self.draft.write_at(self.end, packed)?;
-        let place = Place { offset: self.end, len, packing };
+        let place = Place { offset: self.end, len, form };
         self.end += u64::from(len);
         Ok(place)
+    }
+
+    /// Ends the draft and puts it in the place of the Blob that is there, unless there is none any more. Gives its
+    /// length then.
+    pub(crate) fn replace(mut self, pieces: &Pieces, places: &[Place]) -> Result<Option<u64>, ContentError> {
+        let ending = ending(pieces, places);
+        self.draft.write_at(self.end, &ending)?;
+        let stored_bytes = self.end + ending.len() as u64;
+        Ok(self.draft.replace(pieces.digest())?.then_some(stored_bytes))
     }
 
     fn keep(
@@ -44,8 +57,9 @@ impl<D: Draft> Growing<D> {
     }
 }
 
-/// A Blob that streams in and is hashed, packed and written piece by piece on the way: at most one piece of it is in
-/// memory, besides 48 bytes for each that is written. Dropped before its end, it leaves nothing.
+/// A Blob that streams in and is hashed and written piece by piece on the way, raw, since whoever writes is waiting: at
+/// most one piece of it is in memory, besides 48 bytes for each that is written. Dropped before its end, it leaves
+/// nothing.
 #[derive(Debug)]
 pub struct Staging<D> {
     growing: Growing<D>,
@@ -56,19 +70,17 @@ pub struct Staging<D> {
     failed: bool,
     /// Most bytes that it takes.
     limit: u64,
-    packers: Arc<Packers>,
 }
 
 impl<D: Draft> Staging<D> {
-    pub(crate) fn new(draft: D, packers: Arc<Packers>) -> Self {
+    pub(crate) fn new(draft: D) -> Self {
         Self {
-            growing: Growing { draft, end: 0 },
+            growing: Growing::new(draft),
             hasher: PieceHasher::new(),
             places: Vec::new(),
             plain: Vec::new(),
             failed: false,
             limit: MAX_BLOB_BYTES,
-            packers,
         }
     }
 
@@ -121,14 +133,12 @@ impl<D: Draft> Staging<D> {
         Ok(())
     }
 
-    /// Hashes, packs and writes a whole piece, or the last one.
+    /// Hashes and writes a whole piece, or the last one.
     fn piece(&mut self, plain: &[u8]) -> Result<(), ContentError> {
         self.hasher.update(plain);
-        let place = self.packers.with(|packer| {
-            let (packing, packed) = packer.pack(plain);
-            self.growing.append(packing, packed)
-        })?;
-        self.places.push(place);
+        // Of nothing there is nothing to pack.
+        let form = if plain.is_empty() { Form::Raw } else { Form::Waiting };
+        self.places.push(self.growing.append(form, plain)?);
         Ok(())
     }
 
@@ -166,7 +176,7 @@ impl<D: Draft> Incoming<D> {
         let missing = pieces.count();
         // No more than what the list itself takes in memory, except for the one piece that needs no list.
         let places = vec![None; usize::try_from(missing).expect("as many as values in memory, or one")];
-        Self { growing: Growing { draft, end: 0 }, pieces, places, missing, packers }
+        Self { growing: Growing::new(draft), pieces, places, missing, packers }
     }
 
     /// The Blob's name, size and chaining values.
@@ -203,7 +213,7 @@ impl<D: Draft> Incoming<D> {
             Err(source) => return Err(ContentError::Refused { digest, index, source }),
             Ok(()) => {}
         }
-        let place = self.growing.append(packing, packed)?;
+        let place = self.growing.append(packing.into(), packed)?;
         self.places[usize::try_from(index).expect("the check found such a piece")] = Some(place);
         self.missing -= 1;
         Ok(true)
@@ -245,19 +255,22 @@ mod tests {
         fn keep(self, _: &Digest, _: Durability) -> Result<Arrival, ContentError> {
             Ok(Arrival::New)
         }
+
+        fn replace(self, _: &Digest) -> Result<bool, ContentError> {
+            Ok(false)
+        }
     }
 
     #[test]
     fn a_stream_with_a_gap_is_never_finished() {
-        let packers = Arc::<Packers>::default();
-        let mut staging = Staging::new(Small(PIECE_BYTES as u64), Arc::clone(&packers));
+        let mut staging = Staging::new(Small(PIECE_BYTES as u64));
         staging.write(&random(PIECE_BYTES)).unwrap();
         assert!(matches!(staging.write(&random(PIECE_BYTES)), Err(ContentError::Full { .. })));
         assert!(matches!(staging.write(b""), Err(ContentError::Abandoned)));
         assert!(matches!(staging.finish(Durability::Fast), Err(ContentError::Abandoned)));
         // The last piece, and the table.
         for room in [0, 5] {
-            let mut staging = Staging::new(Small(room), Arc::clone(&packers));
+            let mut staging = Staging::new(Small(room));
             staging.write(b"hello").unwrap();
             assert!(matches!(staging.finish(Durability::Fast), Err(ContentError::Full { .. })));
         }
@@ -281,7 +294,7 @@ mod tests {
 
     #[test]
     fn no_stream_is_longer_than_the_largest_blob() {
-        let mut staging = Staging::new(Small(u64::MAX), Arc::default());
+        let mut staging = Staging::new(Small(u64::MAX));
         // A terabyte takes too long; what counts is only the sum.
         staging.limit = 10;
         staging.write(&[0; 10]).unwrap();

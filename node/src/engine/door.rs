@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The engine as the Cache that tools see.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use potluck_protocol::control::{Answer, MAX_DATA_BYTES, Miss};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Output;
 use potluck_protocol::peer::Topic;
+use potluck_protocol::piece::PIECE_BYTES;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 
@@ -19,6 +21,12 @@ use crate::fetch::event::Space;
 use crate::gc::protect::Hold;
 use crate::observe::{clock, span};
 use crate::store::{Blob, Store, StoreError};
+
+/// Bytes of a stream that are written at a time; twice as many are in memory for each writer.
+const WRITE_BYTES: usize = 1 << 20;
+/// Pieces of a Blob that are read at a time, so that several threads unpack them; see also
+/// [`crate::store::MAX_AHEAD`].
+const READ_AHEAD: usize = 4;
 
 impl Cache for Arc<Engine> {
     async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
@@ -79,16 +87,18 @@ impl Cache for Arc<Engine> {
 
     async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
         let mut writing = self.store.begin();
-        loop {
-            let mut stretch = Vec::with_capacity(MAX_DATA_BYTES);
-            let reading = (&mut from).take(MAX_DATA_BYTES as u64).read_to_end(&mut stretch).await;
-            reading.map_err(CacheError::Source)?;
-            if stretch.is_empty() {
-                return Ok(span::blocking(move || writing.finish(Durability::Fast)).await?);
-            }
+        let mut stretch = next_stretch(&mut from).await?;
+        while stretch.len() == WRITE_BYTES {
             // A thread is taken for each stretch and not for the whole: somebody who writes slowly must not keep one.
-            writing = span::blocking(move || writing.write(&stretch).map(|()| writing)).await?;
+            let written = span::blocking(move || writing.write(&stretch).map(|()| writing));
+            let (written, next) = tokio::join!(written, next_stretch(&mut from));
+            (writing, stretch) = (written?, next?);
         }
+        let end = move || {
+            writing.write(&stretch)?;
+            writing.finish(Durability::Fast)
+        };
+        Ok(span::blocking(end).await?)
     }
 
     async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {
@@ -99,6 +109,12 @@ impl Cache for Arc<Engine> {
 
 /// Most keys of one question that may have Entries and are read without going to a thread that may block.
 const AT_ONCE: usize = 8;
+/// The next bytes of a stream: fewer than [`WRITE_BYTES`] at its end only.
+async fn next_stretch(from: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, CacheError> {
+    let mut stretch = Vec::new();
+    from.take(WRITE_BYTES as u64).read_to_end(&mut stretch).await.map_err(CacheError::Source)?;
+    Ok(stretch)
+}
 
 type KnownOrMiss = Result<Known, Miss>;
 
@@ -177,8 +193,8 @@ impl Engine {
     }
 }
 
-/// Reads a stretch of a Blob, piece by piece, each checked, until nobody listens any more. A thread is taken for each
-/// piece and not for the whole: somebody who reads slowly must not keep one.
+/// Reads a stretch of a Blob, several pieces at a time, each checked, until nobody listens any more. A thread is taken
+/// for each piece and not for the whole: somebody who reads slowly must not keep one.
 async fn pour(
     store: Store,
     blob: Arc<Blob>,
@@ -186,16 +202,29 @@ async fn pour(
     to: mpsc::Sender<Result<Vec<u8>, CacheError>>,
 ) {
     let end = range.end.min(blob.pieces().size());
-    for index in 0..blob.pieces().count() {
-        let Some(place) = blob.pieces().range(index) else { return };
-        if place.end <= range.start || place.start >= end {
-            continue;
+    let mut next = range.start / PIECE_BYTES as u64;
+    let mut ahead = VecDeque::new();
+    loop {
+        while let Some(place) = blob.pieces().range(next).filter(|place| place.start < end) {
+            // One is always allowed, or nobody would get on.
+            let leave = if ahead.is_empty() { None } else { store.ahead() };
+            if ahead.len() >= READ_AHEAD || !ahead.is_empty() && leave.is_none() {
+                break;
+            }
+            let (store, blob, index) = (store.clone(), Arc::clone(&blob), next);
+            ahead.push_back((span::blocking_task(move || store.piece(&blob, index)), leave, place));
+            next += 1;
         }
-        let (store, blob) = (store.clone(), Arc::clone(&blob));
-        let piece = match span::blocking(move || store.piece(&blob, index)).await {
-            Ok(piece) => piece,
-            Err(error) => {
+        let Some((reading, _leave, place)) = ahead.pop_front() else { return };
+        let piece = match reading.await {
+            Ok(Ok(piece)) => piece,
+            Ok(Err(error)) => {
                 let _ = to.send(Err(error.into())).await;
+                return;
+            }
+            // It panicked; whoever reads sees that the Blob is not whole.
+            Err(error) => {
+                let _ = to.send(Err(CacheError::Store(error.to_string()))).await;
                 return;
             }
         };

@@ -11,6 +11,8 @@
 pub mod answer;
 pub mod count;
 pub mod door;
+#[cfg(test)]
+mod figures;
 pub mod publish;
 #[cfg(test)]
 mod tests;
@@ -35,9 +37,10 @@ use tokio::sync::mpsc;
 
 use crate::cache::CacheError;
 use crate::catalog::followed::Followed;
+use crate::config::Config;
 use crate::fetch::event::{Need, Space};
 use crate::gc::driver::Collector;
-use crate::gc::protect::Hold;
+use crate::gc::protect::{Hold, Protected};
 use crate::gc::score::Standing;
 use crate::gc::uses::Uses;
 use crate::home::{Home, HomeError};
@@ -123,6 +126,7 @@ pub type Seeking = std::pin::Pin<Box<dyn Future<Output = Vec<Option<crate::cache
 /// The engine.
 pub struct Engine {
     store: Store,
+    config: Config,
     instance: Instance,
     own: Own,
     trusting: Trusting,
@@ -161,7 +165,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub fn open(home: &Home) -> Result<Self, EngineError> {
-        let (store, swept) = Store::open(&home.root().join("store"))?;
+        let config = home.config()?;
+        let (store, swept) =
+            Store::open_with(&home.root().join("store"), config.store.free_floor, Protected::default())?;
         if swept.removed > 0 {
             tracing::info!(
                 files = swept.removed,
@@ -171,6 +177,7 @@ impl Engine {
         }
         Ok(Self {
             store,
+            config,
             instance: home.instance()?,
             own: Own::of(home)?,
             trusting: Trusting::of(home)?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use potluck_keys::pair::Pair;
 use potluck_keys::signed::Signed;
-use potluck_protocol::action::{ActionId, Project};
+use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::catalog::{Catalog, Segment, SegmentRef};
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::digest::Digest;
@@ -70,10 +70,13 @@ impl Engine {
         if self.incomplete(&output)? {
             return Err(CacheError::Usage("not all blobs of the output have been written".to_owned()));
         }
+        let durability = self.durability(&recipe);
         let before = self.standing(pair, &action)?;
         if let Some((name, standing)) = &before
             && (standing.output == output || !self.incomplete(&standing.output)?)
         {
+            // Its Blobs may have been lost and written anew since.
+            self.secure(&standing.output, durability)?;
             return Ok(*name);
         }
         let issued = clock::now();
@@ -85,13 +88,28 @@ impl Engine {
         let not_after = issued.plus(ENTRY_LIFE);
         let entry = Entry { project, recipe, action, output, labels, taints, issued, not_after, replaces };
         let signed = Signed::sign(&entry, &[pair]).map_err(|error| CacheError::Usage(error.to_string()))?;
-        let blobs = self.blobs(&entry.output)?;
-        self.store.index().publish(&signed, &blobs).map_err(StoreError::from)?;
+        let blobs = self.secure(&entry.output, durability)?;
+        self.store.index().publish(&signed, &blobs, durability).map_err(StoreError::from)?;
         self.uses.touch(&action, issued);
         self.store.protected().published(&blobs);
         self.counts.published(&entry.project, &entry.recipe);
         self.tell(News::Published(entry.project));
         Ok(claim_digest(&signed))
+    }
+
+    /// Sees to it that all Blobs of an output are as durable as a claim about it has to be, and gives them.
+    fn secure(&self, output: &Output, durability: Durability) -> Result<Vec<Digest>, StoreError> {
+        let blobs = self.blobs(output)?;
+        if durability == Durability::Durable {
+            self.store.sync(&blobs)?;
+        }
+        Ok(blobs)
+    }
+
+    /// What a publication has to have survived when it is answered: its Front has the name of its Recipe.
+    fn durability(&self, recipe: &Recipe) -> Durability {
+        let front = recipe.as_str().split('@').next().unwrap_or_default();
+        self.config.durability(front)
     }
 
     /// The own Entry about an action that no other one replaces.

@@ -32,9 +32,15 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// A node with these settings.
+    fn with(settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(folder.path().join("home"))).unwrap();
         home.init("").unwrap();
+        std::fs::write(home.config_path(), settings).unwrap();
         let engine = Arc::new(Engine::open(&home).unwrap());
         Self { _folder: folder, home, engine }
     }
@@ -120,6 +126,85 @@ async fn what_was_made_here_is_found_under_its_key_only() {
     assert!(stretches.recv().await.is_none());
     let numbers = node.engine.counts().now();
     assert_eq!((numbers.hits, numbers.misses, numbers.published), (1, 1, 1));
+}
+
+/// Larger than what the index keeps itself.
+fn large(seed: u8) -> Vec<u8> {
+    (0..3_000_000_u32).map(|n| (n >> 8).to_le_bytes()[0] ^ seed).collect()
+}
+
+#[tokio::test]
+async fn what_is_published_is_durable_unless_its_front_does_not_care() {
+    let all = "[store]\ndurability = \"fast\"\n";
+    let one = "[front.r]\ndurability = \"fast\"\n";
+    let other = "[front.rr]\ndurability = \"fast\"\n";
+    let cares = "[front.r]\ndurability = \"crash-safe\"\n";
+    for (settings, safe) in [
+        (String::new(), true),
+        (all.into(), false),
+        (one.into(), false),
+        (other.into(), true),
+        (format!("{all}{cares}"), true),
+    ] {
+        let node = Node::with(&settings);
+        let file = node.write(&large(1)).await;
+        let kind = Kind::File { digest: file.digest, size: file.size, executable: false };
+        let tree = Tree::new(vec![Member { path: TreePath::new("f").unwrap(), kind }]).unwrap();
+        let BlobOutput { digest, size } = node.write(&tree.encode()).await;
+        let output = Output::Tree(TreeOutput { digest, size, members: 1, total: file.size });
+        assert!(!node.engine.store().is_synced(&file.digest));
+        node.publish(b"key", output.clone()).await.unwrap();
+        assert_eq!(node.engine.store().is_synced(&file.digest), safe, "{settings}");
+        // Lost and written anew, it is made durable again by whoever publishes the same.
+        node.engine.store().remove_all(&[file.digest]).unwrap();
+        node.write(&large(1)).await;
+        assert!(!node.engine.store().is_synced(&file.digest));
+        node.publish(b"key", output).await.unwrap();
+        assert_eq!(node.engine.store().is_synced(&file.digest), safe, "{settings}");
+    }
+}
+
+#[tokio::test]
+async fn any_stretch_of_a_blob_can_be_read() {
+    let node = Node::new();
+    let bytes: Vec<u8> = (0..4).flat_map(large).collect();
+    let written = node.write(&bytes).await;
+    let size = written.size;
+    assert_eq!((written.digest, size), (Digest::of(&bytes), bytes.len() as u64));
+    for packed in [false, true] {
+        if packed {
+            node.engine.store().pack(&written.digest, &mut || true).unwrap();
+        }
+        let piece = 1 << 20;
+        for range in [
+            0..size,
+            0..1,
+            piece - 1..piece + 1,
+            piece..2 * piece,
+            size - 1..size + 9,
+            5..5,
+            size..size + 1,
+            u64::MAX - 1..u64::MAX,
+        ] {
+            let mut stretches = node.engine.read(written.digest, Some(range.clone())).await.unwrap();
+            let mut got = Vec::new();
+            while let Some(stretch) = stretches.recv().await {
+                got.extend(stretch.unwrap());
+            }
+            let within = |at: u64| usize::try_from(at.min(size)).unwrap();
+            assert!(got == bytes[within(range.start)..within(range.end)], "{range:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_the_length_of_a_stream_it_is_kept_whole() {
+    let node = Node::new();
+    for size in [0, 1, (16 << 10) + 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 2 << 20] {
+        let bytes = &large(9)[..size];
+        let written = node.write(bytes).await;
+        assert_eq!((written.digest, written.size), (Digest::of(bytes), size as u64));
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How much the store may take: bytes, or a share of the disk.
 
-use std::path::Path;
 use std::str::FromStr;
 
 use bytesize::ByteSize;
@@ -68,23 +67,30 @@ impl Amount {
     }
 }
 
-/// A disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Disk {
-    /// Its bytes.
-    pub total: u64,
-    /// Those that this user may still write.
-    pub free: u64,
+/// What is kept free unless something else is set, in bytes, or [`USUAL_SHARE`] of the disk when that is less.
+pub const USUAL_FLOOR: u64 = 1 << 30;
+/// In hundredths.
+pub const USUAL_SHARE: u64 = 2;
+
+/// What is to stay free on a disk: an [`Amount`], or what is usual, which is written `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Floor(pub Option<Amount>);
+
+impl TryFrom<String> for Floor {
+    type Error = NoAmount;
+
+    fn try_from(text: String) -> Result<Self, NoAmount> {
+        if text == "auto" { Ok(Self(None)) } else { text.parse().map(|amount| Self(Some(amount))) }
+    }
 }
 
-/// The disk that a path is on.
-///
-/// # Errors
-/// When the system does not say.
-pub fn disk(path: &Path) -> std::io::Result<Disk> {
-    let found = rustix::fs::statvfs(path)?;
-    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-    Ok(Disk { total: bytes(found.f_blocks), free: bytes(found.f_bavail) })
+impl Floor {
+    /// The same in bytes, on a disk of so many.
+    pub fn of(self, disk: u64) -> u64 {
+        let usual = || USUAL_FLOOR.min(disk / 100 * USUAL_SHARE);
+        self.0.map_or_else(usual, |floor| floor.of(disk))
+    }
 }
 
 #[cfg(test)]
@@ -117,9 +123,13 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_has_room() {
-        let disk = disk(&std::env::temp_dir()).unwrap();
-        assert!(disk.total > 0 && disk.free <= disk.total);
-        assert!(super::disk(Path::new("absent/folder")).is_err());
+    fn a_floor_is_usual_or_set() {
+        let floor = |text: &str| Floor::try_from(text.to_owned());
+        assert_eq!(floor("auto"), Ok(Floor::default()));
+        assert_eq!(floor("0").unwrap().of(1 << 40), 0);
+        assert_eq!(floor("5%").unwrap().of(1000), 50);
+        assert!(floor("Auto").is_err());
+        assert_eq!(Floor::default().of(100 << 30), 1 << 30);
+        assert_eq!(Floor::default().of(1000), 20);
     }
 }

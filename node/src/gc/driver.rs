@@ -16,7 +16,6 @@ use crate::config::Store as Settings;
 use crate::control::server::Progress;
 use crate::drive::drive;
 use crate::engine::Engine;
-use crate::home::Home;
 use crate::observe::span;
 use crate::observe::status::{CollectedRow, StoreRow};
 
@@ -118,9 +117,9 @@ impl Collector {
 }
 
 /// Starts to keep the budget of a home, until the task is ended.
-pub fn start(engine: &Arc<Engine>, home: &Home, settings: Settings) -> JoinHandle<()> {
-    let Settings { budget, free_floor: floor } = settings;
-    let (collector, events) = Collector::new(Limits { budget, floor, folder: home.root().to_owned() });
+pub fn start(engine: &Arc<Engine>, settings: Settings) -> JoinHandle<()> {
+    let Settings { budget, free_floor: floor, .. } = settings;
+    let (collector, events) = Collector::new(Limits { budget, floor });
     engine.collect_by(Arc::clone(&collector));
     span::spawn("collection plan", run(Arc::clone(engine), collector, events))
 }
@@ -128,7 +127,7 @@ pub fn start(engine: &Arc<Engine>, home: &Home, settings: Settings) -> JoinHandl
 /// How full the store is, for people, when its Blobs take so many bytes.
 pub fn row(engine: &Engine, bytes: u64) -> StoreRow {
     let collector = engine.collector();
-    let room = collector.and_then(|collector| collector.limits.room(bytes).ok());
+    let room = collector.and_then(|collector| collector.limits.room(engine.store(), bytes).ok());
     let collected = collector.and_then(|collector| collector.last()).map(|last| CollectedRow {
         at_ms: last.at_ms,
         cause: last.cause,

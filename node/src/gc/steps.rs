@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the Plan says, done on a real store. Everything here blocks, for no longer than a page or a shelf takes.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use potluck_keys::signed::Signed;
@@ -10,15 +9,15 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::head::Head;
 use potluck_protocol::tree::{Kind, Tree};
 
-use super::budget::{self, Amount};
+use super::budget::{Amount, Floor};
 use super::plan::{Action, Event, Room, Row, Shelf};
 use super::protect::Protected;
 use super::score::Subject;
-use crate::content::{Content as _, ContentError};
+use crate::content::ContentError;
 use crate::engine::{Engine, MAX_TREE_BYTES, News};
 use crate::index::{EntryName, IndexError, Kept};
 use crate::observe::clock;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// Entries in a page.
 pub const PAGE: usize = 1024;
@@ -37,14 +36,6 @@ pub enum StepError {
     /// A claim in the index is none.
     #[error("a claim in the index is damaged: {0}")]
     Claim(#[from] potluck_keys::signed::ClaimError),
-    /// The disk does not say how much room it has.
-    #[error("cannot see how much room there is on the disk of {path}: {source}", path = path.display())]
-    Disk {
-        /// A folder on it.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 impl From<IndexError> for StepError {
@@ -65,9 +56,7 @@ pub struct Limits {
     /// What Blobs may take.
     pub budget: Amount,
     /// What should be left of the disk.
-    pub floor: Amount,
-    /// A folder on that disk.
-    pub folder: PathBuf,
+    pub floor: Floor,
 }
 
 impl Limits {
@@ -75,9 +64,8 @@ impl Limits {
     ///
     /// # Errors
     /// [`StepError`].
-    pub fn room(&self, used: u64) -> Result<Room, StepError> {
-        let disk = budget::disk(&self.folder);
-        let disk = disk.map_err(|source| StepError::Disk { path: self.folder.clone(), source })?;
+    pub fn room(&self, store: &Store, used: u64) -> Result<Room, StepError> {
+        let disk = store.room()?;
         let (budget, floor) = (self.budget.of(disk.total), self.floor.of(disk.total));
         Ok(Room { used, budget, free: disk.free, floor })
     }
@@ -134,7 +122,9 @@ impl Steps {
     }
 
     fn look(&self) -> Result<Event, StepError> {
-        Ok(Event::Room(self.limits.room(self.engine.store().total()?)?))
+        let store = self.engine.store();
+        let used = store.used().map_or_else(|| store.total(), Ok)?;
+        Ok(Event::Room(self.limits.room(store, used)?))
     }
 
     fn begin(&mut self) -> Result<Event, StepError> {
@@ -280,10 +270,7 @@ impl Steps {
         let (freed, held) = (sum(&verdict.free), sum(&verdict.held));
         if !dry && !verdict.free.is_empty() {
             let going = Going(store.protected(), verdict.free);
-            for digest in &going.1 {
-                store.content().remove(digest)?;
-            }
-            store.index().forget_blobs(going.1.clone())?;
+            store.remove_all(&going.1)?;
         }
         Ok(Event::Removed { freed, held, crowded: verdict.crowded })
     }

@@ -16,7 +16,7 @@ use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
 use potluck_protocol::tree::{Kind, Member, Tree, TreePath};
 use tempfile::TempDir;
 
-use super::budget::Amount;
+use super::budget::{Amount, Floor};
 use super::pins;
 use super::plan::{Action, Collection, Event, Wish};
 use super::report::{End, Report};
@@ -94,8 +94,7 @@ impl Node {
     }
 
     fn steps(&self, budget: u64) -> Steps {
-        let folder = self.folder.path().to_owned();
-        let limits = Limits { budget: Amount::Bytes(budget), floor: Amount::Bytes(0), folder };
+        let limits = Limits { budget: Amount::Bytes(budget), floor: Floor(Some(Amount::Bytes(0))) };
         Steps::new(Arc::clone(&self.engine), limits)
     }
 

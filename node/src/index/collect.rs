@@ -253,22 +253,25 @@ impl Index {
                 return Ok((page, false));
             }
             let (digest, row) = redb!(self, row)?;
-            page.push((Digest::from_bytes(*digest.value()), row.value().len() as u64));
+            page.push((Digest::from_bytes(*digest.value()), rows::bytes(row.value())?.len() as u64));
         }
         Ok((page, true))
     }
 
-    /// Removes small Blobs, and of all these Blobs to which Projects they belonged. A power cut may bring them back,
-    /// until the next round.
+    /// Removes small Blobs, and of all these Blobs to which Projects they belonged; gives how many bytes the small ones
+    /// had. A power cut may bring them back, until the next round.
     ///
     /// # Errors
     /// [`IndexError`]; then nothing is removed.
-    pub fn forget_blobs(&self, digests: Vec<Digest>) -> Result<(), IndexError> {
-        self.change(Durability::Fast, move |change| {
+    pub fn forget_blobs(&self, digests: &[Digest]) -> Result<u64, IndexError> {
+        self.change(Durability::Fast, |change| {
+            let mut bytes = 0;
             let mut small = redb!(self, change.open_table(rows::SMALL))?;
             let mut belongs = redb!(self, change.open_table(rows::BELONGS))?;
-            for digest in &digests {
-                redb!(self, small.remove(digest.as_bytes()))?;
+            for digest in digests {
+                if let Some(row) = redb!(self, small.remove(digest.as_bytes()))? {
+                    bytes += rows::bytes(row.value())?.len() as u64;
+                }
                 let mut projects = Vec::new();
                 for row in redb!(self, belongs.range((digest.as_bytes(), "")..))? {
                     let row = redb!(self, row)?.0;
@@ -282,7 +285,7 @@ impl Index {
                     redb!(self, belongs.remove((digest.as_bytes(), project.as_str())))?;
                 }
             }
-            Ok(())
+            Ok(bytes)
         })
     }
 

@@ -214,7 +214,7 @@ impl Index {
         self.view()?.small(digest)
     }
 
-    /// Keeps a small Blob.
+    /// Keeps a small Blob; gives whether it is a new one.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -223,18 +223,19 @@ impl Index {
         digest: &Digest,
         bytes: &[u8],
         durability: Durability,
-    ) -> Result<(), IndexError> {
+    ) -> Result<bool, IndexError> {
         self.change(durability, |change| {
             let mut table = redb!(self, change.open_table(rows::SMALL))?;
             // A Blob cannot change, and writing it again would cost its pages twice.
             if redb!(self, table.get(digest.as_bytes()))?
                 .is_some_and(|row| row.value().get(1..) == Some(bytes))
             {
-                return Ok(());
+                return Ok(false);
             }
+            let new = redb!(self, table.get(digest.as_bytes()))?.is_none();
             let mut row = redb!(self, table.insert_reserve(digest.as_bytes(), 1 + bytes.len()))?;
             rows::put_plain(row.as_mut(), bytes);
-            Ok(())
+            Ok(new)
         })
     }
 
@@ -259,7 +260,7 @@ impl Index {
         let table = redb!(self, read.open_table(rows::SMALL))?;
         let mut bytes = 0;
         for row in redb!(self, table.iter())? {
-            bytes += redb!(self, row)?.1.value().len() as u64;
+            bytes += rows::bytes(redb!(self, row)?.1.value())?.len() as u64;
         }
         Ok(bytes)
     }
@@ -455,8 +456,13 @@ impl Index {
     ///
     /// # Errors
     /// [`IndexError`].
-    pub fn publish(&self, entry: &Signed<Entry>, blobs: &[Digest]) -> Result<(), IndexError> {
-        self.change(Durability::Durable, |change| {
+    pub fn publish(
+        &self,
+        entry: &Signed<Entry>,
+        blobs: &[Digest],
+        durability: Durability,
+    ) -> Result<(), IndexError> {
+        self.change(durability, |change| {
             self.keep_entry_in(change, entry, blobs)?;
             let claim = entry.authentic()?;
             let mut outbox = redb!(self, change.open_table(rows::OUTBOX))?;

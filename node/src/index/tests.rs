@@ -45,12 +45,12 @@ fn entries_are_found_by_their_action() {
 fn the_outbox_keeps_what_came_while_a_catalog_was_made() {
     let index = Index::in_memory().unwrap();
     let ann = Pair::from_seed(&[1; 32], "");
-    index.publish(&entry(&ann, 1, b"a"), &[]).unwrap();
-    index.publish(&entry(&ann, 2, b"b"), &[]).unwrap();
+    index.publish(&entry(&ann, 1, b"a"), &[], Durability::Durable).unwrap();
+    index.publish(&entry(&ann, 2, b"b"), &[], Durability::Durable).unwrap();
     let listed = index.outbox(&project("p"), 10).unwrap();
     assert_eq!(listed.len(), 2);
     assert!(index.outbox(&project("q"), 10).unwrap().is_empty());
-    index.publish(&entry(&ann, 2, b"newer"), &[]).unwrap();
+    index.publish(&entry(&ann, 2, b"newer"), &[], Durability::Durable).unwrap();
     let head = potluck_protocol::codec::Bytes::new(vec![1]).unwrap();
     let catalog = OwnCatalog { catalog: Catalog { project: project("p"), segments: Vec::new() }, head };
     index.flush(&catalog, &listed, &[]).unwrap();

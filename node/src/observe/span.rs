@@ -27,3 +27,17 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
+
+/// Starts a thread for work that goes on as long as the process, or nearly.
+///
+/// # Errors
+/// When the system has no thread to give.
+pub fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+}
+
+/// Starts work that waits for the disk; its end is awaited by the handle.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that starts tasks")]
+pub fn blocking_task<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    tokio::task::spawn_blocking(work)
+}
