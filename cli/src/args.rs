@@ -42,6 +42,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Whom to believe", &["trust", "key"]),
     ("Whom to share with", &["network", "share", "unshare"]),
     ("By hand", &["put", "get"]),
+    ("The store", &["verify"]),
     ("For your shell", &["completions", "man"]),
 ];
 

@@ -35,4 +35,6 @@ pub mod store;
 pub mod swarm;
 pub mod trust;
 #[cfg(feature = "net")]
+pub mod verify;
+#[cfg(feature = "net")]
 pub mod work;

@@ -10,6 +10,7 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceList, Pieces};
 
+use crate::content::files::Files;
 use crate::content::{
     Content as _, ContentError, DiskContent, Durability, Incoming, Opened, Staging, Swept, disk,
 };
@@ -37,6 +38,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether a Blob was damaged, and is put aside.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Content(ContentError::Damaged { .. }))
+    }
+
     /// Whether the fault is in what was handed in, and not here.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Content(ContentError::Refused { .. }) | Self::Piece(_))
@@ -64,10 +70,28 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(folder: &Path) -> Result<(Self, Swept), StoreError> {
-        ring::make_folder(folder)?;
-        let content = DiskContent::open(folder)?;
+        Self::open_by(folder, &Files::default())
+    }
+
+    /// The same by a way to the file system that may be watched.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_by(folder: &Path, files: &Files) -> Result<(Self, Swept), StoreError> {
+        match files.make_folder(folder) {
+            // Even the folder around it has to be made.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(ContentError::io("make", folder, error).into());
+            }
+            _ => ring::make_folder(folder)?,
+        }
+        if let Some(around) = folder.parent() {
+            let sync = files.sync_folder(around);
+            sync.map_err(|error| ContentError::io("sync", around, error))?;
+        }
+        let content = DiskContent::open_by(folder, files.clone())?;
         let swept = content.sweep()?;
-        let index = Arc::new(Index::open(&folder.join("index.redb"))?);
+        let index = Arc::new(Index::open_by(&folder.join("index.redb"), files)?);
         Ok((Self { content, index }, swept))
     }
 
@@ -169,6 +193,16 @@ impl Store {
             return Ok(Receiving::Small { store: self.clone(), pieces, bytes: None });
         }
         Ok(Receiving::Large(self.content.begin_known(pieces)?))
+    }
+
+    /// Every Blob that is a file, with the bytes that it takes. The others are listed by the index.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn larges(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let mut all = Vec::new();
+        self.content.each(&mut |digest, stored| all.push((digest, stored)))?;
+        Ok(all)
     }
 
     /// How many bytes all Blobs take as they are stored. Looks at each file: not for every look-up.
@@ -320,6 +354,8 @@ pub fn unpack(packing: Packing, packed: &[u8], size: u64) -> Result<Vec<u8>, Sto
     if bytes.len() == limit { Ok(bytes) } else { Err(wrong(bytes.len()).into()) }
 }
 
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod tests {
     use super::*;

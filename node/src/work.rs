@@ -11,16 +11,16 @@ use tokio::io::AsyncRead;
 use crate::cache::{CacheError, Stretches};
 use crate::control::server::Progress;
 use crate::engine::Engine;
+use crate::verify::verify;
 
 /// Does a job.
 ///
 /// # Errors
 /// [`CacheError`].
 pub async fn run(engine: &Arc<Engine>, job: Job, progress: Progress) -> Result<Value, CacheError> {
-    let _ = (engine, progress);
     match job {
         Job::Collect(_) => later("collect"),
-        Job::Verify(_) => later("verify"),
+        Job::Verify(what) => verify(engine, what, progress).await,
         Job::Pin(_) => later("pin"),
         Job::Unpin(_) => later("unpin"),
         Job::Pins(_) => later("pins"),

@@ -92,6 +92,9 @@ By hand:
   put           Store a file, and claim that it is what a key gave
   get           Bring the file that a key gave, from here or from whom you trust
 
+The store:
+  verify        Read all that is stored and check it; what is damaged is put aside, and fetched again from whom you trust
+
 For your shell:
   completions   Print completions for a shell
   man           Print the manual page, or write one for each verb
@@ -550,7 +553,7 @@ fn shells_and_manuals_know_every_verb() {
     }
     assert!(person.run(["man"]).ok().contains(".SH SUBCOMMANDS"));
     person.run(["man", "--dir", "pages"]).ok();
-    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 29);
+    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 30);
 }
 
 #[test]

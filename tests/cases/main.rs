@@ -15,6 +15,8 @@ mod light;
 #[cfg(test)]
 mod net;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod trust;

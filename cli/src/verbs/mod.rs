@@ -13,6 +13,7 @@ mod status;
 mod store;
 mod trust;
 mod up;
+mod verify;
 
 use clap::Subcommand;
 use potluck_node::home::Home;
@@ -32,6 +33,7 @@ pub(crate) enum Verb {
     Status(status::Status),
     Put(store::Put),
     Get(store::Get),
+    Verify(verify::Verify),
     Network(network::Network),
     Share(share::Share),
     Unshare(share::Unshare),
@@ -52,6 +54,7 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Status(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Put(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Get(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Verify(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Share(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Unshare(verb) => verb.run(home()?.must_exist()?, say),

@@ -17,16 +17,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use potluck_protocol::digest::Digest;
-use tempfile::NamedTempFile;
-
+use crate::content::files::{FOLDER_MODE, Files};
 use crate::content::pack::Packers;
 use crate::content::{Arrival, Content, ContentError, Draft, Durability, Kept, Opened, Swept};
+use potluck_protocol::digest::Digest;
 
 /// Most files in quarantine; a Blob that is found damaged beyond that is removed.
 pub const MAX_QUARANTINED: usize = 16;
-
-const FOLDER_MODE: u32 = 0o700;
 
 #[derive(Debug)]
 struct Folders {
@@ -36,6 +33,7 @@ struct Folders {
     /// For each folder below `blobs`, whether its own name is known to have reached the disk.
     settled: [AtomicBool; 256],
     packers: Arc<Packers>,
+    files: Files,
 }
 
 /// Blobs as files below one folder; clones share it.
@@ -52,30 +50,23 @@ impl DiskContent {
     pub fn open(root: &Path) -> Result<Self, ContentError> {
         let make = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(root);
         make.map_err(|error| ContentError::io("make", root, error))?;
+        Self::open_by(root, Files::default())
+    }
+
+    /// The same in a folder that is there, by a way to the file system that may be watched.
+    ///
+    /// # Errors
+    /// As [`DiskContent::open`].
+    pub fn open_by(root: &Path, files: Files) -> Result<Self, ContentError> {
         let [blobs, staging, quarantine] = ["blobs", "staging", "quarantine"].map(|name| root.join(name));
-        for folder in [&blobs, &staging, &quarantine] {
-            make_folder(folder)?;
-        }
-        sync_folder(root)?;
         let settled = [const { AtomicBool::new(false) }; 256];
-        let packers = Arc::default();
-        Ok(Self { folders: Arc::new(Folders { blobs, staging, quarantine, settled, packers }) })
-    }
-}
-
-/// Makes a folder in one that is there, unless it is there itself.
-fn make_folder(path: &Path) -> Result<(), ContentError> {
-    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(ContentError::io("make", path, error))
+        let folders = Folders { blobs, staging, quarantine, settled, packers: Arc::default(), files };
+        for folder in [&folders.blobs, &folders.staging, &folders.quarantine] {
+            folders.make(folder)?;
         }
-        _ => Ok(()),
+        folders.sync_folder(root)?;
+        Ok(Self { folders: Arc::new(folders) })
     }
-}
-
-fn sync_folder(path: &Path) -> Result<(), ContentError> {
-    let sync = File::open(path).and_then(|folder| folder.sync_all());
-    sync.map_err(|error| ContentError::io("sync", path, error))
 }
 
 /// Does `remove` and says whether there was something.
@@ -111,6 +102,19 @@ fn list(path: &Path, mut visit: impl FnMut(&DirEntry, u64)) -> Result<(), Conten
 }
 
 impl Folders {
+    /// Makes a folder in one that is there, unless it is there itself.
+    fn make(&self, path: &Path) -> Result<(), ContentError> {
+        self.files.make_folder(path).map_err(|error| ContentError::io("make", path, error))
+    }
+
+    fn sync_folder(&self, path: &Path) -> Result<(), ContentError> {
+        self.files.sync_folder(path).map_err(|error| ContentError::io("sync", path, error))
+    }
+
+    fn remove(&self, path: &Path) -> Result<bool, ContentError> {
+        gone(|path| self.files.remove(path), path, "remove")
+    }
+
     fn shard(&self, digest: &Digest) -> PathBuf {
         self.blobs.join(format!("{:02x}", digest.as_bytes()[0]))
     }
@@ -126,8 +130,8 @@ impl Folders {
     }
 
     fn make_shard(&self, digest: &Digest) -> Result<(), ContentError> {
-        make_folder(&self.blobs)?;
-        make_folder(&self.shard(digest))?;
+        self.make(&self.blobs)?;
+        self.make(&self.shard(digest))?;
         // Whoever syncs next must see that this folder is a new one.
         self.settled(digest).store(false, Ordering::SeqCst);
         Ok(())
@@ -135,10 +139,10 @@ impl Folders {
 
     /// Sees to it that the name of a Blob survives a power cut, along with the folder that it is in.
     fn sync_name(&self, digest: &Digest) -> Result<(), ContentError> {
-        sync_folder(&self.shard(digest))?;
+        self.sync_folder(&self.shard(digest))?;
         let settled = self.settled(digest);
         if !settled.load(Ordering::SeqCst) {
-            sync_folder(&self.blobs)?;
+            self.sync_folder(&self.blobs)?;
             settled.store(true, Ordering::SeqCst);
         }
         Ok(())
@@ -154,85 +158,116 @@ impl Folders {
         }
     }
 
-    /// What takes the name of a Blob that was just written, if that is sound. If it is not, it loses its name.
-    fn known(&self, digest: &Digest, durability: Durability) -> Result<Option<u64>, ContentError> {
+    /// What takes the name of a Blob that was just written, if its table is sound. If it is not, it loses its name.
+    fn known(&self, digest: &Digest) -> Result<Option<u64>, ContentError> {
         let Some(kept) = self.kept(digest)? else { return Ok(None) };
-        let opened = match Opened::new(kept, digest, Arc::clone(&self.packers)) {
-            Ok(opened) => opened,
+        match Opened::new(kept, digest, Arc::clone(&self.packers)) {
+            Ok(opened) => Ok(Some(opened.stored_bytes())),
             Err(ContentError::Damaged { .. }) => {
                 self.quarantine(digest)?;
-                return Ok(None);
+                Ok(None)
             }
-            Err(error) => return Err(error),
-        };
-        if durability == Durability::Durable {
-            // It may have been written by somebody who did not care.
-            let kept = opened.kept();
-            kept.file.sync_all().map_err(|error| ContentError::io("sync", &kept.path, error))?;
-            self.sync_name(digest)?;
+            Err(error) => Err(error),
         }
-        Ok(Some(opened.stored_bytes()))
     }
 
     fn quarantine(&self, digest: &Digest) -> Result<bool, ContentError> {
-        make_folder(&self.quarantine)?;
+        self.make(&self.quarantine)?;
         let mut there = 0;
         list(&self.quarantine, |_, _| there += 1)?;
         let path = self.path(digest);
         if there >= MAX_QUARANTINED {
-            return gone(|path| fs::remove_file(path), &path, "remove");
+            return self.remove(&path);
         }
         let to = self.quarantine.join(digest.to_string());
-        gone(|path| fs::rename(path, to), &path, "quarantine")
+        match gone(|path| self.files.rename(path, &to), &path, "quarantine") {
+            // A damaged Blob that keeps its name is worse than one that nobody can look at: the next one who brings
+            // it would be told that it is there.
+            Err(_) => self.remove(&path),
+            done => done,
+        }
     }
 }
 
 /// A Blob that is being written.
 #[derive(Debug)]
 pub struct DiskDraft {
-    file: NamedTempFile,
+    file: File,
+    path: PathBuf,
+    /// Whether the file has got its name, so that nothing is to be removed from staging.
+    named: bool,
     folders: Arc<Folders>,
+}
+
+impl Drop for DiskDraft {
+    fn drop(&mut self) {
+        if !self.named {
+            // What cannot be removed is swept at the next start.
+            let _ = self.folders.files.remove(&self.path);
+        }
+    }
 }
 
 impl Draft for DiskDraft {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ContentError> {
-        let file = self.file.as_file();
-        file.write_all_at(bytes, offset).map_err(|error| {
+        let (files, file) = (&self.folders.files, (&self.file, self.path.as_path()));
+        files.write_at(file, offset, bytes).map_err(|error| {
             // A part may have been written. It must not stay behind a shorter end; and where the disk is full,
             // everybody is better off without it. That this works as well does not matter to the first error.
-            let _ = file.set_len(offset);
-            ContentError::io("write", self.file.path(), error)
+            let _ = files.set_len(file, offset);
+            ContentError::io("write", &self.path, error)
         })
     }
 
-    fn keep(self, digest: &Digest, durability: Durability) -> Result<Arrival, ContentError> {
-        let Self { mut file, folders } = self;
+    fn keep(mut self, digest: &Digest, durability: Durability) -> Result<Arrival, ContentError> {
+        let folders = Arc::clone(&self.folders);
         if durability == Durability::Durable {
-            let sync = file.as_file().sync_all();
-            sync.map_err(|error| ContentError::io("sync", file.path(), error))?;
+            let sync = folders.files.sync((&self.file, &self.path));
+            sync.map_err(|error| ContentError::io("sync", &self.path, error))?;
         }
         let path = folders.path(digest);
         let mut made = false;
-        loop {
-            let Err(failed) = file.persist_noclobber(&path) else { break };
-            file = failed.file;
-            match failed.error.kind() {
+        while let Err(error) = folders.files.name(&self.path, &path) {
+            match error.kind() {
                 io::ErrorKind::AlreadyExists => {
-                    if let Some(stored_bytes) = folders.known(digest, durability)? {
-                        return Ok(Arrival::Known { stored_bytes });
+                    if let Some(stored_bytes) = folders.known(digest)? {
+                        return self.known(digest, durability, stored_bytes);
                     }
                 }
                 io::ErrorKind::NotFound if !made => {
                     folders.make_shard(digest)?;
                     made = true;
                 }
-                _ => return Err(ContentError::io("name", &path, failed.error)),
+                _ => return Err(ContentError::io("name", &path, error)),
             }
         }
+        self.named = true;
         if durability == Durability::Durable {
             folders.sync_name(digest)?;
         }
         Ok(Arrival::New)
+    }
+}
+
+impl DiskDraft {
+    /// Ends a draft of a Blob that is there. Whether its pieces are sound, and on the disk, is known only of the draft:
+    /// who wrote the other one may not have cared, and then the power was cut. So a durable draft takes its place.
+    fn known(
+        mut self,
+        digest: &Digest,
+        durability: Durability,
+        stored_bytes: u64,
+    ) -> Result<Arrival, ContentError> {
+        if durability == Durability::Fast {
+            return Ok(Arrival::Known { stored_bytes });
+        }
+        let path = self.folders.path(digest);
+        let io = |error| ContentError::io("name", &path, error);
+        let stored_bytes = self.file.metadata().map_err(io)?.len();
+        self.folders.files.rename(&self.path, &path).map_err(io)?;
+        self.named = true;
+        self.folders.sync_name(digest)?;
+        Ok(Arrival::Known { stored_bytes })
     }
 }
 
@@ -260,16 +295,19 @@ impl Content for DiskContent {
     type Kept = DiskKept;
 
     fn draft(&self) -> Result<DiskDraft, ContentError> {
-        let staging = &self.folders.staging;
-        let file = match NamedTempFile::new_in(staging) {
+        let Folders { staging, files, .. } = &*self.folders;
+        let create = || tempfile::Builder::new().make_in(staging, |path| files.create(path));
+        let file = match create() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_folder(staging)?;
-                NamedTempFile::new_in(staging)
+                self.folders.make(staging)?;
+                create()
             }
             file => file,
         };
-        let file = file.map_err(|error| ContentError::io("write to", staging, error))?;
-        Ok(DiskDraft { file, folders: Arc::clone(&self.folders) })
+        let (file, path) = file
+            .and_then(|file| Ok(file.keep()?))
+            .map_err(|error| ContentError::io("write to", staging, error))?;
+        Ok(DiskDraft { file, path, named: false, folders: Arc::clone(&self.folders) })
     }
 
     fn kept(&self, digest: &Digest) -> Result<Option<DiskKept>, ContentError> {
@@ -285,7 +323,7 @@ impl Content for DiskContent {
     }
 
     fn remove(&self, digest: &Digest) -> Result<bool, ContentError> {
-        gone(|path| fs::remove_file(path), &self.folders.path(digest), "remove")
+        self.folders.remove(&self.folders.path(digest))
     }
 
     fn quarantine(&self, digest: &Digest) -> Result<bool, ContentError> {
@@ -297,7 +335,7 @@ impl Content for DiskContent {
         let mut leftovers = Vec::new();
         list(&self.folders.staging, |entry, bytes| leftovers.push((entry.path(), bytes)))?;
         for (path, bytes) in leftovers {
-            if gone(|path| fs::remove_file(path), &path, "remove")? {
+            if self.folders.remove(&path)? {
                 swept.removed += 1;
                 swept.removed_bytes += bytes;
             }
@@ -448,6 +486,19 @@ mod tests {
             assert_eq!(content.open(&digest).unwrap().unwrap().read(0).unwrap(), b"sound");
         }
         assert_eq!(content.sweep().unwrap().quarantined, 1, "the name is the same");
+    }
+
+    #[test]
+    fn a_durable_write_heals_what_nobody_has_read() {
+        let (_folder, content) = fresh();
+        let data = random(2 * PIECE_BYTES);
+        let digest = store(&content, &data).digest;
+        flip(&content, &digest, 1000);
+        let mut staging = content.begin().unwrap();
+        staging.write(&data).unwrap();
+        assert!(!staging.finish(Durability::Durable).unwrap().new);
+        assert_eq!(content.open(&digest).unwrap().unwrap().read(0).unwrap(), data[..PIECE_BYTES]);
+        assert!(files(&content.folders.staging).is_empty());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES};
 use potluck_protocol::piece::{PieceError, Pieces};
 
 pub mod disk;
+pub mod files;
 pub mod form;
 pub mod memory;
 pub mod opened;

@@ -39,10 +39,6 @@ impl<K: Kept> Opened<K> {
         self.kept.stored_bytes()
     }
 
-    pub(crate) fn kept(&self) -> &K {
-        &self.kept
-    }
-
     /// One piece as it is stored, at most [`potluck_protocol::piece::PIECE_BYTES`] long. It is **not verified**:
     /// whoever receives it does that anyway, and a serving node need not unpack it.
     ///

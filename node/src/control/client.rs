@@ -83,8 +83,13 @@ impl Client {
     /// # Errors
     /// [`CacheError`].
     pub async fn work(&self, job: Job, progress: impl FnMut(Vec<u8>)) -> Result<Vec<u8>, CacheError> {
+        let about = match &job {
+            Job::Verify(verify) => verify.digest,
+            _ => None,
+        };
+        let fail = |failed: &Failed| about.map_or_else(|| failure(failed), |digest| of_blob(failed, digest));
         let answers = self.ask(move |id| Request::Work(Work { id, job })).await?;
-        report(answers, progress).await
+        report(answers, progress, fail).await
     }
 
     /// A bundle of what is wanted.
@@ -109,7 +114,7 @@ impl Client {
         from: impl AsyncRead + Send + Unpin,
         progress: impl FnMut(Vec<u8>),
     ) -> Result<Vec<u8>, CacheError> {
-        report(self.send(from, Request::Import).await?, progress).await
+        report(self.send(from, Request::Import).await?, progress, failure).await
     }
 
     /// Waits until the daemon has closed the connection, which it does when it ends.
@@ -236,11 +241,13 @@ impl Cache for Client {
 async fn report(
     mut answers: Answers<Reply>,
     mut progress: impl FnMut(Vec<u8>),
+    fail: impl Fn(&Failed) -> CacheError,
 ) -> Result<Vec<u8>, CacheError> {
     loop {
         match answers.next().await.ok_or_else(broken)? {
             Reply::Progress(report) => progress(report.json.into_inner()),
             Reply::Report(report) => return Ok(report.json.into_inner()),
+            Reply::Failed(failed) => return Err(fail(&failed)),
             other => return Err(unexpected(other)),
         }
     }

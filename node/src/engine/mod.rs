@@ -131,6 +131,11 @@ impl Engine {
                 "swept what was left unfinished"
             );
         }
+        Self::over(home, store)
+    }
+
+    /// The engine of a home over a store that is open.
+    pub(crate) fn over(home: &Home, store: Store) -> Result<Self, EngineError> {
         Ok(Self {
             store,
             instance: home.instance()?,
@@ -261,7 +266,7 @@ impl Engine {
     }
 
     /// Which Blobs of an output are not here. When a Tree's own Blob is missing, what it lists is not known yet.
-    fn lacks(&self, output: &Output) -> Result<Vec<Need>, StoreError> {
+    pub(crate) fn lacks(&self, output: &Output) -> Result<Vec<Need>, StoreError> {
         let own = match output {
             Output::Blob(blob) => Need { digest: blob.digest, size: blob.size },
             Output::Tree(tree) => Need { digest: tree.digest, size: tree.size },
@@ -281,7 +286,7 @@ impl Engine {
     }
 
     /// The Tree of a Digest, if it is here and is one.
-    fn tree(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
+    pub(crate) fn tree(&self, digest: &Digest) -> Result<Option<Tree>, StoreError> {
         let bytes = self.store.bytes(digest, MAX_TREE_BYTES)?;
         Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
     }
@@ -294,7 +299,7 @@ fn want<'a>(space: &'a Space, action: &'a ActionId) -> Want<'a> {
 }
 
 /// The Blobs of all files in a Tree.
-fn files(tree: &Tree) -> impl Iterator<Item = Need> {
+pub(crate) fn files(tree: &Tree) -> impl Iterator<Item = Need> {
     tree.members().iter().filter_map(|member| match &member.kind {
         Kind::File { digest, size, .. } => Some(Need { digest: *digest, size: *size }),
         _ => None,

@@ -4,21 +4,24 @@
 //! It stores Signed claims and never a verdict: the Policy is asked again at each use. The same code runs on a file
 //! and in memory, by redb's own backends.
 
+mod file;
 mod rows;
+pub mod scan;
 
 use std::path::{Path, PathBuf};
 
+use file::Db;
 use potluck_keys::pair::Signer;
 use potluck_keys::signed::{ClaimError, Signed};
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Entry, claim_digest};
 use potluck_protocol::head::Head;
-use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
+use redb::{DatabaseError, ReadableTable as _, WriteTransaction};
 pub use rows::{MAX_INLINE_BYTES, OwnCatalog, RowError};
 
 use crate::content::Durability;
+use crate::content::files::Files;
 
 /// Most claims about one action that are kept, of all signers together.
 pub const MAX_CLAIMS: usize = 64;
@@ -53,7 +56,7 @@ pub enum IndexError {
 
 /// The index.
 pub struct Index {
-    db: Database,
+    db: Db,
     path: PathBuf,
 }
 
@@ -64,15 +67,26 @@ macro_rules! redb {
     };
 }
 
+use redb;
+
 impl Index {
     /// Opens or makes the index at `path`.
     ///
     /// # Errors
     /// [`IndexError`].
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let fail = |source: redb::Error| IndexError::Redb { path: path.to_owned(), source: Box::new(source) };
-        let db = Database::create(path).map_err(|error| fail(error.into()))?;
-        Self::with(db, path)
+        Self::open_by(path, &Files::default())
+    }
+
+    /// The same by a way to the file system that may be watched.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn open_by(path: &Path, files: &Files) -> Result<Self, IndexError> {
+        let fail =
+            |error: DatabaseError| IndexError::Redb { path: path.to_owned(), source: Box::new(error.into()) };
+        file::make(path, files, |db| Self::with(db, path).map(drop)).map_err(fail)??;
+        Self::with(Db::open(path, files).map_err(fail)?, path)
     }
 
     /// An index that lives as long as the process.
@@ -81,13 +95,12 @@ impl Index {
     /// [`IndexError`].
     pub fn in_memory() -> Result<Self, IndexError> {
         let path = PathBuf::from("(in memory)");
-        let made = Database::builder().create_with_backend(InMemoryBackend::new());
-        let db =
-            made.map_err(|error| IndexError::Redb { path: path.clone(), source: Box::new(error.into()) })?;
+        let db = Db::in_memory()
+            .map_err(|error| IndexError::Redb { path: path.clone(), source: Box::new(error.into()) })?;
         Self::with(db, &path)
     }
 
-    fn with(db: Database, path: &Path) -> Result<Self, IndexError> {
+    fn with(db: Db, path: &Path) -> Result<Self, IndexError> {
         let this = Self { db, path: path.to_owned() };
         this.change(Durability::Durable, |change| {
             let mut meta = redb!(this, change.open_table(rows::META))?;

@@ -156,6 +156,14 @@ records! {
     control::Answers { id, answers }
     control::Written { id, digest, size }
     control::Published { id, entry }
+    control::Collect { keep, toolchain, project, dry }
+    control::Verify { digest, repair }
+    control::Pin { digest, reason }
+    control::Unpin { digest }
+    control::Pins { digest }
+    control::Restore { digest, folder, device, inode, modified_ms }
+    control::Work { id, job }
+    control::Export { id, project, toolchain }
     control::Failed { id, kind, message, hint }
 }
 
@@ -164,8 +172,9 @@ choices! {
     peer::Heads { Push, Pull, Given }
     peer::Ask { Question, Answer }
     peer::Blobs { Want, Have, Values, Piece, End, Stop }
-    control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget }
-    control::Reply { Welcome, Report, Stopping, Answers, Missing, Data, Written, Published, Failed }
+    control::Job { Collect, Verify, Pin, Unpin, Pins, Restore }
+    control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget, Work, Export, Import }
+    control::Reply { Welcome, Report, Stopping, Answers, Missing, Data, Written, Published, Failed, Progress }
     control::Answer { Hit, Miss }
 }
 
