@@ -42,7 +42,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Whom to believe", &["trust", "key"]),
     ("Whom to share with", &["network", "share", "unshare"]),
     ("By hand", &["put", "get", "export", "import"]),
-    ("What is kept", &["gc", "pin"]),
+    ("What is kept", &["gc", "pin", "verify"]),
     ("For your shell", &["completions", "man"]),
 ];
 

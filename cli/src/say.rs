@@ -2,7 +2,11 @@
 //! Everything that is printed: answers on stdout, talk on stderr, and with `--json` one object a line on stdout.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressStyle};
+use potluck_node::observe::clock::moment;
+use potluck_node::plan::Moment;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
@@ -49,6 +53,11 @@ impl Say {
         !self.quiet && !self.json && io::stderr().is_terminal()
     }
 
+    /// How far something is, for people who watch.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress { bar: None, shown: self.is_talkative(), begun: moment() }
+    }
+
     /// Something that is nice to know, for people only.
     pub(crate) fn note(&mut self, text: &str) {
         if !self.quiet && !self.json {
@@ -76,6 +85,42 @@ impl Say {
         if self.json {
             let object = json!({ "error": { "kind": exit.word(), "message": message, "hints": hints } });
             let _ = writeln!(io::stdout().lock(), "{}", versioned(object));
+        }
+    }
+}
+
+/// How long something takes before it is said how far it is.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How far something is. It takes its line away when it is dropped.
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    shown: bool,
+    begun: Moment,
+}
+
+impl Progress {
+    /// Takes what the daemon says: an object with `done`, `total` and `unit`.
+    pub(crate) fn show(&mut self, report: &[u8]) {
+        if !self.shown || moment().since(self.begun) < PATIENCE {
+            return;
+        }
+        let Ok(report) = serde_json::from_slice::<Value>(report) else { return };
+        let (Some(done), Some(total)) = (report["done"].as_u64(), report["total"].as_u64()) else { return };
+        let bar = self.bar.get_or_insert_with(|| {
+            let count = if report["unit"] == "bytes" { "{bytes} of {total_bytes}" } else { "{pos} of {len}" };
+            let style = ProgressStyle::with_template(&format!("{{wide_bar}} {count}, {{eta}} left"));
+            ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        bar.set_length(total);
+        bar.set_position(done);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

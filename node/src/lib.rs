@@ -43,4 +43,6 @@ pub mod store;
 pub mod swarm;
 pub mod trust;
 #[cfg(feature = "net")]
+pub mod verify;
+#[cfg(feature = "net")]
 pub mod work;

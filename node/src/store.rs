@@ -18,6 +18,7 @@ use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceList, Pieces};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::content::files::Files;
 use crate::content::pack::REST_LEVEL;
 use crate::content::room::Room;
 use crate::content::syncing::Syncing;
@@ -62,6 +63,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether a Blob was damaged, and is put aside.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_) | Self::Content(ContentError::Damaged { .. }))
+    }
+
     /// Whether the fault is in what was handed in, and not here.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Content(ContentError::Refused { .. }) | Self::Piece(_))
@@ -117,11 +123,33 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open_with(folder: &Path, floor: Floor, protected: Protected) -> Result<(Self, Swept), StoreError> {
-        ring::make_folder(folder)?;
+        Self::open_by(folder, (floor, protected), &Files::default())
+    }
+
+    /// The same by a way to the file system that may be watched.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_by(
+        folder: &Path,
+        (floor, protected): (Floor, Protected),
+        files: &Files,
+    ) -> Result<(Self, Swept), StoreError> {
+        match files.make_folder(folder) {
+            // Even the folder around it has to be made.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(ContentError::io("make", folder, error).into());
+            }
+            _ => ring::make_folder(folder)?,
+        }
+        if let Some(around) = folder.parent() {
+            let sync = files.sync_folder(around);
+            sync.map_err(|error| ContentError::io("sync", around, error))?;
+        }
         let protected = Arc::new(protected);
-        let content = DiskContent::open(folder)?.guarded(Arc::clone(&protected));
+        let content = DiskContent::open_by(folder, files.clone())?.guarded(Arc::clone(&protected));
         let swept = content.sweep()?;
-        let index = Arc::new(Index::open(&folder.join("index.redb"))?);
+        let index = Arc::new(Index::open_by(&folder.join("index.redb"), files)?);
         let known = Arc::new(Known {
             room: Room::new(folder, floor),
             syncing: Syncing::default(),
@@ -178,6 +206,14 @@ impl Store {
             _ => view.has_small(digest)?,
         };
         Ok(small || self.content.has(digest))
+    }
+
+    /// Whether a Blob is here, for those who do not count on it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_in(&self, view: &View<'_>, digest: &Digest) -> Result<bool, StoreError> {
+        Ok(view.has_small(digest)? || self.content.has(digest))
     }
 
     /// A Blob, which stays for a while. One that is damaged is put aside and is not here any more.
@@ -319,6 +355,16 @@ impl Store {
     pub fn settle(&self) -> Result<(), StoreError> {
         self.content.settle()?;
         Ok(self.index.settle()?)
+    }
+
+    /// Every Blob that is a file, with the bytes that it takes. The others are listed by the index.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn larges(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let mut all = Vec::new();
+        self.content.each(&mut |digest, stored| all.push((digest, stored)))?;
+        Ok(all)
     }
 
     /// How many bytes all Blobs take as they are stored. Looks at each file: not for every look-up.
@@ -683,6 +729,8 @@ pub fn unpack(packing: Packing, packed: &[u8], size: u64) -> Result<Vec<u8>, Sto
     if bytes.len() == limit { Ok(bytes) } else { Err(wrong(bytes.len()).into()) }
 }
 
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod tests {
     use crate::gc::budget::Amount;

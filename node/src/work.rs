@@ -22,6 +22,7 @@ use crate::gc::pins;
 use crate::gc::plan::Wish;
 use crate::materialise::job;
 use crate::observe::span;
+use crate::verify::verify;
 
 /// Most bundles that are written or read at a time; further ones wait.
 const MAX_BUNDLES: usize = 4;
@@ -33,7 +34,7 @@ const MAX_BUNDLES: usize = 4;
 pub async fn run(engine: &Arc<Engine>, job: Job, progress: Progress) -> Result<Value, CacheError> {
     match job {
         Job::Collect(collect) => self::collect(engine, collect, progress).await,
-        Job::Verify(_) => later("verify"),
+        Job::Verify(what) => verify(engine, what, progress).await,
         Job::Pin(Pin { digest, reason }) => pins::add(engine, digest, reason).await,
         Job::Unpin(unpin) => pins::remove(engine, unpin.digest).await,
         Job::Pins(which) => pins::list(engine, which.digest).await,
@@ -55,10 +56,6 @@ async fn collect(engine: &Arc<Engine>, collect: Collect, progress: Progress) -> 
         engine.collector().ok_or_else(|| CacheError::Store("nobody makes room here".to_owned()))?;
     let report = collector.ask(wish, progress).await?;
     serde_json::to_value(report).map_err(|error| CacheError::Store(error.to_string()))
-}
-
-fn later(what: &str) -> Result<Value, CacheError> {
-    Err(CacheError::Usage(format!("this daemon cannot {what} yet")))
 }
 
 /// Stretches of a bundle, on their way to whoever asked.

@@ -21,6 +21,8 @@ mod net;
 #[cfg(test)]
 mod room;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod trust;

@@ -16,6 +16,7 @@ mod status;
 mod store;
 mod trust;
 mod up;
+mod verify;
 
 use clap::Subcommand;
 use potluck_node::home::Home;
@@ -39,6 +40,7 @@ pub(crate) enum Verb {
     Import(bundle::Import),
     Gc(gc::Gc),
     Pin(pin::Pin),
+    Verify(verify::Verify),
     Network(network::Network),
     Share(share::Share),
     Unshare(share::Unshare),
@@ -63,6 +65,7 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Import(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Gc(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Pin(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Verify(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Share(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Unshare(verb) => verb.run(home()?.must_exist()?, say),

@@ -20,16 +20,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use potluck_protocol::digest::Digest;
 use rustix::fs::{Advice, fadvise};
-use tempfile::NamedTempFile;
 
+use crate::content::files::{FOLDER_MODE, Files};
 use crate::content::pack::Packers;
 use crate::content::{Arrival, Content, ContentError, Draft, Durability, Kept, Opened, Swept};
 use crate::gc::protect::Protected;
 
 /// Most files in quarantine; a Blob that is found damaged beyond that is removed.
 pub const MAX_QUARANTINED: usize = 16;
-
-const FOLDER_MODE: u32 = 0o700;
 
 /// How much of a file is written before the system is told to begin bringing it to the disk, in bytes: so that whoever
 /// waits for all of it waits for the last stretch only.
@@ -43,6 +41,7 @@ struct Folders {
     /// One for each folder below `blobs`.
     shards: [Shard; 256],
     packers: Arc<Packers>,
+    files: Files,
 }
 
 /// What is known of a folder below `blobs`.
@@ -81,15 +80,22 @@ impl DiskContent {
     pub fn open(root: &Path) -> Result<Self, ContentError> {
         let make = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(root);
         make.map_err(|error| ContentError::io("make", root, error))?;
+        Self::open_by(root, Files::default())
+    }
+
+    /// The same in a folder that is there, by a way to the file system that may be watched.
+    ///
+    /// # Errors
+    /// As [`DiskContent::open`].
+    pub fn open_by(root: &Path, files: Files) -> Result<Self, ContentError> {
         let [blobs, staging, quarantine] = ["blobs", "staging", "quarantine"].map(|name| root.join(name));
-        for folder in [&blobs, &staging, &quarantine] {
-            make_folder(folder)?;
+        let (shards, packers) = (std::array::from_fn(|_| Shard::default()), Arc::default());
+        let folders = Folders { blobs, staging, quarantine, shards, packers, files };
+        for folder in [&folders.blobs, &folders.staging, &folders.quarantine] {
+            folders.make(folder)?;
         }
-        sync_folder(root)?;
-        let shards = std::array::from_fn(|_| Shard::default());
-        let packers = Arc::default();
-        let folders = Arc::new(Folders { blobs, staging, quarantine, shards, packers });
-        Ok(Self { folders, guard: Arc::default() })
+        folders.sync_folder(root)?;
+        Ok(Self { folders: Arc::new(folders), guard: Arc::default() })
     }
 
     /// Has what it names protected from collection.
@@ -126,21 +132,6 @@ impl DiskContent {
         rustix::fs::sync();
         folder.sync_all().map_err(failed)
     }
-}
-
-/// Makes a folder in one that is there, unless it is there itself.
-fn make_folder(path: &Path) -> Result<(), ContentError> {
-    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(ContentError::io("make", path, error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn sync_folder(path: &Path) -> Result<(), ContentError> {
-    let sync = File::open(path).and_then(|folder| folder.sync_all());
-    sync.map_err(|error| ContentError::io("sync", path, error))
 }
 
 /// Does `remove` and says whether there was something.
@@ -207,9 +198,22 @@ impl Folders {
         Ok(was)
     }
 
+    /// Makes a folder in one that is there, unless it is there itself.
+    fn make(&self, path: &Path) -> Result<(), ContentError> {
+        self.files.make_folder(path).map_err(|error| ContentError::io("make", path, error))
+    }
+
+    fn sync_folder(&self, path: &Path) -> Result<(), ContentError> {
+        self.files.sync_folder(path).map_err(|error| ContentError::io("sync", path, error))
+    }
+
+    fn remove(&self, digest: &Digest) -> Result<bool, ContentError> {
+        self.take(digest, |path| self.files.remove(path), "remove")
+    }
+
     fn make_shard(&self, digest: &Digest) -> Result<(), ContentError> {
-        make_folder(&self.blobs)?;
-        make_folder(&self.shard(digest))?;
+        self.make(&self.blobs)?;
+        self.make(&self.shard(digest))?;
         // Whoever syncs next must see that this folder is a new one.
         self.of(digest).settled.store(false, Ordering::SeqCst);
         Ok(())
@@ -228,10 +232,10 @@ impl Folders {
 
     /// Sees to it that the name of a Blob survives a power cut, along with the folder that it is in.
     fn sync_name(&self, digest: &Digest) -> Result<(), ContentError> {
-        sync_folder(&self.shard(digest))?;
+        self.sync_folder(&self.shard(digest))?;
         let settled = &self.of(digest).settled;
         if !settled.load(Ordering::SeqCst) {
-            sync_folder(&self.blobs)?;
+            self.sync_folder(&self.blobs)?;
             settled.store(true, Ordering::SeqCst);
         }
         Ok(())
@@ -247,42 +251,43 @@ impl Folders {
         }
     }
 
-    /// What takes the name of a Blob that was just written, if that is sound. If it is not, it loses its name.
-    fn known(&self, digest: &Digest, durability: Durability) -> Result<Option<u64>, ContentError> {
+    /// What takes the name of a Blob that was just written, if its table is sound. If it is not, it loses its name.
+    fn known(&self, digest: &Digest) -> Result<Option<u64>, ContentError> {
         let Some(kept) = self.kept(digest)? else { return Ok(None) };
-        let opened = match Opened::new(kept, digest, Arc::clone(&self.packers)) {
-            Ok(opened) => opened,
+        match Opened::new(kept, digest, Arc::clone(&self.packers)) {
+            Ok(opened) => Ok(Some(opened.stored_bytes())),
             Err(ContentError::Damaged { .. }) => {
                 self.quarantine(digest)?;
-                return Ok(None);
+                Ok(None)
             }
-            Err(error) => return Err(error),
-        };
-        if durability == Durability::Durable {
-            // It may have been written by somebody who did not care.
-            let kept = opened.kept();
-            kept.file.sync_all().map_err(|error| ContentError::io("sync", &kept.path, error))?;
-            self.sync_name(digest)?;
+            Err(error) => Err(error),
         }
-        Ok(Some(opened.stored_bytes()))
     }
 
     fn quarantine(&self, digest: &Digest) -> Result<bool, ContentError> {
-        make_folder(&self.quarantine)?;
+        self.make(&self.quarantine)?;
         let mut there = 0;
         list(&self.quarantine, |_, _| there += 1)?;
         if there >= MAX_QUARANTINED {
-            return self.take(digest, |path| fs::remove_file(path), "remove");
+            return self.remove(digest);
         }
         let to = self.quarantine.join(digest.to_string());
-        self.take(digest, |path| fs::rename(path, to), "quarantine")
+        match self.take(digest, |path| self.files.rename(path, &to), "quarantine") {
+            // A damaged Blob that keeps its name is worse than one that nobody can look at: the next one who brings
+            // it would be told that it is there.
+            Err(_) => self.remove(digest),
+            done => done,
+        }
     }
 }
 
 /// A Blob that is being written.
 #[derive(Debug)]
 pub struct DiskDraft {
-    file: NamedTempFile,
+    file: File,
+    path: PathBuf,
+    /// Whether the file has got its name, so that nothing is to be removed from staging.
+    named: bool,
     /// Bytes that are written, and how many of them are on their way to the disk.
     written: u64,
     ahead: u64,
@@ -297,72 +302,94 @@ impl DiskDraft {
         if let Some(len) = NonZeroU64::new(self.written.saturating_sub(self.ahead))
             && len.get() >= AHEAD_BYTES
         {
-            let _ = fadvise(self.file.as_file(), self.ahead, Some(len), Advice::DontNeed);
+            let _ = fadvise(&self.file, self.ahead, Some(len), Advice::DontNeed);
             self.ahead = self.written;
         }
     }
 
-    /// Puts the file, which is durable, in the place of the Blob.
-    fn over(file: NamedTempFile, folders: &Folders, digest: &Digest) -> Result<bool, ContentError> {
-        let path = folders.path(digest);
+    /// Waits until all of the file has reached the disk.
+    fn sync(&self) -> Result<(), ContentError> {
+        let sync = self.folders.files.sync((&self.file, &self.path));
+        sync.map_err(|error| ContentError::io("sync", &self.path, error))
+    }
+
+    /// Puts the file, which is durable, in the place of the Blob; gives its length, or nothing when there is none.
+    fn over(mut self, digest: &Digest) -> Result<Option<u64>, ContentError> {
+        let path = self.folders.path(digest);
         let fail = |error| ContentError::io("replace", &path, error);
-        let after = file.as_file().metadata().map_err(fail)?.len();
+        let after = self.file.metadata().map_err(fail)?.len();
+        let folders = Arc::clone(&self.folders);
         let mut bytes = folders.of(digest).lock();
         let before = match fs::metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             found => found.map_err(fail)?.len(),
         };
-        file.persist(&path).map_err(|failed| fail(failed.error))?;
+        folders.files.rename(&self.path, &path).map_err(fail)?;
+        self.named = true;
         tally(&mut bytes, before, after);
-        Ok(true)
+        Ok(Some(after))
+    }
+}
+
+impl Drop for DiskDraft {
+    fn drop(&mut self) {
+        if !self.named {
+            // What cannot be removed is swept at the next start.
+            let _ = self.folders.files.remove(&self.path);
+        }
     }
 }
 
 impl Draft for DiskDraft {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ContentError> {
-        let file = self.file.as_file();
-        file.write_all_at(bytes, offset).map_err(|error| {
+        let (files, file) = (&self.folders.files, (&self.file, self.path.as_path()));
+        files.write_at(file, offset, bytes).map_err(|error| {
             // A part may have been written. It must not stay behind a shorter end; and where the disk is full,
             // everybody is better off without it. That this works as well does not matter to the first error.
-            let _ = file.set_len(offset);
-            ContentError::io("write", self.file.path(), error)
+            let _ = files.set_len(file, offset);
+            ContentError::io("write", &self.path, error)
         })?;
         self.written = offset + bytes.len() as u64;
         self.go_ahead();
         Ok(())
     }
 
-    fn keep(self, digest: &Digest, durability: Durability) -> Result<Arrival, ContentError> {
-        let Self { mut file, folders, guard, written, .. } = self;
+    fn keep(mut self, digest: &Digest, durability: Durability) -> Result<Arrival, ContentError> {
         // The name may be taken by a Blob that is being removed just now.
-        guard.write(digest);
+        self.guard.write(digest);
         if durability == Durability::Durable {
-            let sync = file.as_file().sync_all();
-            sync.map_err(|error| ContentError::io("sync", file.path(), error))?;
+            self.sync()?;
         }
+        let folders = Arc::clone(&self.folders);
         let path = folders.path(digest);
         let mut made = false;
         loop {
             let mut bytes = folders.of(digest).lock();
-            let Err(failed) = file.persist_noclobber(&path) else {
-                tally(&mut bytes, 0, written);
+            let Err(error) = folders.files.name(&self.path, &path) else {
+                tally(&mut bytes, 0, self.written);
                 break;
             };
             drop(bytes);
-            file = failed.file;
-            match failed.error.kind() {
+            match error.kind() {
                 io::ErrorKind::AlreadyExists => {
-                    if let Some(stored_bytes) = folders.known(digest, durability)? {
+                    let Some(stored_bytes) = folders.known(digest)? else { continue };
+                    if durability == Durability::Fast {
                         return Ok(Arrival::Known { stored_bytes });
                     }
+                    // Whether its pieces are sound, and on the disk, is known only of the draft: who wrote the other
+                    // one may not have cared, and then the power was cut. So a durable draft takes its place.
+                    let stored_bytes = self.over(digest)?.unwrap_or(stored_bytes);
+                    folders.sync_name(digest)?;
+                    return Ok(Arrival::Known { stored_bytes });
                 }
                 io::ErrorKind::NotFound if !made => {
                     folders.make_shard(digest)?;
                     made = true;
                 }
-                _ => return Err(ContentError::io("name", &path, failed.error)),
+                _ => return Err(ContentError::io("name", &path, error)),
             }
         }
+        self.named = true;
         if durability == Durability::Durable {
             folders.sync_name(digest)?;
         }
@@ -371,9 +398,8 @@ impl Draft for DiskDraft {
 
     fn replace(self, digest: &Digest) -> Result<bool, ContentError> {
         // The old file may be durable: the new one must be before it takes the name.
-        let sync = self.file.as_file().sync_all();
-        sync.map_err(|error| ContentError::io("sync", self.file.path(), error))?;
-        Self::over(self.file, &self.folders, digest)
+        self.sync()?;
+        Ok(self.over(digest)?.is_some())
     }
 }
 
@@ -408,17 +434,20 @@ impl Content for DiskContent {
     type Kept = DiskKept;
 
     fn draft(&self) -> Result<DiskDraft, ContentError> {
-        let staging = &self.folders.staging;
-        let file = match NamedTempFile::new_in(staging) {
+        let Folders { staging, files, .. } = &*self.folders;
+        let create = || tempfile::Builder::new().make_in(staging, |path| files.create(path));
+        let file = match create() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_folder(staging)?;
-                NamedTempFile::new_in(staging)
+                self.folders.make(staging)?;
+                create()
             }
             file => file,
         };
-        let file = file.map_err(|error| ContentError::io("write to", staging, error))?;
+        let (file, path) = file
+            .and_then(|file| Ok(file.keep()?))
+            .map_err(|error| ContentError::io("write to", staging, error))?;
         let (folders, guard) = (Arc::clone(&self.folders), Arc::clone(&self.guard));
-        Ok(DiskDraft { file, written: 0, ahead: 0, folders, guard })
+        Ok(DiskDraft { file, path, named: false, written: 0, ahead: 0, folders, guard })
     }
 
     fn kept(&self, digest: &Digest) -> Result<Option<DiskKept>, ContentError> {
@@ -434,7 +463,7 @@ impl Content for DiskContent {
     }
 
     fn remove(&self, digest: &Digest) -> Result<bool, ContentError> {
-        self.folders.take(digest, |path| fs::remove_file(path), "remove")
+        self.folders.remove(digest)
     }
 
     fn quarantine(&self, digest: &Digest) -> Result<bool, ContentError> {
@@ -446,7 +475,7 @@ impl Content for DiskContent {
         let mut leftovers = Vec::new();
         list(&self.folders.staging, |entry, bytes| leftovers.push((entry.path(), bytes)))?;
         for (path, bytes) in leftovers {
-            if gone(|path| fs::remove_file(path), &path, "remove")? {
+            if gone(|path| self.folders.files.remove(path), &path, "remove")? {
                 swept.removed += 1;
                 swept.removed_bytes += bytes;
             }
@@ -474,7 +503,8 @@ impl Content for DiskContent {
 
     fn sync(&self, digest: &Digest) -> Result<bool, ContentError> {
         let Some(kept) = self.folders.kept(digest)? else { return Ok(false) };
-        kept.file.sync_all().map_err(|error| ContentError::io("sync", &kept.path, error))?;
+        let sync = self.folders.files.sync((&kept.file, &kept.path));
+        sync.map_err(|error| ContentError::io("sync", &kept.path, error))?;
         Ok(true)
     }
 

@@ -17,6 +17,7 @@ use potluck_protocol::piece::{PieceError, Pieces};
 use serde::Deserialize;
 
 pub mod disk;
+pub mod files;
 pub mod form;
 pub mod memory;
 pub mod opened;

@@ -83,8 +83,13 @@ impl Client {
     /// # Errors
     /// [`CacheError`].
     pub async fn work(&self, job: Job, progress: impl FnMut(Vec<u8>)) -> Result<Vec<u8>, CacheError> {
+        let about = match &job {
+            Job::Verify(verify) => verify.digest,
+            _ => None,
+        };
+        let fail = |failed: &Failed| about.map_or_else(|| failure(failed), |digest| of_blob(failed, digest));
         let answers = self.ask(move |id| Request::Work(Work { id, job })).await?;
-        report(answers, progress).await
+        report(answers, progress, fail).await
     }
 
     /// A bundle of what is wanted, and once it has ended well, what went into it.
@@ -113,7 +118,7 @@ impl Client {
     ) -> Result<Vec<u8>, CacheError> {
         let (answers, last) = self.open(&mut from, Request::Import).await?;
         let id = answers.id;
-        let reporting = report(answers, progress);
+        let reporting = report(answers, progress, failure);
         tokio::pin!(reporting);
         tokio::select! {
             report = &mut reporting => report,
@@ -263,11 +268,13 @@ impl Cache for Client {
 async fn report(
     mut answers: Answers<Reply>,
     mut progress: impl FnMut(Vec<u8>),
+    fail: impl Fn(&Failed) -> CacheError,
 ) -> Result<Vec<u8>, CacheError> {
     loop {
         match answers.next().await.ok_or_else(broken)? {
             Reply::Progress(report) => progress(report.json.into_inner()),
             Reply::Report(report) => return Ok(report.json.into_inner()),
+            Reply::Failed(failed) => return Err(fail(&failed)),
             other => return Err(unexpected(other)),
         }
     }

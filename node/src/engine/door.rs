@@ -172,6 +172,21 @@ impl Engine {
         sought.collect()
     }
 
+    /// Looks among peers for what actions lack here, as a look-up would. What came of it is known afterwards.
+    pub(crate) async fn bring(
+        self: &Arc<Self>,
+        space: &Space,
+        actions: &[ActionId],
+        deadline: std::time::Duration,
+    ) {
+        let known = self.all_known(space, actions).await;
+        let sought = self.to_seek(space, actions, &known);
+        let wanted: Vec<_> = sought.into_iter().map(|(_, action, topics)| (action, topics)).collect();
+        if let Some(seeker) = self.seeker.get().filter(|_| !wanted.is_empty()) {
+            seeker.seek(space.clone(), wanted, deadline).await;
+        }
+    }
+
     fn answer(&self, space: &Space, known: KnownOrMiss, fetched: bool) -> Answer {
         let miss = match known {
             Ok(Known::Here(output)) => {
@@ -189,7 +204,7 @@ impl Engine {
 
     /// The Blobs of an output that are not here, all of them; the first is the Tree's own when that is missing.
     pub(super) fn incomplete(&self, output: &Output) -> Result<bool, StoreError> {
-        Ok(!self.lacks(&self.store.index().view()?, output, Hold::Publish)?.is_empty())
+        Ok(!self.lacks(&self.store.index().view()?, output, Some(Hold::Publish))?.is_empty())
     }
 }
 

@@ -175,6 +175,11 @@ impl Engine {
                 "swept what was left unfinished"
             );
         }
+        Self::over(home, store, config)
+    }
+
+    /// The engine of a home over a store that is open.
+    pub(crate) fn over(home: &Home, store: Store, config: Config) -> Result<Self, EngineError> {
         Ok(Self {
             store,
             config,
@@ -336,7 +341,7 @@ impl Engine {
                     .contradicted((found.signer, *action), Contradiction { earlier, later, seen: now });
             }
             if let Ok(trusted) = choice.outcome {
-                let blobs = self.lacks(view, &trusted.output, Hold::Promise)?;
+                let blobs = self.lacks(view, &trusted.output, Some(Hold::Promise))?;
                 let output = trusted.output.clone();
                 if blobs.is_empty() {
                     return Ok(Known::Here(output));
@@ -368,16 +373,25 @@ impl Engine {
         if refuses(self.own.policy()) && refuses(policy) { Standing::Refused } else { Standing::Good }
     }
 
-    /// Which Blobs of an output are not here; the others stay for a while. When a Tree's own Blob is missing, what it
+    /// Which Blobs of an output are not here; the others stay for a while if they are held. When a Tree's own Blob is missing, what it
     /// lists is not known yet.
-    fn lacks(&self, view: &View<'_>, output: &Output, hold: Hold) -> Result<Vec<Need>, StoreError> {
+    pub(crate) fn lacks(
+        &self,
+        view: &View<'_>,
+        output: &Output,
+        hold: Option<Hold>,
+    ) -> Result<Vec<Need>, StoreError> {
+        let here = |digest: &Digest| match hold {
+            Some(hold) => self.store.holds_in(view, digest, hold),
+            None => self.store.has_in(view, digest),
+        };
         let Output::Tree(own) = output else {
             let (digest, size) = (*output.digest(), output_bytes(output));
-            let here = self.store.holds_in(view, &digest, hold)?;
+            let here = here(&digest)?;
             return Ok(if here { Vec::new() } else { vec![Need { digest, size }] });
         };
         let own = Need { digest: own.digest, size: own.size };
-        if !self.store.holds_in(view, &own.digest, hold)? {
+        if !here(&own.digest)? {
             return Ok(vec![own]);
         }
         let tree = match view.small(&own.digest)? {
@@ -387,7 +401,7 @@ impl Engine {
         let Some(tree) = tree else { return Ok(vec![own]) };
         let mut lacks = BTreeSet::new();
         for need in files(&tree) {
-            if !self.store.holds_in(view, &need.digest, hold)? {
+            if !here(&need.digest)? {
                 lacks.insert(need);
             }
         }

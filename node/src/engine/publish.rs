@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use potluck_keys::pair::Pair;
+use potluck_keys::policy::CLOCK_SKEW;
 use potluck_keys::signed::Signed;
+use potluck_keys::time::Time;
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::catalog::{Catalog, Segment, SegmentRef};
 use potluck_protocol::codec::{Bytes, Text};
@@ -59,6 +61,11 @@ pub struct Flushed {
     pub rest: bool,
 }
 
+/// Whether an own claim is dated so far ahead that nobody believes it, this node included: its clock was set back.
+fn is_ahead(issued: Time) -> bool {
+    issued > clock::now().plus(CLOCK_SKEW)
+}
+
 impl Engine {
     /// Claims that a key gave an output. First wins: what is claimed already and can be delivered stays. Blocks.
     pub(super) fn publish_now(&self, publication: Publication) -> Result<Digest, CacheError> {
@@ -73,6 +80,7 @@ impl Engine {
         let durability = self.durability(&recipe);
         let before = self.standing(pair, &action)?;
         if let Some((name, standing)) = &before
+            && !is_ahead(standing.issued)
             && (standing.output == output || !self.incomplete(&standing.output)?)
         {
             // Its Blobs may have been lost and written anew since.
@@ -197,7 +205,8 @@ impl Engine {
         let Some(own) = self.store.index().own_catalog(project)? else { return Ok(None) };
         let signed: Signed<Head> = Signed::decode(&own.head)?;
         let head = signed.authentic()?.clone();
-        if self.own.pair().is_none() || clock::now().since(head.issued) < HEAD_LIFE / 2 {
+        let fresh = clock::now().since(head.issued) < HEAD_LIFE / 2 && !is_ahead(head.issued);
+        if self.own.pair().is_none() || fresh {
             return Ok(Some(signed));
         }
         let fresh = self.head(project, head.sequence + 1, (head.root, head.size))?;

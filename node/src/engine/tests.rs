@@ -239,6 +239,32 @@ async fn the_first_output_stays_until_it_is_lost() {
     assert!(entries.iter().any(|entry| entry.authentic().unwrap().replaces == Some(name)));
 }
 
+/// As after the clock was a day ahead for a while.
+#[tokio::test]
+async fn what_was_claimed_by_a_clock_that_was_ahead_can_be_claimed_again() {
+    let node = Node::new();
+    let output = Output::Blob(node.write(b"made").await);
+    let pair = node.engine.own.pair().unwrap();
+    let mut ahead = claim(pair, b"key", output.clone()).authentic().unwrap().clone();
+    ahead.issued = clock::now().plus(Duration::from_secs(86_400));
+    ahead.not_after = ahead.issued.plus(Duration::from_secs(3600));
+    let ahead = Signed::sign(&ahead, &[pair]).unwrap();
+    node.engine.store().index().publish(&ahead, &[], Durability::Durable).unwrap();
+    assert_eq!(node.lookup(b"key").await, Answer::Miss(Miss::Refused));
+    node.publish(b"key", output.clone()).await.unwrap();
+    assert_eq!(node.lookup(b"key").await, Answer::Hit(output));
+    let project = &space().project;
+    let first = node.engine.flush(project).unwrap().head.unwrap().authentic().unwrap().clone();
+    let mut own = node.engine.store().index().own_catalog(project).unwrap().unwrap();
+    let mut head = first.clone();
+    head.issued = clock::now().plus(Duration::from_secs(86_400));
+    head.not_after = head.issued.plus(Duration::from_secs(3600));
+    own.head = Bytes::new(Signed::sign(&head, &[pair]).unwrap().bytes().to_vec()).unwrap();
+    node.engine.store().index().flush(&own, &[], &[]).unwrap();
+    let renewed = node.engine.own_head(project).unwrap().unwrap().authentic().unwrap().clone();
+    assert!(renewed.issued < head.issued && renewed.sequence > first.sequence);
+}
+
 #[tokio::test]
 async fn strangers_are_refused_counted_and_not_kept() {
     let (node, ann, mallory) = (Node::new(), Pair::from_seed(&[1; 32], ""), Pair::from_seed(&[2; 32], ""));

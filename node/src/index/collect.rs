@@ -13,7 +13,7 @@ use potluck_keys::time::Time;
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Entry;
-use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
+use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 
 use super::rows::{self, PinRow};
 use super::{Index, IndexError};

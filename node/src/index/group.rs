@@ -13,8 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use redb::{Database, WriteTransaction};
+use redb::WriteTransaction;
 
+use super::file::Db;
 use crate::content::Durability;
 
 /// Most changes in one transaction. All pages that it touches stay in memory until it is committed.
@@ -97,7 +98,7 @@ impl Group {
     /// When the change does.
     pub(super) fn run<E: From<redb::Error>>(
         &self,
-        db: &Database,
+        db: &Db,
         durability: Durability,
         job: &mut Job<'_, E>,
     ) -> Result<(), E> {
@@ -109,7 +110,7 @@ impl Group {
     }
 
     /// Makes durable what is not yet; costs nothing when there is nothing.
-    pub(super) fn settle<E: From<redb::Error>>(&self, db: &Database) -> Result<(), E> {
+    pub(super) fn settle<E: From<redb::Error>>(&self, db: &Db) -> Result<(), E> {
         {
             let state = self.lock();
             if !state.owed && !state.led {
@@ -120,7 +121,7 @@ impl Group {
     }
 
     /// One try.
-    fn attempt<E: From<redb::Error>>(&self, db: &Database, ask: &mut Ask<'_, '_, E>) -> Result<Attempt, E> {
+    fn attempt<E: From<redb::Error>>(&self, db: &Db, ask: &mut Ask<'_, '_, E>) -> Result<Attempt, E> {
         let mut state = self.lock();
         let company = ask.most > 1;
         loop {
@@ -164,7 +165,7 @@ impl Group {
     fn lead<'s, E: From<redb::Error>>(
         &'s self,
         mut state: MutexGuard<'s, State>,
-        db: &Database,
+        db: &Db,
         ask: &mut Ask<'_, '_, E>,
     ) -> Result<Attempt, E> {
         state.led = true;
@@ -282,8 +283,7 @@ fn perform<E>(state: &mut State, ask: &mut Ask<'_, '_, E>) -> Result<Arc<OnceLoc
 mod tests {
     use std::sync::Barrier;
 
-    use redb::backends::InMemoryBackend;
-    use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+    use redb::{ReadableTable as _, TableDefinition};
 
     use super::*;
 
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn one_transaction_takes_a_bounded_number_of_changes() {
-        let db = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        let db = Db::in_memory().unwrap();
         let add = |change: &WriteTransaction| {
             let mut table = change.open_table(NUMBERS).unwrap();
             let now = table.get(()).unwrap().map_or(0, |row| row.value());

@@ -9,14 +9,17 @@
 //! * [`view`]: several questions to one state;
 //! * [`presence`]: which actions may have Entries, in memory;
 //! * [`note`]: what was counted, and who contradicted himself;
-//! * [`open`]: files in any state;
+//! * [`file`]: the file, and each step on it; [`open`]: files in any state;
+//! * [`collect`], [`scan`]: page by page, for collection and for verification;
 //! * [`rows`]: all tables.
 
+mod file;
 mod group;
 mod note;
 mod open;
 mod presence;
 mod rows;
+pub mod scan;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -27,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 pub use collect::{EntryName, EntryPage, Forgotten, Kept};
+use file::Db;
 pub use note::{MAX_CONTRADICTIONS, MAX_TALLIES};
 pub use open::set_aside;
 use potluck_keys::pair::Signer;
@@ -35,11 +39,12 @@ use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Entry, claim_digest};
 use potluck_protocol::head::Head;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
+use redb::{ReadableTable as _, WriteTransaction};
 pub use rows::{Contradiction, MAX_INLINE_BYTES, OwnCatalog, PinRow, RowError, Tally};
 pub use view::View;
 
 use crate::content::Durability;
+use crate::content::files::Files;
 
 /// Most claims about one action that are kept, of all signers together.
 pub const MAX_CLAIMS: usize = 64;
@@ -82,7 +87,7 @@ pub enum IndexError {
 
 /// The index.
 pub struct Index {
-    db: Database,
+    db: Db,
     path: PathBuf,
     group: group::Group,
     presence: presence::Presence,
@@ -119,8 +124,20 @@ impl Index {
     /// # Errors
     /// [`IndexError`]; the file is then as it was.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let db = open::database(path)?;
-        open::guarded(path, || Self::with(db, path, open::seal_key(path)))
+        Self::open_by(path, &Files::default())
+    }
+
+    /// The same by a way to the file system that may be watched.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn open_by(path: &Path, files: &Files) -> Result<Self, IndexError> {
+        open::is_sane(path)?;
+        open::guarded(path, || {
+            let fail = |error| open::opening(path, error);
+            file::make(path, files, |db| Self::with(db, path, None).map(drop)).map_err(fail)??;
+            Self::with(Db::open(path, files).map_err(fail)?, path, open::seal_key(path, files))
+        })
     }
 
     /// An index that lives as long as the process.
@@ -129,12 +146,12 @@ impl Index {
     /// [`IndexError`].
     pub fn in_memory() -> Result<Self, IndexError> {
         let path = PathBuf::from("(in memory)");
-        let db = open::in_memory()
-            .map_err(|error| IndexError::Redb { path: path.clone(), source: Box::new(error) })?;
+        let db = Db::in_memory()
+            .map_err(|error| IndexError::Redb { path: path.clone(), source: Box::new(error.into()) })?;
         Self::with(db, &path, SealKey::generate().ok())
     }
 
-    fn with(db: Database, path: &Path, seal: Option<SealKey>) -> Result<Self, IndexError> {
+    fn with(db: Db, path: &Path, seal: Option<SealKey>) -> Result<Self, IndexError> {
         let this = Self {
             db,
             path: path.to_owned(),

@@ -4,7 +4,7 @@
 
 use potluck_keys::pair::Signer;
 use potluck_protocol::action::ActionId;
-use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::rows::{self, Contradiction, MAX_RECORD_BYTES, Tally};
 use super::{Index, IndexError, redb};

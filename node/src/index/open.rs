@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use potluck_keys::ring;
 use potluck_keys::signed::SealKey;
-use redb::backends::InMemoryBackend;
-use redb::{Builder, Database, DatabaseError, StorageError};
+use redb::{Builder, DatabaseError, StorageError};
 
 use super::IndexError;
+use crate::content::files::Files;
 use crate::observe::clock;
 
 /// How much of the file redb keeps in memory, in bytes. Its own default is 1 GiB. What does not fit comes from the page
@@ -23,43 +23,27 @@ const CACHE_BYTES: usize = 64 << 20;
 /// The name of the file with the [`SealKey`], beside the index.
 const SEAL: &str = "seal";
 
-/// Opens or makes the file.
-pub(super) fn database(path: &Path) -> Result<Database, IndexError> {
-    let fail = |source: redb::Error| IndexError::Redb { path: path.to_owned(), source: Box::new(source) };
+/// What redb is opened with.
+pub(super) fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Refuses what cannot be an index, and in which redb would begin a new one.
+pub(super) fn is_sane(path: &Path) -> Result<(), IndexError> {
     let damaged = |why: &str| IndexError::Damaged { path: path.to_owned(), why: why.to_owned() };
-    let io = |error: io::Error| fail(redb::Error::Io(error));
     match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return make(path).map_err(fail),
-        Err(error) => return Err(io(error)),
-        Ok(found) if !found.is_file() => return Err(damaged("it is not a file")),
-        // One that is made appears whole, so this was longer once. redb would begin anew in it.
-        Ok(found) if found.len() == 0 => return Err(damaged("it is empty")),
-        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => {
+            let source = Box::new(redb::Error::Io(error));
+            Err(IndexError::Redb { path: path.to_owned(), source })
+        }
+        Ok(found) if !found.is_file() => Err(damaged("it is not a file")),
+        // One that is made appears whole, so this was longer once.
+        Ok(found) if found.len() == 0 => Err(damaged("it is empty")),
+        Ok(_) => Ok(()),
     }
-    guarded(path, || {
-        Builder::new().set_cache_size(CACHE_BYTES).open(path).map_err(|error| opening(path, error))
-    })
-}
-
-/// A database that ends with the process.
-pub(super) fn in_memory() -> Result<Database, redb::Error> {
-    Ok(Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(InMemoryBackend::new())?)
-}
-
-/// Makes a file that appears under its name when it is whole. redb knows only the open file, and does not mind.
-fn make(path: &Path) -> Result<Database, redb::Error> {
-    let new = path.with_extension("redb.new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(redb::Error::Io(error)),
-        _ => {}
-    }
-    let db = Builder::new().set_cache_size(CACHE_BYTES).create(&new)?;
-    let named = fs::rename(&new, path).and_then(|()| match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    });
-    named.map_err(redb::Error::Io)?;
-    Ok(db)
 }
 
 /// Does something that reads the file. redb trusts what it reads as long as it can, and may panic on a damaged file.
@@ -73,7 +57,7 @@ pub(super) fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, IndexErro
     })
 }
 
-fn opening(path: &Path, error: DatabaseError) -> IndexError {
+pub(super) fn opening(path: &Path, error: DatabaseError) -> IndexError {
     match error {
         DatabaseError::Storage(error) => storage(path, error),
         DatabaseError::UpgradeRequired(_) | DatabaseError::RepairAborted => {
@@ -106,7 +90,7 @@ pub(super) fn judge(path: &Path, error: redb::Error) -> IndexError {
 
 /// The key that seals rows, made when it is missing. Without one everything works, and signatures are verified at each
 /// use.
-pub(super) fn seal_key(index: &Path) -> Option<SealKey> {
+pub(super) fn seal_key(index: &Path, files: &Files) -> Option<SealKey> {
     let path = index.with_file_name(SEAL);
     let read = || match ring::read(&path, 32) {
         Ok(bytes) => <[u8; 32]>::try_from(bytes).ok().map(|bytes| SealKey::from_bytes(&bytes)),
@@ -115,13 +99,29 @@ pub(super) fn seal_key(index: &Path) -> Option<SealKey> {
     if let Some(key) = read() {
         return Some(key);
     }
-    let made = SealKey::generate().ok().and_then(|key| ring::write_new(&path, key.expose(), 0o600).ok());
+    let made = SealKey::generate().ok().and_then(|key| keep_seal(&path, &key, files).ok());
     // Read again, since another process may have been faster; a damaged one is not replaced.
     let key = made.and_then(|_| read());
     if key.is_none() {
         tracing::warn!(path = %path.display(), "cannot be used: signatures are verified at each use");
     }
     key
+}
+
+/// Gives the key a file, which appears whole.
+fn keep_seal(path: &Path, key: &SealKey, files: &Files) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    match files.remove(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = files.create(&unfinished)?;
+    files.write_at((&file, &unfinished), 0, key.expose())?;
+    files.sync((&file, &unfinished))?;
+    match files.name(&unfinished, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => files.remove(&unfinished),
+        named => named,
+    }
 }
 
 /// Moves an index aside, file or whatever it is, so that the next opening begins an empty one; gives where it went, or

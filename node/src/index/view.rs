@@ -7,7 +7,7 @@ use potluck_keys::signed::Signed;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Entry;
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase as _};
+use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::{Index, IndexError, MAX_CLAIMS, open, rows};
 
