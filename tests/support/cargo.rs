@@ -102,11 +102,14 @@ impl Checkout {
         lines.map(unit).filter(|(_, outcome)| outcome == "restored" || outcome == "compiled").collect()
     }
 
-    /// Forgets everything that was built here.
+    /// Forgets everything that was built here, if anything was.
     ///
     /// # Panics
     /// When the folder cannot be removed.
     pub fn clean(&self) {
+        if !self.target.exists() {
+            return;
+        }
         fs::remove_dir_all(&self.target).expect("the target folder can be removed");
     }
 

@@ -33,10 +33,14 @@ pub fn potluck() -> &'static Path {
                 build.env_remove(name);
             }
         }
-        assert!(build.status().expect("cargo runs").success(), "the program does not build");
         // The tests' own program lies in `target/PROFILE/deps`.
         let this = std::env::current_exe().expect("a test knows where it is");
         let profile = this.ancestors().nth(2).expect("a test lies in the target folder");
+        // Benchmarks have a profile of their own, which shares the folder of `release`.
+        if profile.ends_with("release") {
+            build.args(["--profile", "bench"]);
+        }
+        assert!(build.status().expect("cargo runs").success(), "the program does not build");
         profile.join("potluck")
     })
 }
@@ -77,6 +81,17 @@ impl Person {
     /// When no temporary folder can be made.
     pub fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a temporary folder can be made") }
+    }
+
+    /// Somebody whose folder is in this one, and who has run `potluck init`.
+    ///
+    /// # Panics
+    /// When her folder cannot be made.
+    pub fn at_home_in(folder: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("p").tempdir_in(folder);
+        let person = Self { folder: folder.expect("a folder can be made there") };
+        person.run(["init", "--comment", "bench"]).ok();
+        person
     }
 
     /// Somebody who has run `potluck init`.

@@ -16,7 +16,7 @@ use super::log::Log;
 use crate::cache::{Cache as _, CacheError, Publication};
 use crate::config::Config;
 use crate::content::files::Files;
-use crate::content::{Content as _, Durability};
+use crate::content::{Content as _, Durability, Repacked};
 use crate::engine::publish::FlushError;
 use crate::engine::{Engine, EngineError};
 use crate::fetch::event::Space;
@@ -123,6 +123,9 @@ pub(super) const SCRIPT: &[(&str, Operation)] = &[
     ("a catalog", Stage::flush),
     ("removal", Stage::remove),
     ("quarantine", Stage::quarantine),
+    ("packing", Stage::pack),
+    ("packing what is not durable", Stage::pack_fast),
+    ("collection", Stage::collect),
     ("open again", Stage::reopen),
     ("another tree, published", Stage::publish_tree),
     ("the next catalog", Stage::flush),
@@ -283,7 +286,7 @@ impl Stage {
         self.runtime.block_on(engine.write(bytes.as_slice()))?;
         let output = Output::Blob(BlobOutput { digest, size: bytes.len() as u64 });
         self.publish(salt, output, vec![digest])?;
-        self.promise(digest, self.log.len(), NEVER);
+        self.durable(digest);
         Ok(())
     }
 
@@ -316,6 +319,33 @@ impl Stage {
             };
         }
         Ok(())
+    }
+
+    /// What was written raw is packed, and is as durable as it was before.
+    fn pack(&mut self, salt: u64) -> Result<(), Fault> {
+        self.keep(salt, PIECE_BYTES + 7000, Durability::Durable)?;
+        let digest = self.data(salt, PIECE_BYTES + 7000).0;
+        let packed = self.store()?.pack(&digest, &mut || true)?;
+        assert!(matches!(packed, Repacked::Done { .. }), "{packed:?}");
+        Ok(())
+    }
+
+    fn pack_fast(&mut self, salt: u64) -> Result<(), Fault> {
+        self.keep(salt, 120_000, Durability::Fast)?;
+        let digest = self.data(salt, 120_000).0;
+        self.store()?.pack(&digest, &mut || true)?;
+        Ok(())
+    }
+
+    /// Removes several at once, as collection does.
+    fn collect(&mut self, salt: u64) -> Result<(), Fault> {
+        let mut all = Vec::new();
+        for len in [500, 95_000, 96_000] {
+            self.keep(salt, len, Durability::Durable)?;
+            all.push(self.data(salt, len).0);
+        }
+        all.iter().for_each(|digest| self.end(digest));
+        Ok(self.store()?.remove_all(&all)?)
     }
 
     /// A bit flips; whoever reads finds out; whoever has it writes it again.

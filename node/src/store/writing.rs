@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Blobs on their way into the store: written from their beginning, or received piece by piece.
+
+use std::io;
+
+use potluck_protocol::digest::Digest;
+use potluck_protocol::peer::Packing;
+use potluck_protocol::piece::{PIECE_BYTES, PieceError, Pieces};
+
+use super::{Store, StoreError};
+use crate::content::{Content as _, Durability, Incoming, Staging, disk};
+use crate::index::MAX_INLINE_BYTES;
+
+/// A Blob that is being written. Dropping it leaves nothing.
+pub struct Writing {
+    pub(super) store: Store,
+    /// The bytes so far, while they may still be those of a small Blob.
+    pub(super) head: Vec<u8>,
+    pub(super) staging: Option<Staging<disk::DiskDraft>>,
+}
+
+impl Writing {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.store.stir();
+        if self.staging.is_some() || self.head.len() + bytes.len() > MAX_INLINE_BYTES {
+            self.store.known.room.take(bytes.len() as u64)?;
+        }
+        if let Some(staging) = &mut self.staging {
+            return Ok(staging.write(bytes)?);
+        }
+        if self.head.len() + bytes.len() <= MAX_INLINE_BYTES {
+            self.head.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let mut staging = self.store.content.begin()?;
+        staging.write(&std::mem::take(&mut self.head))?;
+        staging.write(bytes)?;
+        self.staging = Some(staging);
+        Ok(())
+    }
+
+    /// Ends the Blob; gives its name and size.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn finish(self, durability: Durability) -> Result<(Digest, u64), StoreError> {
+        match self.staging {
+            Some(staging) => {
+                let stored = staging.finish(durability)?;
+                if stored.new {
+                    self.store.written(stored.digest, durability, true);
+                }
+                Ok((stored.digest, stored.size))
+            }
+            None => {
+                let digest = Digest::of(&self.head);
+                self.store.keep_small(&digest, &self.head, durability)?;
+                Ok((digest, self.head.len() as u64))
+            }
+        }
+    }
+}
+
+/// A Blob that comes in pieces. Dropping it leaves nothing.
+pub enum Receiving {
+    /// A small one.
+    Small {
+        /// Where it goes.
+        store: Store,
+        /// Its only piece.
+        pieces: Pieces,
+        /// That piece, once it came.
+        bytes: Option<Vec<u8>>,
+    },
+    /// A larger one.
+    Large {
+        /// Where it goes.
+        store: Store,
+        /// What came of it.
+        incoming: Incoming<disk::DiskDraft>,
+    },
+}
+
+impl Receiving {
+    /// Takes a piece, if it is the right one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; see [`StoreError::is_refusal`].
+    pub fn put(&mut self, index: u64, packing: Packing, packed: &[u8]) -> Result<(), StoreError> {
+        match self {
+            Self::Small { pieces, bytes, .. } => {
+                let unpacked = unpack(packing, packed, pieces.size())?;
+                pieces.check(index, &unpacked)?;
+                *bytes = Some(unpacked);
+            }
+            Self::Large { store, incoming } => {
+                store.stir();
+                store.known.room.take(packed.len() as u64)?;
+                incoming.put(index, packing, packed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the Blob once all its pieces came. What can be fetched again need not be durable at once.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn finish(self) -> Result<(), StoreError> {
+        match self {
+            Self::Small { store, pieces, bytes } => {
+                let missing = PieceError::WrongLength { index: 0, got: 0, want: pieces.size() };
+                store.keep_small(pieces.digest(), &bytes.ok_or(missing)?, Durability::Fast)?;
+            }
+            Self::Large { store, incoming } => {
+                let stored = incoming.finish(Durability::Fast)?;
+                if stored.new {
+                    store.written(stored.digest, Durability::Fast, false);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a packed stretch that must unpack to exactly `size` bytes, at most a piece.
+///
+/// # Errors
+/// [`StoreError::Piece`].
+pub fn unpack(packing: Packing, packed: &[u8], size: u64) -> Result<Vec<u8>, StoreError> {
+    let wrong = |got: usize| PieceError::WrongLength { index: 0, got: got as u64, want: size };
+    let limit = usize::try_from(size).ok().filter(|size| *size <= PIECE_BYTES);
+    let limit = limit.ok_or(PieceError::TooLarge(size))?;
+    let bytes = match packing {
+        Packing::Raw => packed.to_vec(),
+        // One byte more than there may be: enough to see that there are too many, and a bomb ends there.
+        Packing::Zstd => {
+            zstd::bulk::decompress(packed, limit + 1).map_err(|_: io::Error| wrong(limit + 1))?
+        }
+    };
+    if bytes.len() == limit { Ok(bytes) } else { Err(wrong(bytes.len()).into()) }
+}
