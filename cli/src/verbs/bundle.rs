@@ -79,7 +79,7 @@ async fn show_late(bar: &ProgressBar, say: &Say) {
     if say.is_talkative() {
         bar.set_draw_target(ProgressDrawTarget::stderr());
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Does `work` while the bar waits for its time.

@@ -176,7 +176,7 @@ impl Group {
             Ok(Ok(transaction)) => transaction,
             Ok(Err(error)) => {
                 self.give_up(state);
-                return Err(redb::Error::from(error).into());
+                return Err(error.into());
             }
             Err(panic) => {
                 self.give_up(state);

@@ -31,7 +31,7 @@ use std::sync::Mutex;
 
 pub use collect::{EntryName, EntryPage, Forgotten, Kept};
 use file::Db;
-pub use note::{MAX_CONTRADICTIONS, MAX_TALLIES};
+pub use note::{KeptTally, MAX_CONTRADICTIONS, MAX_TALLIES};
 pub use open::set_aside;
 use potluck_keys::pair::Signer;
 use potluck_keys::signed::{ClaimError, SealKey, Signed};

@@ -27,6 +27,9 @@ impl Tally {
     }
 }
 
+/// A Project and a Recipe, and what was counted of them.
+pub type KeptTally = ((String, String), Tally);
+
 impl Index {
     /// Adds to what was counted, and keeps contradictions that are not known yet. All of it may be lost with the
     /// machine until the next change that may not.
@@ -69,7 +72,7 @@ impl Index {
     ///
     /// # Errors
     /// [`IndexError`].
-    pub fn tallies(&self) -> Result<Vec<((String, String), Tally)>, IndexError> {
+    pub fn tallies(&self) -> Result<Vec<KeptTally>, IndexError> {
         let read = redb!(self, self.db.begin_read())?;
         let table = redb!(self, read.open_table(rows::TALLIES))?;
         let mut tallies = Vec::new();

@@ -25,7 +25,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn view(&self) -> Result<View<'_>, IndexError> {
-        let read = self.db.begin_read().map_err(|error| self.redb(error.into()))?;
+        let read = self.db.begin_read().map_err(|error| self.redb(error))?;
         Ok(View { index: self, read, small: OnceCell::new() })
     }
 }

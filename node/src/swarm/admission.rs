@@ -9,7 +9,6 @@
 
 use std::error::Error;
 use std::io;
-use std::pin::Pin;
 
 use futures::future::BoxFuture;
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, FutureExt as _};
@@ -127,13 +126,13 @@ impl<S: UpgradeInfo> UpgradeInfo for Admitted<S> {
 }
 
 /// Ends a handshake with the proof.
-fn with_proof<'a, C, E>(
-    handshake: impl Future<Output = Result<(PeerId, C), E>> + Send + 'a,
+fn with_proof<C, E>(
+    handshake: impl Future<Output = Result<(PeerId, C), E>> + Send + 'static,
     admission: Admission,
     side: Side,
-) -> Pin<Box<dyn Future<Output = io::Result<(PeerId, C)>> + Send + 'a>>
+) -> BoxFuture<'static, io::Result<(PeerId, C)>>
 where
-    C: AsyncRead + AsyncWrite + Unpin + Send + 'a,
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     E: Error + Send + Sync + 'static,
 {
     async move {

@@ -164,14 +164,6 @@ records! {
     control::Answers { id, answers }
     control::Written { id, digest, size }
     control::Published { id, entry }
-    control::Collect { keep, toolchain, project, dry }
-    control::Verify { digest, repair }
-    control::Pin { digest, reason }
-    control::Unpin { digest }
-    control::Pins { digest }
-    control::Restore { digest, folder, device, inode, modified_ms }
-    control::Work { id, job }
-    control::Export { id, project, toolchain }
     control::Failed { id, kind, message, hint }
 }
 

@@ -87,7 +87,7 @@ impl Get {
             };
             match wanted {
                 Wanted::Blob { digest, size } if is_stream(&self.path) => {
-                    stream(client, digest, size).await?
+                    stream(client, digest, size).await?;
                 }
                 Wanted::Tree(_) if is_stream(&self.path) => {
                     return Err(Failure::failed("that is a folder, which standard output cannot take")
