@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The daemon: starts everything a node is made of, and ends it.
 
+mod served;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use potluck_protocol::action::Project;
-use potluck_protocol::control::{Export, Job, MAX_REPORT_BYTES};
-use potluck_protocol::digest::Digest;
 use potluck_protocol::names::DhtKey;
 use potluck_protocol::peer::{Hello, Topic};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -20,9 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::announce::plan::{Event as Announce, What};
-use crate::cache::{Answer, Cache, CacheError, Publication, Question, Stretches};
 use crate::catalog::plan::Event as Catalogs;
-use crate::control::server::{self, BindError, Progress, Reported};
+use crate::control::server::{self, BindError};
 use crate::engine::{self, Engine, EngineError, News};
 use crate::fetch::event::Event as Fetch;
 use crate::home::Home;
@@ -34,7 +32,7 @@ use crate::outside::{Outside, Plans, Search};
 use crate::peer::Peer;
 use crate::plan::{Backoff, Moment};
 use crate::swarm::{self, Handle, NetEvent, SwarmError, limits};
-use crate::{announce, catalog, fetch, gc, packing, work};
+use crate::{announce, catalog, fetch, gc, packing};
 
 /// Most events that wait for a Plan.
 const QUEUE: usize = 1024;
@@ -241,7 +239,7 @@ impl Daemon {
                 }
             }
         });
-        server::serve(Arc::new(Served(Arc::clone(&self))), listener, self.stop.subscribe()).await;
+        server::serve(Arc::new(served::Served(Arc::clone(&self))), listener, self.stop.subscribe()).await;
         tasks.shutdown().await;
         let running = std::mem::take(&mut *self.tasks());
         for task in running {
@@ -548,60 +546,5 @@ async fn keep_greeting(
             _ = reader.read_u8() => return,
             changed = hello.changed() => if changed.is_err() { return },
         }
-    }
-}
-
-/// The daemon as the control socket sees it.
-struct Served(Arc<Daemon>);
-
-impl Cache for Served {
-    async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
-        self.0.engine.lookup(question).await
-    }
-
-    async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, CacheError> {
-        self.0.engine.missing(digests).await
-    }
-
-    async fn read(&self, digest: Digest, range: Option<Range<u64>>) -> Result<Stretches, CacheError> {
-        self.0.engine.read(digest, range).await
-    }
-
-    async fn write(&self, from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
-        self.0.engine.write(from).await
-    }
-
-    async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {
-        self.0.engine.publish(publication).await
-    }
-}
-
-impl server::Daemon for Served {
-    async fn status(&self) -> Vec<u8> {
-        let status = self.0.status().await;
-        let json = serde_json::to_vec(&status).unwrap_or_default();
-        if json.len() > MAX_REPORT_BYTES { b"{}".to_vec() } else { json }
-    }
-
-    fn stop(&self) {
-        self.0.stop();
-    }
-
-    async fn work(&self, job: Job, progress: Progress) -> Result<Vec<u8>, CacheError> {
-        let report = work::run(&self.0.engine, job, progress).await?;
-        serde_json::to_vec(&report).map_err(|error| CacheError::Store(error.to_string()))
-    }
-
-    async fn export(&self, what: Export) -> Result<(Stretches, Reported), CacheError> {
-        work::export(&self.0.engine, what).await
-    }
-
-    async fn import(
-        &self,
-        from: impl AsyncRead + Send + Unpin + 'static,
-        progress: Progress,
-    ) -> Result<Vec<u8>, CacheError> {
-        let report = work::import(&self.0.engine, from, progress).await?;
-        serde_json::to_vec(&report).map_err(|error| CacheError::Store(error.to_string()))
     }
 }

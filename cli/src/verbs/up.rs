@@ -141,7 +141,9 @@ fn log_to_stderr() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("POTLUCK_LOG");
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("warn,potluck_node=info"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    // That something could not be logged would otherwise be said on stderr, which panics where that is on a full disk.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = log.log_internal_errors(false).try_init();
 }
 
 fn text(ready: &Value) -> String {

@@ -64,7 +64,8 @@ impl Cache for Arc<Engine> {
             let view = store.index().view()?;
             let mut missing = Vec::new();
             for digest in digests {
-                if !store.holds_in(&view, &digest, Hold::Promise)? {
+                // Only what is here is promised. What is absent will be written, and is protected as such.
+                if !store.has_in(&view, &digest)? || !store.holds_in(&view, &digest, Hold::Promise)? {
                     missing.push(digest);
                 }
             }

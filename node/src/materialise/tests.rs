@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+//! Trees that mean well and Trees that do not, in folders that somebody else is at.
 
 use std::collections::BTreeMap;
 use std::fs;

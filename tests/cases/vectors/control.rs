@@ -126,8 +126,8 @@ fn jobs(sheet: &mut Sheet) {
         modified_ms: None,
     };
     let all = Restore { umask: Some(0o022), replace: true, modified_ms: Some(0), ..restore.clone() };
-    job("restore in place of another", Job::Restore(all));
-    let restore = job("restore, modes and times as they come", Job::Restore(restore));
+    job("restore, modes and times as they come", Job::Restore(restore));
+    let restore = job("restore in place of another", Job::Restore(all));
     for (why, bad) in [
         ("an unknown job", with(&pin, &[1, 2, 0], Item::Uint(6))),
         ("the body of another job", with(&pin, &[1, 2, 0], Item::Uint(5))),

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What local processes get to see of a daemon.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use potluck_protocol::control::{Export, Job, MAX_REPORT_BYTES};
+use potluck_protocol::digest::Digest;
+use tokio::io::AsyncRead;
+
+use super::Daemon;
+use crate::cache::{Answer, Cache, CacheError, Publication, Question, Stretches};
+use crate::control::server::{self, Progress, Reported};
+use crate::work;
+
+/// The daemon as the control socket sees it.
+pub(super) struct Served(pub(super) Arc<Daemon>);
+
+impl Cache for Served {
+    async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
+        self.0.engine.lookup(question).await
+    }
+
+    async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, CacheError> {
+        self.0.engine.missing(digests).await
+    }
+
+    async fn read(&self, digest: Digest, range: Option<Range<u64>>) -> Result<Stretches, CacheError> {
+        self.0.engine.read(digest, range).await
+    }
+
+    async fn write(&self, from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
+        self.0.engine.write(from).await
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {
+        self.0.engine.publish(publication).await
+    }
+}
+
+impl server::Daemon for Served {
+    async fn status(&self) -> Vec<u8> {
+        let status = self.0.status().await;
+        let json = serde_json::to_vec(&status).unwrap_or_default();
+        if json.len() > MAX_REPORT_BYTES { b"{}".to_vec() } else { json }
+    }
+
+    fn stop(&self) {
+        self.0.stop();
+    }
+
+    async fn work(&self, job: Job, progress: Progress) -> Result<Vec<u8>, CacheError> {
+        let report = work::run(&self.0.engine, job, progress).await?;
+        serde_json::to_vec(&report).map_err(|error| CacheError::Store(error.to_string()))
+    }
+
+    async fn export(&self, what: Export) -> Result<(Stretches, Reported), CacheError> {
+        work::export(&self.0.engine, what).await
+    }
+
+    async fn import(
+        &self,
+        from: impl AsyncRead + Send + Unpin + 'static,
+        progress: Progress,
+    ) -> Result<Vec<u8>, CacheError> {
+        let report = work::import(&self.0.engine, from, progress).await?;
+        serde_json::to_vec(&report).map_err(|error| CacheError::Store(error.to_string()))
+    }
+}
