@@ -81,6 +81,7 @@ fn a_budget_is_kept_by_itself_and_pins_stay() {
     let status = person.until("the report", |status| !status["store"]["collected"].is_null());
     assert_eq!(status["store"]["collected"]["cause"], "budget");
     person.run(["gc", "--keep", "0"]).ok();
+    assert_eq!(get(&person, 1).code, 0, "what is pinned is found as well");
     assert_eq!(json(&person, &["pin", "list"])["pins"][0]["blob"], pinned.as_str());
     let listed = person.run(["pin", "list"]).ok();
     assert!(listed.contains(&pinned) && listed.contains("release"), "{listed}");

@@ -109,7 +109,8 @@ impl Gc {
         let (went, free) = if self.dry_run { ("would go", "would free") } else { ("went", "freed") };
         let (entries, freed) = (number("entries"), bytes(number("freed")));
         let (before, after) = (bytes(number("before")), bytes(number("after")));
-        text += &format!("{entries} entries {went}, which {free} {freed}: from {before} to {after}");
+        let noun = if entries == 1 { "entry" } else { "entries" };
+        text += &format!("{entries} {noun} {went}, which {free} {freed}: from {before} to {after}");
         if number("in_use") > 0 {
             text += &format!("\n{} more are in use just now, and go later", bytes(number("in_use")));
         }

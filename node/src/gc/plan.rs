@@ -102,6 +102,8 @@ pub struct Row {
     pub own: bool,
     /// Whether it was used since the round began.
     pub used: bool,
+    /// Whether what it names is pinned: then the Entry stays as well, or nobody would find that any more.
+    pub pinned: bool,
 }
 
 /// Some of the Blobs.
@@ -373,7 +375,10 @@ impl Collection {
         for row in rows {
             let weight = row.subject.bytes.max(1);
             let level = row.subject.level(now);
-            let goes = if job.wish.is_picky() {
+            let stays = row.pinned && row.subject.standing == Standing::Good;
+            let goes = if stays {
+                false
+            } else if job.wish.is_picky() {
                 job.wish.picks(&row)
             } else {
                 row.subject.standing == Standing::Expired || (!row.used && round.cut.takes(level, weight))
@@ -389,7 +394,7 @@ impl Collection {
                 job.draft.stays(&row);
             }
             // Where nothing is removed, what would go is looked at again in the next round.
-            if row.subject.standing != Standing::Expired && !row.used {
+            if row.subject.standing != Standing::Expired && !row.used && !stays {
                 round.histogram.add(level, weight);
             }
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the Plan says, done on a real store. Everything here blocks, for no longer than a page or a shelf takes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use potluck_keys::signed::Signed;
@@ -79,6 +80,8 @@ pub struct Steps {
     began: Time,
     /// Whether a round is under way.
     round: bool,
+    /// What is pinned in it.
+    pins: BTreeSet<Digest>,
 }
 
 impl Drop for Steps {
@@ -99,7 +102,7 @@ impl Drop for Going<'_> {
 impl Steps {
     /// Works on an engine's store.
     pub fn new(engine: Arc<Engine>, limits: Limits) -> Self {
-        Self { engine, limits, began: Time::MAX, round: false }
+        Self { engine, limits, began: Time::MAX, round: false, pins: BTreeSet::new() }
     }
 
     /// Does what is to be answered by an event.
@@ -145,7 +148,7 @@ impl Steps {
     }
 
     /// What is wanted beside what Entries name: Catalogs, own and followed, and pins.
-    fn roots(&self) -> Result<Event, StepError> {
+    fn roots(&mut self) -> Result<Event, StepError> {
         let index = self.engine.store().index();
         let (mut blobs, mut trees) = (Vec::new(), Vec::new());
         let mut catalog = |catalog: &potluck_protocol::catalog::Catalog| {
@@ -170,7 +173,9 @@ impl Steps {
             }
         }
         blobs.extend(heads);
+        self.pins.clear();
         for (digest, pin) in index.pins()? {
+            self.pins.insert(digest);
             if pin.tree { trees.push(digest) } else { blobs.push(digest) }
         }
         let about = index.entry_count()?.saturating_mul(4);
@@ -204,6 +209,7 @@ impl Steps {
                 is_tree: matches!(claim.output, potluck_protocol::entry::Output::Tree(_)),
                 own: Some(name.signer) == self.engine.signer(),
                 used: self.was_used(&name),
+                pinned: self.pins.contains(claim.output.digest()),
             });
         }
         Ok(Event::Page { rows, last: page.last })

@@ -58,6 +58,7 @@ fn row(number: u64, age_s: u64, bytes: u64, output: Digest) -> Row {
         is_tree: false,
         own: true,
         used: false,
+        pinned: false,
     }
 }
 
