@@ -191,7 +191,8 @@ pub enum Durability {
     #[default]
     #[serde(rename = "crash-safe")]
     Durable,
-    /// The death of this process. After a power cut the Blob may be absent or damaged, which every read finds out.
+    /// The end of this process; when it is killed, what lies in the index may lose its last half second. After a power
+    /// cut the Blob may be absent or damaged, which every read finds out.
     #[serde(rename = "fast")]
     Fast,
 }

@@ -110,6 +110,7 @@ impl Cache for Arc<Engine> {
 
 /// Most keys of one question that may have Entries and are read without going to a thread that may block.
 const AT_ONCE: usize = 8;
+
 /// The next bytes of a stream: fewer than [`WRITE_BYTES`] at its end only.
 async fn next_stretch(from: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, CacheError> {
     let mut stretch = Vec::new();

@@ -175,7 +175,11 @@ fn pins_and_what_they_list_stay() {
     let there = |number: u32| node.has(&Digest::of(&bytes(number)));
     assert!(node.has(&pinned) && there(1) && there(2));
     assert!(!node.has(&loose) && !there(3) && !there(4));
-    assert_eq!(node.engine.store().index().entry_count().unwrap(), 1, "the Entry that leads to it stays as well");
+    assert_eq!(
+        node.engine.store().index().entry_count().unwrap(),
+        1,
+        "the Entry that leads to it stays as well"
+    );
     // The pin outlives what was promised when it was made.
     let removed = Node::wait(pins::remove(&node.engine, pinned)).unwrap();
     assert_eq!(removed["removed"], true);
