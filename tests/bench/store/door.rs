@@ -82,16 +82,6 @@ pub(crate) async fn read(cache: &impl Cache, digest: Digest) -> usize {
     len
 }
 
-/// Reads a Blob into a file.
-pub(crate) async fn read_to(cache: &impl Cache, digest: Digest, place: &Path) {
-    let mut stretches = cache.read(digest, None).await.expect("the blob is here");
-    let mut bytes = Vec::new();
-    while let Some(stretch) = stretches.recv().await {
-        bytes.extend(stretch.expect("the blob is sound"));
-    }
-    std::fs::write(place, bytes).expect("a file can be written");
-}
-
 /// A member of a Tree that is a file.
 pub(crate) fn member(path: &str, blob: &BlobOutput) -> Member {
     let path = TreePath::new(path).expect("it is a path");

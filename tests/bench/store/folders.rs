@@ -4,8 +4,6 @@
 use std::path::Path;
 use std::process::Command;
 
-use potluck_node::cache::Cache;
-use potluck_protocol::tree::{Kind, Tree};
 use potluck_tests::program::Person;
 
 use crate::door;
@@ -42,11 +40,10 @@ pub(crate) fn restore(report: &Report) {
     let files = walk(&from).len();
     report.note(&format!("{files} files of a target folder, {} MB", bytes / 1_000_000));
     let person = Person::at_home_in(report.folder());
-    let daemon = person.daemon();
-    let runtime = door::runtime();
-    let tree = runtime.block_on(async {
+    let _daemon = person.daemon();
+    door::runtime().block_on(async {
         let client = door::connect(&person.home()).await;
-        door::publish_folder(&client, &from, &KEY).await
+        door::publish_folder(&client, &from, &KEY).await;
     });
     let to = report.path("to");
     let copied = || {
@@ -76,33 +73,10 @@ pub(crate) fn restore(report: &Report) {
         report.note(&format!("no `potluck get` of a folder: {why}"));
     }
     // Two engines on one store there must never be.
-    drop(daemon);
-    let engine = door::engine(&person.home());
-    let mut got = || {
-        let took = seconds(|| runtime.block_on(read_all(&engine, &tree, &to)));
-        assert_eq!(length(&to), bytes);
-        remove(&to);
-        took
-    };
-    let [ours, copying] = &rounds(RESTORES, [&mut got, &mut { copied }]);
-    report.figure(&figure("in process, file by file through the door", milliseconds(ours)));
-    report.figure(&figure("cp -r beside it", milliseconds(copying)));
-    report.figure(&figure("in process / cp -r", (ratio(ours, copying), "x")).at_most(1.3));
 }
 
 fn scaled_folder() -> (usize, u64) {
     (scaled(1_000, 50), scaled(90_000_000, 4_000_000) as u64)
-}
-
-/// What a tool in the daemon's process does with the Tree that it was given: each file is read through the door.
-async fn read_all(cache: &impl Cache, tree: &Tree, to: &Path) {
-    for member in tree.members() {
-        let place = to.join(member.path.as_str());
-        std::fs::create_dir_all(place.parent().expect("it lies in a folder")).expect("a folder can be made");
-        if let Kind::File { digest, .. } = &member.kind {
-            door::read_to(cache, *digest, &place).await;
-        }
-    }
 }
 
 pub(crate) fn put_unchanged(report: &Report) {

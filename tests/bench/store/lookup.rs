@@ -65,6 +65,9 @@ pub(crate) fn part(report: &Report) {
     report.figure(&resident.at_most(200.0));
 }
 
+/// Actions that are learnt at a time.
+const LEARN: usize = 4096;
+
 fn key(n: u64) -> Vec<u8> {
     n.to_le_bytes().to_vec()
 }
@@ -140,6 +143,8 @@ pub(crate) fn child(args: &[String]) {
     let engine = door::engine(Path::new(folder));
     let open = opening() * 1e3;
     let opened = resident();
+    // As the daemon does beside everything else, once it has started.
+    while !engine.store().index().learn(LEARN).expect("the index can be read") {}
     let runtime = door::runtime();
     // In a task, as the daemon answers.
     let times = runtime.block_on(async {
