@@ -112,6 +112,23 @@ impl DiskContent {
         self.folders.each_in(shard, visit)
     }
 
+    /// About how many Blobs there are, by their names alone.
+    ///
+    /// # Errors
+    /// When the backend cannot list them.
+    pub fn about(&self) -> Result<u64, ContentError> {
+        let mut about = 0;
+        for shard in 0..=u8::MAX {
+            let path = self.folders.blobs.join(format!("{shard:02x}"));
+            about += match fs::read_dir(&path) {
+                Ok(names) => names.count() as u64,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+                Err(error) => return Err(ContentError::io("list", &path, error)),
+            };
+        }
+        Ok(about)
+    }
+
     /// The folder of all Blobs.
     pub(crate) fn place(&self) -> &Path {
         &self.folders.blobs

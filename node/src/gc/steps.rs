@@ -178,7 +178,8 @@ impl Steps {
             self.pins.insert(digest);
             if pin.tree { trees.push(digest) } else { blobs.push(digest) }
         }
-        let about = index.entry_count()?.saturating_mul(4);
+        // Entries say nothing of how many Blobs they name: a Tree may have a hundred thousand members.
+        let about = index.small_count()?.saturating_add(self.engine.store().content().about()?);
         let seed = self.began.as_millis().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Ok(Event::Roots { now: self.began, blobs, trees, about, seed })
     }

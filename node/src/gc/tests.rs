@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Collection on real stores.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -242,6 +243,39 @@ fn what_was_never_listed_is_not_listed_later() {
     node.keep(0);
     assert!(index.outbox(&project, 9).unwrap().is_empty());
     assert!(node.engine.flush(&project).unwrap().head.is_none());
+}
+
+/// A Tree of so many small files of its own.
+fn many(node: &Node, kind: &str, count: u32) -> (Output, Vec<Digest>) {
+    let small: BTreeMap<_, _> = (0..count)
+        .map(|number| format!("{kind} {number}").into_bytes())
+        .map(|bytes| (Digest::of(&bytes), bytes))
+        .collect();
+    node.engine.store().index().keep_all(&small, &[]).unwrap();
+    let members: Vec<_> = (small.iter().enumerate())
+        .map(|(at, (digest, bytes))| Member {
+            path: TreePath::new(&format!("f{at:06}")).unwrap(),
+            kind: Kind::File { digest: *digest, size: bytes.len() as u64, executable: false },
+        })
+        .collect();
+    let tree = Tree::new(members).unwrap();
+    let encoded = tree.encode();
+    let digest = node.engine.store().keep(&encoded, Durability::Fast).unwrap();
+    let (size, members, total) = (encoded.len() as u64, u64::from(count), tree.total());
+    (Output::Tree(TreeOutput { digest, size, members, total }), small.into_keys().collect())
+}
+
+#[test]
+fn few_entries_may_name_many_blobs() {
+    let node = Node::new();
+    let ((stays, kept), (goes, lost)) = (many(&node, "kept", 30_000), many(&node, "lost", 1000));
+    node.publish(1, stays, "1.95.0");
+    node.publish(2, goes, "1.94.0");
+    let report = node.collect(Wish { toolchain: Some("1.94".to_owned()), ..Wish::default() });
+    assert_eq!(report.entries, 1);
+    assert!(kept.iter().all(|digest| node.has(digest)));
+    let left = lost.iter().filter(|digest| node.has(digest)).count();
+    assert!(left < 10, "{left} are kept by chance");
 }
 
 #[test]

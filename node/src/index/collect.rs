@@ -235,6 +235,16 @@ impl Index {
         })
     }
 
+    /// How many small Blobs there are.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn small_count(&self) -> Result<u64, IndexError> {
+        let read = redb!(self, self.db.begin_read())?;
+        let table = redb!(self, read.open_table(rows::SMALL))?;
+        Ok(redb!(self, table.len())?)
+    }
+
     /// At most `most` small Blobs after one of them, each with the bytes that it takes, and whether there are no more.
     ///
     /// # Errors
