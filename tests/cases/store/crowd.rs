@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! 64 writers and 64 readers at once on one engine, while Blobs are taken away under them. What is served is right, and
+//! 64 writers and 64 readers at once on one engine, while collection keeps a budget that is too small for all of it and
+//! Blobs are taken away besides. What is served is right, and
 //! what is gone is a miss. `POTLUCK_TEST_SECONDS` says for how long.
 
 use std::fs;
@@ -9,7 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use potluck_node::cache::{Answer, Cache as _, CacheError, Publication, Question};
+use potluck_node::config::Store as Settings;
 use potluck_node::engine::Engine;
+use potluck_node::gc;
+use potluck_node::gc::budget::Amount;
 use potluck_node::home::Home;
 use potluck_node::observe::{clock, span};
 use potluck_protocol::action::{Project, Recipe};
@@ -76,7 +80,7 @@ impl Crowd {
         self.hits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes something away. Stands in for collection, which goes through here too.
+    /// Takes something away that somebody may count on, which collection never does.
     fn take_away(&self, number: u64) {
         let digest = potluck_protocol::digest::Digest::of(&data(number));
         if number.is_multiple_of(2) {
@@ -103,6 +107,9 @@ async fn a_crowd_of_readers_and_writers_is_served_right() {
     let home = Home::locate(Some(folder.path().join("home"))).unwrap();
     home.init("").unwrap();
     let engine = Arc::new(Engine::open(&home).unwrap());
+    // A third of what all keys give.
+    let budget = Settings { budget: Amount::Bytes(1_000_000), ..Settings::default() };
+    let collecting = gc::driver::start(&engine, budget);
     let crowd = Arc::new(Crowd {
         engine,
         blobs: home.root().join("store/blobs"),
@@ -132,6 +139,7 @@ async fn a_crowd_of_readers_and_writers_is_served_right() {
         span::blocking(move || crowd.take_away(number)).await;
     }
     crowd.stop.store(true, Ordering::Relaxed);
+    collecting.abort();
     for task in tasks {
         task.await.unwrap();
     }
