@@ -7,7 +7,7 @@
 //! suspicion. Nothing in it is believed because it came in a bundle: claims are judged, Blobs are hashed.
 //!
 //! * this file: what a member looks like, and what can be wrong with a bundle;
-//! * [`write`] and [`read`] are the format alone, without a store;
+//! * [`mod@write`] and [`read`] are the format alone, without a store;
 //! * [`export`] and [`import`] join it with the engine.
 
 pub mod export;

@@ -5,13 +5,13 @@
 //! and in memory, by redb's own backends.
 //!
 //! * this file: what is kept, and how it is changed;
-//! * [`group`]: changes that share a transaction;
-//! * [`view`]: several questions to one state;
-//! * [`presence`]: which actions may have Entries, in memory;
-//! * [`note`]: what was counted, and who contradicted himself;
-//! * [`file`]: the file, and each step on it; [`open`]: files in any state;
-//! * [`collect`], [`scan`]: page by page, for collection and for verification;
-//! * [`rows`]: all tables.
+//! * `group`: changes that share a transaction;
+//! * `view`: several questions to one state;
+//! * `presence`: which actions may have Entries, in memory;
+//! * `note`: what was counted, and who contradicted himself;
+//! * `file`: the file, and each step on it; `open`: files in any state;
+//! * `collect`, [`scan`]: page by page, for collection and for verification;
+//! * `rows`: all tables.
 
 mod file;
 mod group;

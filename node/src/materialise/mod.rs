@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the store to a folder and back.
 //!
-//! * [`tree`] writes a Tree, [`file`] a Blob; both appear whole in their [`Place`], or not at all.
+//! * [`tree`] writes a Tree, [`file()`] a Blob; both appear whole in their [`Place`], or not at all.
 //! * [`Source`] is where the bytes come from: the daemon's store, or the door in a process of its own.
 //! * [`job`] is what the daemon does for somebody who asks for a Tree.
 //! * [`gather`] makes a Tree of a folder.
