@@ -11,8 +11,6 @@
 pub mod answer;
 pub mod count;
 pub mod door;
-#[cfg(test)]
-mod figures;
 pub mod publish;
 #[cfg(test)]
 mod tests;
