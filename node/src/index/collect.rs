@@ -240,6 +240,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn small_count(&self) -> Result<u64, IndexError> {
+        self.land()?;
         let read = redb!(self, self.db.begin_read())?;
         let table = redb!(self, read.open_table(rows::SMALL))?;
         Ok(redb!(self, table.len())?)
@@ -254,6 +255,7 @@ impl Index {
         after: Option<&Digest>,
         most: usize,
     ) -> Result<(Vec<(Digest, u64)>, bool), IndexError> {
+        self.land()?;
         let read = redb!(self, self.db.begin_read())?;
         let table = redb!(self, read.open_table(rows::SMALL))?;
         let from = after.map_or(Bound::Unbounded, |digest| Bound::Excluded(digest.as_bytes()));
@@ -274,14 +276,16 @@ impl Index {
     /// # Errors
     /// [`IndexError`]; then nothing is removed.
     pub fn forget_blobs(&self, digests: &[Digest]) -> Result<u64, IndexError> {
+        let waited = self.pending.forget(digests);
         self.change(Durability::Fast, |change| {
             let mut bytes = 0;
             let mut small = redb!(self, change.open_table(rows::SMALL))?;
             let mut belongs = redb!(self, change.open_table(rows::BELONGS))?;
             for digest in digests {
-                if let Some(row) = redb!(self, small.remove(digest.as_bytes()))? {
-                    bytes += rows::bytes(row.value())?.len() as u64;
-                }
+                bytes += match redb!(self, small.remove(digest.as_bytes()))? {
+                    Some(row) => rows::bytes(row.value())?.len() as u64,
+                    None => waited.get(digest).map_or(0, |bytes| *bytes as u64),
+                };
                 let mut projects = Vec::new();
                 for row in redb!(self, belongs.range((digest.as_bytes(), "")..))? {
                     let row = redb!(self, row)?.0;

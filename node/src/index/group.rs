@@ -16,6 +16,7 @@ use std::time::Duration;
 use redb::WriteTransaction;
 
 use super::file::Db;
+use super::pending::Pending;
 use crate::content::Durability;
 
 /// Most changes in one transaction. All pages that it touches stay in memory until it is committed.
@@ -39,6 +40,8 @@ struct Ask<'a, 'b, E> {
 /// The callers that want to change the index.
 pub(super) struct Group {
     most: usize,
+    /// What goes along with each change.
+    pending: Arc<Pending>,
     state: Mutex<State>,
     /// Somebody may join, or lead.
     turn: Condvar,
@@ -79,10 +82,10 @@ enum Attempt {
 }
 
 impl Group {
-    /// A group of callers of which at most `most` share a transaction.
-    pub(super) fn new(most: usize) -> Self {
+    /// A group of callers of which at most `most` share a transaction, with which goes what waits for one.
+    pub(super) fn new(most: usize, pending: Arc<Pending>) -> Self {
         let (turn, full, ended) = (Condvar::new(), Condvar::new(), Condvar::new());
-        Self { most, state: Mutex::default(), turn, full, ended }
+        Self { most, pending, state: Mutex::default(), turn, full, ended }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -113,7 +116,7 @@ impl Group {
     pub(super) fn settle<E: From<redb::Error>>(&self, db: &Db) -> Result<(), E> {
         {
             let state = self.lock();
-            if !state.owed && !state.led {
+            if !state.owed && !state.led && self.pending.is_empty() {
                 return Ok(());
             }
         }
@@ -221,8 +224,11 @@ impl Group {
             if !durable {
                 transaction.set_durability(redb::Durability::None).map_err(redb::Error::from)?;
             }
-            transaction.commit().map_err(redb::Error::from)
+            let landing = self.pending.land(&transaction)?;
+            transaction.commit().map_err(redb::Error::from)?;
+            Ok::<_, redb::Error>(landing)
         }));
+        let ended = ended.map(|ended| ended.map(|landing| self.pending.landed(landing)));
         let done = matches!(ended, Ok(Ok(())));
         let mut state = self.lock();
         // Whoever asks sees this under the same lock.
@@ -298,7 +304,7 @@ mod tests {
             table.insert((), now + 1).unwrap();
             now
         };
-        let group = Group::new(4);
+        let group = Group::new(4, Arc::default());
         let first = |change: &WriteTransaction| {
             add(change);
             Ok::<_, redb::Error>(())

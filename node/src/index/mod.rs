@@ -7,6 +7,7 @@
 //! * this file: what is kept, and how it is changed;
 //! * `group`: changes that share a transaction;
 //! * `view`: several questions to one state;
+//! * `pending`: small Blobs that go along with the next change;
 //! * `presence`: which actions may have Entries, in memory;
 //! * `note`: what was counted, and who contradicted himself;
 //! * `file`: the file, and each step on it; `open`: files in any state;
@@ -17,6 +18,7 @@ mod file;
 mod group;
 mod note;
 mod open;
+mod pending;
 mod presence;
 mod rows;
 pub mod scan;
@@ -27,7 +29,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 pub use collect::{EntryName, EntryPage, Forgotten, Kept};
 use file::Db;
@@ -90,6 +92,7 @@ pub struct Index {
     db: Db,
     path: PathBuf,
     group: group::Group,
+    pending: Arc<pending::Pending>,
     presence: presence::Presence,
     /// The last action that [`Index::learn`] has put into the set.
     learnt: Mutex<Option<ActionId>>,
@@ -152,10 +155,12 @@ impl Index {
     }
 
     fn with(db: Db, path: &Path, seal: Option<SealKey>) -> Result<Self, IndexError> {
+        let pending = Arc::<pending::Pending>::default();
         let this = Self {
             db,
             path: path.to_owned(),
-            group: group::Group::new(group::MAX_JOBS),
+            group: group::Group::new(group::MAX_JOBS, Arc::clone(&pending)),
+            pending,
             presence: presence::Presence::new(presence::MAX_KEYS),
             learnt: Mutex::default(),
             seal,
@@ -231,7 +236,7 @@ impl Index {
         self.view()?.small(digest)
     }
 
-    /// Keeps a small Blob; gives whether it is a new one.
+    /// Keeps a small Blob; gives whether it is a new one. One that may be lost goes along with the next change.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -241,6 +246,9 @@ impl Index {
         bytes: &[u8],
         durability: Durability,
     ) -> Result<bool, IndexError> {
+        if durability == Durability::Fast {
+            return self.keep_small_soon(digest, bytes);
+        }
         self.change(durability, |change| {
             let mut table = redb!(self, change.open_table(rows::SMALL))?;
             // A Blob cannot change, and writing it again would cost its pages twice.
@@ -256,15 +264,33 @@ impl Index {
         })
     }
 
+    fn keep_small_soon(&self, digest: &Digest, bytes: &[u8]) -> Result<bool, IndexError> {
+        let known = self.small(digest)?;
+        if known.as_deref() == Some(bytes) {
+            return Ok(false);
+        }
+        let new = self.pending.put(digest, bytes) && known.is_none();
+        if self.pending.is_full() {
+            self.land()?;
+        }
+        Ok(new)
+    }
+
+    /// Puts all small Blobs that wait for the next change into the index.
+    fn land(&self) -> Result<(), IndexError> {
+        if self.pending.is_empty() { Ok(()) } else { self.change(Durability::Fast, |_| Ok(())) }
+    }
+
     /// Forgets a small Blob; gives whether it was there.
     ///
     /// # Errors
     /// [`IndexError`].
     pub fn forget_small(&self, digest: &Digest) -> Result<bool, IndexError> {
+        let waited = !self.pending.forget(&[*digest]).is_empty();
         self.change(Durability::Durable, |change| {
             let mut table = redb!(self, change.open_table(rows::SMALL))?;
             let was = redb!(self, table.remove(digest.as_bytes()))?.is_some();
-            Ok(was)
+            Ok(was || waited)
         })
     }
 
@@ -273,6 +299,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn small_bytes(&self) -> Result<u64, IndexError> {
+        self.land()?;
         let read = redb!(self, self.db.begin_read())?;
         let table = redb!(self, read.open_table(rows::SMALL))?;
         let mut bytes = 0;
@@ -573,5 +600,14 @@ impl Index {
             heads.push((signer, Signed::decode(rows::bytes(row.value())?)?));
         }
         Ok(heads)
+    }
+}
+
+impl Drop for Index {
+    /// What waits goes into the file, as redb puts there what was committed and may be lost.
+    fn drop(&mut self) {
+        if let Err(error) = self.land() {
+            tracing::warn!(%error, "small blobs are lost");
+        }
     }
 }

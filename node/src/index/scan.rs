@@ -24,6 +24,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn smalls(&self, after: Option<&Digest>, most: usize) -> Result<Vec<Digest>, IndexError> {
+        self.land()?;
         let read = redb!(self, self.db.begin_read())?;
         let table = redb!(self, read.open_table(rows::SMALL))?;
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));

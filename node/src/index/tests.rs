@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The index on a file and in memory, by many at once, damaged, and as an earlier version left it.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use potluck_keys::pair::Pair;
@@ -163,7 +164,8 @@ fn what_is_learnt_in_steps_is_everything() {
             index.keep_entry(&entry(&ann, number, &[number]), &[], Durability::Fast).unwrap();
         }
         let fresh = presence::Presence::new(presence::MAX_KEYS);
-        let index = Index { presence: fresh, learnt: Mutex::default(), ..index };
+        let mut index = index;
+        (index.presence, index.learnt) = (fresh, Mutex::default());
         assert!(index.maybe(&ActionId::from_bytes([99; 32])), "nothing is certain yet");
         assert_eq!(index.entries(&ActionId::from_bytes([49; 32])).unwrap().len(), 1);
         while !index.learn(7).unwrap() {}
@@ -199,6 +201,86 @@ fn sealed_rows_are_read_without_their_key_too() {
     index.keep_entry(&entry(&ann, 2, b"b"), &[], Durability::Durable).unwrap();
     assert_eq!(index.entries(&ActionId::from_bytes([2; 32])).unwrap().len(), 1);
     assert_eq!(std::fs::read(folder.path().join("seal")).unwrap(), b"short", "a damaged one is left alone");
+}
+
+#[test]
+fn small_blobs_that_wait_are_here_for_everybody() {
+    let (_folder, indices) = both();
+    for index in indices {
+        let name = |number: u32| Digest::of(&number.to_be_bytes());
+        let (one, view) = (name(1), index.view().unwrap());
+        assert!(index.keep_small(&one, b"one", Durability::Fast).unwrap());
+        assert!(!index.keep_small(&one, b"one", Durability::Fast).unwrap(), "it is no new one");
+        assert_eq!(view.small(&one).unwrap().unwrap(), b"one");
+        assert_eq!((index.small_count().unwrap(), index.small_bytes().unwrap()), (1, 3));
+        assert!(index.pending.is_empty(), "to be counted it was put into the index");
+        assert!(view.has_small(&one).unwrap(), "in which it was not when the view was made");
+        assert_eq!(index.small_page(None, 9).unwrap().0, [(one, 3)]);
+
+        index.keep_small(&name(2), b"two", Durability::Fast).unwrap();
+        assert_eq!(index.forget_blobs(&[one, name(2)]).unwrap(), 6);
+        assert!(index.small(&one).unwrap().is_none() && index.small(&name(2)).unwrap().is_none());
+        index.keep_small(&name(3), b"three", Durability::Fast).unwrap();
+        assert!(index.forget_small(&name(3)).unwrap() && index.pending.is_empty());
+        assert!(index.smalls(None, 9).unwrap().is_empty());
+
+        // As many as there is room for, and one change for all of them.
+        let before = index.pending.landings();
+        for number in 0..1023 {
+            index.keep_small(&name(number), &[0; 100], Durability::Fast).unwrap();
+        }
+        assert_eq!(index.pending.landings(), before);
+        index.keep_small(&name(1023), &[0; 100], Durability::Fast).unwrap();
+        assert!(index.pending.is_empty() && index.pending.landings() == before + 1);
+        for number in 0..256 {
+            index.keep_small(&name(5000 + number), &[0; MAX_INLINE_BYTES], Durability::Fast).unwrap();
+        }
+        assert!(index.pending.is_empty(), "four million bytes are enough as well");
+    }
+}
+
+#[test]
+fn a_blob_that_waited_is_never_missing_while_it_is_committed() {
+    let (_folder, indices) = both();
+    for index in indices {
+        let name = |number: u64| Digest::of(&number.to_be_bytes());
+        let (written, done) = (AtomicU64::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Acquire) {
+                        let view = index.view().unwrap();
+                        let last = written.load(Ordering::Acquire);
+                        for number in last.saturating_sub(3)..last {
+                            assert!(view.has_small(&name(number)).unwrap(), "{number} of {last}");
+                        }
+                    }
+                });
+            }
+            for number in 0..2000 {
+                index.keep_small(&name(number), &number.to_be_bytes(), Durability::Fast).unwrap();
+                written.store(number + 1, Ordering::Release);
+                if number % 3 == 0 {
+                    index.settle().unwrap();
+                }
+            }
+            done.store(true, Ordering::Release);
+        });
+    }
+}
+
+#[test]
+fn what_waits_survives_a_change_that_fails_and_the_end_of_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index.redb");
+    let index = Index::open(&path).unwrap();
+    let one = Digest::of(b"one");
+    index.keep_small(&one, b"one", Durability::Fast).unwrap();
+    let failed =
+        index.change(Durability::Durable, |_| -> Result<(), _> { Err(IndexError::Row(RowError::Empty)) });
+    assert!(failed.is_err() && !index.pending.is_empty() && index.small(&one).unwrap().is_some());
+    drop(index);
+    assert_eq!(Index::open(&path).unwrap().small(&one).unwrap().unwrap(), b"one");
 }
 
 #[test]

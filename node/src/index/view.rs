@@ -16,6 +16,8 @@ use super::{Index, IndexError, MAX_CLAIMS, open, rows};
 pub struct View<'i> {
     index: &'i Index,
     read: ReadTransaction,
+    /// How often Blobs that waited had been committed before.
+    landings: u64,
     small: OnceCell<ReadOnlyTable<&'static [u8; 32], &'static [u8]>>,
 }
 
@@ -25,8 +27,9 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn view(&self) -> Result<View<'_>, IndexError> {
+        let landings = self.pending.landings();
         let read = self.db.begin_read().map_err(|error| self.redb(error))?;
-        Ok(View { index: self, read, small: OnceCell::new() })
+        Ok(View { index: self, read, landings, small: OnceCell::new() })
     }
 }
 
@@ -59,7 +62,7 @@ impl View<'_> {
     /// # Errors
     /// [`IndexError`].
     pub fn small(&self, digest: &Digest) -> Result<Option<Vec<u8>>, IndexError> {
-        self.with_small(digest, |row| Ok(rows::bytes(row)?.to_vec()))
+        self.with_small(digest, <[u8]>::to_vec)
     }
 
     /// Whether a small Blob is here.
@@ -67,14 +70,25 @@ impl View<'_> {
     /// # Errors
     /// [`IndexError`].
     pub fn has_small(&self, digest: &Digest) -> Result<bool, IndexError> {
-        Ok(self.with_small(digest, |_| Ok(()))?.is_some())
+        Ok(self.with_small(digest, |_| ())?.is_some())
     }
 
-    fn with_small<T>(
-        &self,
-        digest: &Digest,
-        take: impl FnOnce(&[u8]) -> Result<T, IndexError>,
-    ) -> Result<Option<T>, IndexError> {
+    /// A small Blob wherever it is: in the index, among those that wait, or in the index because it waited until just
+    /// now.
+    fn with_small<T>(&self, digest: &Digest, take: impl Fn(&[u8]) -> T) -> Result<Option<T>, IndexError> {
+        if let Some(found) = self.with_row(digest, &take)? {
+            return Ok(Some(found));
+        }
+        if let Some(bytes) = self.index.pending.get(digest) {
+            return Ok(Some(take(&bytes)));
+        }
+        if self.index.pending.landings() == self.landings {
+            return Ok(None);
+        }
+        self.index.view()?.with_row(digest, &take)
+    }
+
+    fn with_row<T>(&self, digest: &Digest, take: impl Fn(&[u8]) -> T) -> Result<Option<T>, IndexError> {
         open::guarded(&self.index.path, || {
             let fail = |error: redb::Error| self.index.redb(error);
             let table = match self.small.get() {
@@ -85,7 +99,7 @@ impl View<'_> {
                 }
             };
             let row = table.get(digest.as_bytes()).map_err(|error| fail(error.into()))?;
-            row.map(|row| take(row.value())).transpose()
+            row.map(|row| Ok(take(rows::bytes(row.value())?))).transpose()
         })
     }
 }
