@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
 use potluck_protocol::action::{Project, Recipe};
 pub use potluck_protocol::control::{Answer, Miss};
 use potluck_protocol::digest::Digest;
@@ -19,7 +20,7 @@ pub const STRETCHES: usize = 4;
 
 /// A Blob as it is read: stretches of at most [`potluck_protocol::control::MAX_DATA_BYTES`] bytes, in order. It ends
 /// where the channel ends; an error is the last item. The bytes were checked against the Digest that was asked for.
-pub type Stretches = mpsc::Receiver<Result<Vec<u8>, CacheError>>;
+pub type Stretches = mpsc::Receiver<Result<Bytes, CacheError>>;
 
 /// Some keys of one tool.
 #[derive(Debug, Clone)]

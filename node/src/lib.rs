@@ -5,12 +5,15 @@
 //! * [`trust`] reads, judges with and edits `trust.toml`.
 //! * [`observe`] holds the only clock.
 //! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
+//! * `alias` lets Blobs be found by the names that other tools have for them.
 //! * [`bundle`] takes part of a store to where no network goes.
 //! * [`gc`] makes room by removing what is worth least.
 //! * [`content`] keeps Blobs, and [`packing`] packs them when nobody waits.
 //! * [`relocate`] takes paths out of outputs and puts them back.
 //! * [`materialise`] writes Trees to folders, and makes Trees of them.
 
+#[cfg(feature = "net")]
+pub mod alias;
 pub mod announce;
 pub mod bundle;
 pub mod cache;

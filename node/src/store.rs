@@ -4,6 +4,7 @@
 //! Whoever writes waits for hashing and writing only. Packing is left to [`crate::packing`], which is told what waits
 //! for it; and reaching the disk to [`Store::sync`], which whoever publishes calls for all Blobs at once.
 
+mod buffers;
 mod writing;
 
 use std::fs::File;
@@ -14,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use buffers::Buffers;
+use bytes::Bytes;
 use potluck_keys::ring::{self, RingError};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
@@ -93,6 +96,7 @@ struct Known {
     /// Bytes of small Blobs, once they have been counted.
     small: Mutex<Option<u64>>,
     ahead: Arc<Semaphore>,
+    buffers: Arc<Buffers>,
     watch: OnceLock<mpsc::Sender<Event>>,
     /// When it was last told that the store is in use, in milliseconds; 0 before.
     stirred: AtomicU64,
@@ -158,6 +162,7 @@ impl Store {
             syncing: Syncing::default(),
             small: Mutex::default(),
             ahead: Arc::new(Semaphore::new(MAX_AHEAD)),
+            buffers: Arc::default(),
             watch: OnceLock::new(),
             stirred: AtomicU64::new(0),
         });
@@ -291,6 +296,16 @@ impl Store {
                 opened.read(index).map_err(|error| self.aside(opened.pieces().digest(), error))
             }
         }
+    }
+
+    /// As [`Store::piece`], in a buffer that is used again once nobody holds a part of it any more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn lend_piece(&self, blob: &Blob, index: u64) -> Result<Bytes, StoreError> {
+        let mut lent = self.known.buffers.lend();
+        self.piece_into(blob, index, lent.bytes())?;
+        Ok(lent.into())
     }
 
     /// As [`Store::piece`], into a buffer that is used again and again.

@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use potluck_keys::rules::Pattern;
 use potluck_protocol::control::{Collect, Export, Job, MAX_DATA_BYTES, Pin};
 use serde_json::Value;
@@ -12,6 +13,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio_util::io::SyncIoBridge;
 
+use crate::alias;
 use crate::bundle;
 use crate::bundle::export::Selection;
 use crate::bundle::import::{Import, Imported};
@@ -38,6 +40,8 @@ pub async fn run(engine: &Arc<Engine>, job: Job, progress: Progress) -> Result<V
         Job::Pin(Pin { digest, reason }) => pins::add(engine, digest, reason).await,
         Job::Unpin(unpin) => pins::remove(engine, unpin.digest).await,
         Job::Pins(which) => pins::list(engine, which.digest).await,
+        Job::Alias(what) => alias::add(engine, what.digests).await,
+        Job::Find(what) => alias::find(engine, what.sha256).await,
         Job::Restore(want) => job::restore(engine.store().clone(), want, progress).await,
     }
 }
@@ -60,7 +64,7 @@ async fn collect(engine: &Arc<Engine>, collect: Collect, progress: Progress) -> 
 
 /// Stretches of a bundle, on their way to whoever asked.
 struct Pouring {
-    to: mpsc::Sender<Result<Vec<u8>, CacheError>>,
+    to: mpsc::Sender<Result<Bytes, CacheError>>,
     stretch: Vec<u8>,
 }
 
@@ -80,7 +84,7 @@ impl Write for Pouring {
         if stretch.is_empty() {
             return Ok(());
         }
-        self.to.blocking_send(Ok(stretch)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.to.blocking_send(Ok(stretch.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::action::{Project, Recipe};
 use crate::codec::{Bytes, Text};
-use crate::digest::{Digest, MAX_BLOB_BYTES};
+use crate::digest::{Digest, MAX_BLOB_BYTES, Sha256};
 use crate::entry::{Labels, MAX_TAINTS, Output, Taint, check_taints};
 use crate::frame::Message;
 use crate::tree::MAX_COMPONENT_BYTES;
@@ -19,6 +19,8 @@ pub const VERSION: u64 = 1;
 pub const MAX_KEYS: usize = 1024;
 /// Longest key in a [`Lookup`] or [`Publish`], in bytes.
 pub const MAX_KEY_BYTES: usize = crate::action::MAX_KEY_BYTES;
+/// Most Blobs that one job gives another name.
+pub const MAX_ALIASES: usize = 256;
 /// Largest stretch of data in one message, in bytes.
 pub const MAX_DATA_BYTES: usize = 256 * 1024;
 /// Longest pattern over Projects, in bytes.
@@ -198,6 +200,24 @@ record! {
 }
 
 record! {
+    /// "Let these Blobs be found by their SHA-256 as well." The report lists them, in the same order.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Alias {
+        /// The Blobs.
+        1 => many(MAX_ALIASES) digests: Digest,
+    }
+}
+
+record! {
+    /// "Which Blob has this SHA-256?"
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Find {
+        /// It.
+        1 => one sha256: Sha256,
+    }
+}
+
+record! {
     /// "Put this Tree there." The daemon writes the files itself, which saves sending them through the socket. Where it
     /// cannot do it as the client would, it reports so and has done nothing: see `device` and `umask`.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -238,6 +258,10 @@ choice! {
         4 => Pins(Pins),
         /// Writing a Tree to a folder.
         5 => Restore(Restore),
+        /// Giving Blobs another name.
+        6 => Alias(Alias),
+        /// Looking for one by that name.
+        7 => Find(Find),
     }
 }
 

@@ -11,6 +11,12 @@ hex_name! {
     Digest, 32
 }
 
+hex_name! {
+    /// The 32-byte SHA-256 hash of some bytes, by which many tools know them (FIPS 180-4). Beside their Digest it
+    /// certifies nothing here, but it names the same bytes.
+    Sha256, 32
+}
+
 impl Digest {
     /// The Digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {

@@ -117,6 +117,29 @@ hint: name another folder, or replace all that is in it with --replace
 }
 
 #[test]
+fn what_was_put_so_is_found_by_its_sha_256() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    make(&person.path("in"));
+    fs::write(person.path("abc"), "abc").unwrap();
+    // FIPS 180-4, the example of one block.
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let by_sha256 = |of: &str| person.run(["get", "--sha256", of, "-"]);
+    let nothing = by_sha256(abc);
+    assert_eq!(nothing.code, 3);
+    assert!(nothing.stderr.contains("put --sha256"), "{}", nothing.stderr);
+    let put = |path| person.run(["--json", "put", "--sha256"].into_iter().chain(KEY).chain([path]));
+    assert_eq!(object(put("abc"))["sha256"], abc);
+    assert_eq!(by_sha256(abc).ok(), "abc");
+    let tree = object(put("in"));
+    assert_eq!(tree["members"], 5);
+    // Of "potluck " 400,000 times, by another program.
+    let large = "5a0791e5b807908c9c28d7b7e58187c074b732946770fac74e41a040e6f6d86f";
+    assert_eq!(by_sha256(large).ok().len(), 3_200_000);
+    assert_eq!(person.run(["get", "--sha256", "00", "-"]).code, 2);
+}
+
+#[test]
 fn streams_go_in_and_out() {
     let person = Person::at_home();
     let _daemon = person.daemon();

@@ -96,6 +96,8 @@ JOB = choice({
         5: ("inode", "one", u64), 6: ("umask", "opt", u32), 7: ("replace", "one", boolean),
         8: ("modified_ms", "opt", u64),
     })),
+    6: ("Alias", record({1: ("digests", 256, digest)})),
+    7: ("Find", record({1: ("sha256", "one", digest)})),
 })
 REQUEST = choice({
     0: ("Greeting", record({1: ("version", "one", u64), 2: ("client", "one", text(64))})),

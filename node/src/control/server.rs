@@ -309,13 +309,13 @@ async fn pour(id: u64, replies: &mpsc::Sender<Reply>, from: Result<Stretches, Ca
     let poured = async {
         let mut stretches = from?;
         // One stretch is held back, since the last one is marked as such.
-        let mut held = Vec::new();
+        let mut held = bytes::Bytes::new();
         loop {
             let next = stretches.recv().await.transpose()?;
             let last = next.is_none();
             let bytes = std::mem::replace(&mut held, next.unwrap_or_default());
             if last || !bytes.is_empty() {
-                let bytes = Bytes::new(bytes).expect("stretches have the bound of messages");
+                let bytes = Bytes::new(bytes.into()).expect("stretches have the bound of messages");
                 if replies.send(Reply::Data(Data { id, bytes, last })).await.is_err() || last {
                     return Ok::<_, CacheError>(());
                 }
@@ -335,7 +335,7 @@ async fn bundle(
 ) -> Result<Reply, CacheError> {
     let (mut stretches, report) = export.await?;
     while let Some(stretch) = stretches.recv().await.transpose()? {
-        let bytes = Bytes::new(stretch).expect("stretches have the bound of messages");
+        let bytes = Bytes::new(stretch.into()).expect("stretches have the bound of messages");
         if replies.send(Reply::Data(Data { id, bytes, last: false })).await.is_err() {
             break;
         }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::control::{Answer, MAX_DATA_BYTES, Miss};
 use potluck_protocol::digest::Digest;
@@ -90,12 +91,13 @@ impl Cache for Arc<Engine> {
 
     async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
         let mut writing = self.store.begin();
-        let mut stretch = next_stretch(&mut from).await?;
+        let (mut stretch, mut spare) = (next_stretch(&mut from, Vec::new()).await?, Vec::new());
         while stretch.len() == WRITE_BYTES {
             // A thread is taken for each stretch and not for the whole: somebody who writes slowly must not keep one.
-            let written = span::blocking(move || writing.write(&stretch).map(|()| writing));
-            let (written, next) = tokio::join!(written, next_stretch(&mut from));
-            (writing, stretch) = (written?, next?);
+            let written = span::blocking(move || writing.write(&stretch).map(|()| (writing, stretch)));
+            let (written, next) = tokio::join!(written, next_stretch(&mut from, spare));
+            (writing, spare) = written?;
+            stretch = next?;
         }
         let end = move || {
             writing.write(&stretch)?;
@@ -113,9 +115,12 @@ impl Cache for Arc<Engine> {
 /// Most keys of one question that may have Entries and are read without going to a thread that may block.
 const AT_ONCE: usize = 8;
 
-/// The next bytes of a stream: fewer than [`WRITE_BYTES`] at its end only.
-async fn next_stretch(from: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, CacheError> {
-    let mut stretch = Vec::new();
+/// The next bytes of a stream, where the ones before the last were: fewer than [`WRITE_BYTES`] at its end only.
+async fn next_stretch(
+    from: &mut (impl AsyncRead + Unpin),
+    mut stretch: Vec<u8>,
+) -> Result<Vec<u8>, CacheError> {
+    stretch.clear();
     from.take(WRITE_BYTES as u64).read_to_end(&mut stretch).await.map_err(CacheError::Source)?;
     Ok(stretch)
 }
@@ -214,12 +219,7 @@ impl Engine {
 
 /// Reads a stretch of a Blob, several pieces at a time, each checked, until nobody listens any more. A thread is taken
 /// for each piece and not for the whole: somebody who reads slowly must not keep one.
-async fn pour(
-    store: Store,
-    blob: Arc<Blob>,
-    range: Range<u64>,
-    to: mpsc::Sender<Result<Vec<u8>, CacheError>>,
-) {
+async fn pour(store: Store, blob: Arc<Blob>, range: Range<u64>, to: mpsc::Sender<Result<Bytes, CacheError>>) {
     let end = range.end.min(blob.pieces().size());
     let mut next = range.start / PIECE_BYTES as u64;
     let mut ahead = VecDeque::new();
@@ -231,7 +231,7 @@ async fn pour(
                 break;
             }
             let (store, blob, index) = (store.clone(), Arc::clone(&blob), next);
-            ahead.push_back((span::blocking_task(move || store.piece(&blob, index)), leave, place));
+            ahead.push_back((span::blocking_task(move || store.lend_piece(&blob, index)), leave, place));
             next += 1;
         }
         let Some((reading, _leave, place)) = ahead.pop_front() else { return };
@@ -249,8 +249,10 @@ async fn pour(
         };
         let within =
             |at: u64| usize::try_from(at.saturating_sub(place.start)).unwrap_or(usize::MAX).min(piece.len());
-        for stretch in piece[within(range.start)..within(end)].chunks(MAX_DATA_BYTES) {
-            if to.send(Ok(stretch.to_vec())).await.is_err() {
+        let mut rest = piece.slice(within(range.start)..within(end));
+        while !rest.is_empty() {
+            let stretch = rest.split_to(rest.len().min(MAX_DATA_BYTES));
+            if to.send(Ok(stretch)).await.is_err() {
                 return;
             }
         }

@@ -122,7 +122,7 @@ async fn what_was_made_here_is_found_under_its_key_only() {
     assert_eq!(node.lookup(b"key").await, Answer::Hit(output));
     assert_eq!(node.lookup(b"other").await, Answer::Miss(Miss::Unclaimed));
     let mut stretches = node.engine.read(Digest::of(b"made"), Some(1..3)).await.unwrap();
-    assert_eq!(stretches.recv().await.unwrap().unwrap(), b"ad");
+    assert_eq!(stretches.recv().await.unwrap().unwrap(), b"ad"[..]);
     assert!(stretches.recv().await.is_none());
     let numbers = node.engine.counts().now();
     assert_eq!((numbers.hits, numbers.misses, numbers.published), (1, 1, 1));

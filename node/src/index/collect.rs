@@ -281,6 +281,7 @@ impl Index {
             let mut bytes = 0;
             let mut small = redb!(self, change.open_table(rows::SMALL))?;
             let mut belongs = redb!(self, change.open_table(rows::BELONGS))?;
+            self.forget_aliases(change, digests)?;
             for digest in digests {
                 bytes += match redb!(self, small.remove(digest.as_bytes()))? {
                     Some(row) => rows::bytes(row.value())?.len() as u64,

@@ -9,11 +9,13 @@
 //! * `view`: several questions to one state;
 //! * `pending`: small Blobs that go along with the next change;
 //! * `presence`: which actions may have Entries, in memory;
+//! * `alias`: other names of Blobs;
 //! * `note`: what was counted, and who contradicted himself;
 //! * `file`: the file, and each step on it; `open`: files in any state;
 //! * `collect`, [`scan`]: page by page, for collection and for verification;
 //! * `rows`: all tables.
 
+mod alias;
 mod file;
 mod group;
 mod note;
@@ -187,6 +189,8 @@ impl Index {
             redb!(this, change.open_table(rows::USES))?;
             redb!(this, change.open_table(rows::PINS))?;
             redb!(this, change.open_table(rows::WITHDRAWN))?;
+            redb!(this, change.open_table(rows::ALIASES))?;
+            redb!(this, change.open_table(rows::ALIASED))?;
             Ok(())
         })?;
         Ok(this)

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | 1 | everything but the following |
 //! | 2 | Entries of form 2, contradictions, tallies; the table `counts 1`, which nothing filled, stays unread |
+//! | 3 | SHA-256 aliases |
 
 use potluck_keys::signed::SEAL_BYTES;
 use potluck_keys::time::Time;
@@ -24,7 +25,7 @@ use redb::TableDefinition;
 pub const MAX_INLINE_BYTES: usize = 16 * 1024;
 
 /// The version of the set of tables.
-pub(super) const SCHEMA: u64 = 2;
+pub(super) const SCHEMA: u64 = 3;
 
 /// `"schema"` to [`SCHEMA`].
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -60,6 +61,13 @@ pub(super) const PINS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::
 /// use it, in milliseconds since 1970.
 pub(super) const WITHDRAWN: TableDefinition<'_, &[u8; 32], (&[u8; 32], u64)> =
     TableDefinition::new("withdrawn 1");
+
+/// A Blob's SHA-256 to its Digest, and the other way: two tables, so that whichever goes takes the other along.
+pub(super) const ALIASES: TableDefinition<'_, &[u8; 32], &[u8; 32]> =
+    TableDefinition::new("sha-256 aliases 1");
+/// A Blob's Digest to its SHA-256.
+pub(super) const ALIASED: TableDefinition<'_, &[u8; 32], &[u8; 32]> =
+    TableDefinition::new("sha-256 aliased 1");
 
 record! {
     /// Why a Blob is kept whatever the budget.

@@ -4,11 +4,11 @@
 use potluck_protocol::action::{Project, Recipe};
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    Answer, Answers, Collect, Data, Export, Failed, Failure, Greeting, Job, Lookup, Miss, Missing, Pin, Pins,
-    Plain, Publish, Published, Read, Reply, Report, Request, Restore, Unpin, VERSION, Verify, Welcome, Work,
-    Written,
+    Alias, Answer, Answers, Collect, Data, Export, Failed, Failure, Find, Greeting, Job, Lookup, Miss,
+    Missing, Pin, Pins, Plain, Publish, Published, Read, Reply, Report, Request, Restore, Unpin, VERSION,
+    Verify, Welcome, Work, Written,
 };
-use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES};
+use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES, Sha256};
 use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
 
 use super::Sheet;
@@ -128,13 +128,17 @@ fn jobs(sheet: &mut Sheet) {
     let all = Restore { umask: Some(0o022), replace: true, modified_ms: Some(0), ..restore.clone() };
     job("restore, modes and times as they come", Job::Restore(restore));
     let restore = job("restore in place of another", Job::Restore(all));
+    let alias = job("find these by their SHA-256", Job::Alias(Alias { digests: vec![digest; 2] }));
+    let find = job("find by SHA-256", Job::Find(Find { sha256: Sha256::from_bytes([7; 32]) }));
     for (why, bad) in [
-        ("an unknown job", with(&pin, &[1, 2, 0], Item::Uint(6))),
+        ("an unknown job", with(&pin, &[1, 2, 0], Item::Uint(8))),
         ("the body of another job", with(&pin, &[1, 2, 0], Item::Uint(5))),
         ("a pattern of 257 bytes", with(&collect, &[1, 2, 1, 3], text(&"p".repeat(257)))),
         ("a pin without a reason", with(&pin, &[1, 2, 1, 2], text(""))),
         ("a name beyond 255 bytes", with(&restore, &[1, 2, 1, 3], Item::Bytes(vec![b'n'; 256]))),
         ("a umask of more than 32 bits", with(&restore, &[1, 2, 1, 6], Item::Uint(1 << 32))),
+        ("257 blobs", many(&alias, &[1, 2, 1, 1], 257)),
+        ("a SHA-256 of 31 bytes", with(&find, &[1, 2, 1, 1], Item::Bytes(vec![7; 31]))),
         ("a path beyond 4096 bytes", with(&restore, &[1, 2, 1, 2], Item::Raw(vec![0x59, 0x10, 0x01]))),
     ] {
         sheet.bad("Request", why, &bad);

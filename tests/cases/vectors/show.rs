@@ -7,7 +7,7 @@ use potluck_keys::time::Time;
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::catalog::{Catalog, RowKind, Segment, SegmentRef};
 use potluck_protocol::codec::{Bytes, Text};
-use potluck_protocol::digest::Digest;
+use potluck_protocol::digest::{Digest, Sha256};
 use potluck_protocol::entry::{BlobOutput, Entry, Labels, Output, TreeOutput};
 use potluck_protocol::head::{Head, Instance};
 use potluck_protocol::names::{DhtKey, NetworkId};
@@ -51,6 +51,7 @@ as_json! {
     Time: |time| time.as_millis();
     Signer: |signer| hex(signer.as_bytes());
     Digest: |digest| digest.to_string();
+    Sha256: |sha256| sha256.to_string();
     ActionId: |id| id.to_string();
     Instance: |id| id.to_string();
     NetworkId: |id| id.to_string();
@@ -156,6 +157,8 @@ records! {
     control::Pin { digest, reason }
     control::Unpin { digest }
     control::Pins { digest }
+    control::Alias { digests }
+    control::Find { sha256 }
     control::Restore { digest, folder, name, device, inode, umask, replace, modified_ms }
     control::Work { id, job }
     control::Export { id, project, toolchain }
@@ -173,7 +176,7 @@ choices! {
     peer::Ask { Question, Answer }
     peer::Blobs { Want, Have, Values, Piece, End, Stop }
     control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget, Work, Export, Import }
-    control::Job { Collect, Verify, Pin, Unpin, Pins, Restore }
+    control::Job { Collect, Verify, Pin, Unpin, Pins, Restore, Alias, Find }
     control::Reply { Welcome, Report, Stopping, Answers, Missing, Data, Written, Published, Failed, Progress }
     control::Answer { Hit, Miss }
 }

@@ -16,8 +16,8 @@ use potluck_node::materialise::{self, Done, Door, Fault, Manner, Place, RestoreE
 use potluck_node::observe::span;
 use potluck_protocol::action::Project;
 use potluck_protocol::codec::Bytes;
-use potluck_protocol::control::{Job, Restore};
-use potluck_protocol::digest::Digest;
+use potluck_protocol::control::{Find, Job, Restore};
+use potluck_protocol::digest::{Digest, Sha256};
 use potluck_protocol::entry::Output;
 use potluck_protocol::tree::{MAX_TREE_BYTES, Tree};
 use serde_json::{Value, json};
@@ -37,14 +37,17 @@ pub(crate) struct Get {
     #[arg(long, default_value = Project::DEFAULT)]
     project: String,
     /// Whose key derivation made the key, with its version, e.g. rustc@1
-    #[arg(long, required_unless_present = "digest")]
+    #[arg(long, required_unless_present_any = ["digest", "sha256"])]
     recipe: Option<String>,
     /// The tool's own key, in hexadecimal digits
-    #[arg(long, value_name = "HEX", required_unless_present = "digest")]
+    #[arg(long, value_name = "HEX", required_unless_present_any = ["digest", "sha256"])]
     key: Option<String>,
     /// Instead of a key: the name of something that is here already, as `put` printed it
     #[arg(long, value_name = "HEX", conflicts_with_all = ["recipe", "key"])]
     digest: Option<Digest>,
+    /// Instead of a key: the SHA-256 of something that is here already, and was put with --sha256
+    #[arg(long, value_name = "HEX", conflicts_with_all = ["recipe", "key", "digest"])]
+    sha256: Option<Sha256>,
     /// That name is a folder's
     #[arg(long, requires = "digest")]
     tree: bool,
@@ -83,7 +86,11 @@ impl Get {
                 }
                 (None, Some(digest)) if self.tree => Wanted::Tree(digest),
                 (None, Some(digest)) => Wanted::Blob { digest, size: None },
-                (None, None) => return Err(Failure::usage("either a key or a digest is needed")),
+                (None, None) => {
+                    let sha256 =
+                        self.sha256.ok_or_else(|| Failure::usage("either a key or a digest is needed"))?;
+                    Wanted::Blob { digest: known_as(&client, sha256).await?, size: None }
+                }
             };
             match wanted {
                 Wanted::Blob { digest, size } if is_stream(&self.path) => {
@@ -214,6 +221,16 @@ async fn found(client: &Client, question: Question) -> Result<Wanted, Failure> {
         Some(Answer::Miss(why)) => Err(missed(why)),
         None => Err(Failure::failed("the daemon gave no answer")),
     }
+}
+
+/// The Blob of a SHA-256.
+async fn known_as(client: &Client, sha256: Sha256) -> Result<Digest, Failure> {
+    let report = client.work(Job::Find(Find { sha256 }), |_| {}).await?;
+    let report: Value = serde_json::from_slice(&report).unwrap_or_default();
+    report["blob"].as_str().and_then(|digest| digest.parse().ok()).ok_or_else(|| {
+        Failure::new(Exit::NotFound, format!("nothing here is known by the SHA-256 {sha256}"))
+            .hint("`potluck put --sha256` lets what it stores be found like that")
+    })
 }
 
 /// Writes a Blob to standard output.

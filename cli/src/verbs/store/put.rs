@@ -13,9 +13,11 @@ use potluck_node::home::Home;
 use potluck_node::materialise::Done;
 use potluck_node::materialise::gather;
 use potluck_node::observe::span;
+use potluck_protocol::control::{Alias, Job, MAX_ALIASES};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
-use serde_json::json;
+use potluck_protocol::tree::Kind;
+use serde_json::{Value, json};
 
 use super::bar::Bar;
 use super::{Which, cannot, is_stream};
@@ -29,6 +31,9 @@ use crate::say::Say;
 pub(crate) struct Put {
     #[command(flatten)]
     which: Which,
+    /// Let each file be found by its SHA-256 as well, with `get --sha256`
+    #[arg(long)]
+    sha256: bool,
     /// The file or folder, or - for standard input
     path: PathBuf,
 }
@@ -51,8 +56,14 @@ impl Put {
             }
             let (digest, size) = self.blob(&client).await?;
             let entry = client.publish(publication(Output::Blob(BlobOutput { digest, size }))).await?;
-            let object = json!({ "entry": entry.to_string(), "blob": digest.to_string(), "size": size });
-            say.answer(&format!("{digest}, {size} bytes"), object)?;
+            let mut object = json!({ "entry": entry.to_string(), "blob": digest.to_string(), "size": size });
+            let mut text = format!("{digest}, {size} bytes");
+            if self.sha256 {
+                let sha256 = alias(&client, &[digest]).await?.pop().unwrap_or_default();
+                text = format!("{text}, SHA-256 {sha256}");
+                object["sha256"] = sha256.into();
+            }
+            say.answer(&text, object)?;
             Ok(Exit::Done)
         })
     }
@@ -112,6 +123,13 @@ impl Put {
                 client.publish(publication(output)).await?
             }
         };
+        if self.sha256 {
+            let files = tree.members().iter().filter_map(|member| match &member.kind {
+                Kind::File { digest, .. } => Some(*digest),
+                _ => None,
+            });
+            alias(client, &files.collect::<Vec<_>>()).await?;
+        }
         let object = json!({
             "entry": entry.to_string(), "tree": digest.to_string(), "members": members, "size": total,
             "stored_files": sent.files, "stored_bytes": sent.bytes,
@@ -119,4 +137,16 @@ impl Put {
         say.answer(&format!("{digest}, {members} members, {total} bytes"), object)?;
         Ok(Exit::Done)
     }
+}
+
+/// Lets Blobs be found by their SHA-256; gives that of each.
+async fn alias(client: &Client, digests: &[Digest]) -> Result<Vec<String>, Failure> {
+    let mut names = Vec::new();
+    for some in digests.chunks(MAX_ALIASES) {
+        let report = client.work(Job::Alias(Alias { digests: some.to_vec() }), |_| {}).await?;
+        let report: Value = serde_json::from_slice(&report).unwrap_or_default();
+        let more = report["sha256"].as_array().into_iter().flatten();
+        names.extend(more.filter_map(Value::as_str).map(str::to_owned));
+    }
+    Ok(names)
 }

@@ -104,7 +104,7 @@ impl Cache for Memory {
         self.enter("read").await?;
         let bytes = self.0.lock().unwrap().blobs.get(&digest).cloned().ok_or(CacheError::NotHere(digest))?;
         let (to, stretches) = tokio::sync::mpsc::channel(1);
-        to.try_send(Ok(bytes)).expect("there is room for one");
+        to.try_send(Ok(bytes.into())).expect("there is room for one");
         Ok(stretches)
     }
 
