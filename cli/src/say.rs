@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use potluck_node::observe::clock::moment;
 use potluck_node::plan::Moment;
 use serde_json::{Map, Value, json};
@@ -87,6 +87,11 @@ impl Say {
             let _ = writeln!(io::stdout().lock(), "{}", versioned(object));
         }
     }
+}
+
+/// A number of things, as people say it.
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", HumanCount(count), if count == 1 { one } else { many })
 }
 
 /// How long something takes before it is said how far it is.

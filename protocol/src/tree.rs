@@ -31,8 +31,15 @@ pub const MAX_DEPTH: usize = 128;
 pub const MAX_CLASHES: usize = 1000;
 
 /// A path below a folder: not empty, relative, without `.`, `..`, empty components or NUL.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TreePath(String);
+
+/// As its text: it appears in what is said to people.
+impl fmt::Debug for TreePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl TreePath {
     /// Checks and takes a path.

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use crate::connect::{daemon, wait};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::say::Say;
+use crate::say::{Say, counted};
 
 /// How long something may take before a person sees how far it is.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -225,7 +225,7 @@ fn amount(report: &Value, took: Duration) -> String {
     let rate = u128::from(bytes).saturating_mul(1000).checked_div(took.as_millis());
     let rate = rate.and_then(|rate| u64::try_from(rate).ok()).map(HumanBytes);
     let rate = rate.map(|rate| format!(", {rate} a second")).unwrap_or_default();
-    format!("{blobs} blobs, {}{rate}", HumanBytes(bytes))
+    format!("{}, {}{rate}", counted(blobs, "blob", "blobs"), HumanBytes(bytes))
 }
 
 fn projects(report: &Value) -> String {
@@ -241,7 +241,8 @@ fn projects(report: &Value) -> String {
 }
 
 fn exported(report: &Value, took: Duration) -> String {
-    let mut text = format!("{} entries, {}", report["entries"], amount(report, took));
+    let mut text =
+        format!("{}, {}", counted(number(&report["entries"]), "entry", "entries"), amount(report, took));
     text += &projects(report);
     let left = [
         ("refused", "refused by your policy"),
@@ -257,7 +258,11 @@ fn exported(report: &Value, took: Duration) -> String {
 fn imported(report: &Value, took: Duration) -> String {
     let entries = &report["entries"];
     let (taken, known) = (&entries["taken"], &entries["known"]);
-    let mut text = format!("{taken} entries taken, {known} known already, {}", amount(report, took));
+    let mut text = format!(
+        "{} taken, {known} known already, {}",
+        counted(number(taken), "entry", "entries"),
+        amount(report, took)
+    );
     text += &projects(report);
     let refused = report["refused"].as_array().map(Vec::as_slice).unwrap_or_default();
     for refused in refused.iter().take(SHOWN) {

@@ -18,7 +18,7 @@ use super::status::bytes;
 use crate::connect::{wait, work};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::say::Say;
+use crate::say::{Say, counted};
 
 /// Most toolchains that are asked for their version.
 const MAX_TOOLCHAINS: usize = 32;
@@ -107,10 +107,9 @@ impl Gc {
             }
         }
         let (went, free) = if self.dry_run { ("would go", "would free") } else { ("went", "freed") };
-        let (entries, freed) = (number("entries"), bytes(number("freed")));
+        let (entries, freed) = (counted(number("entries"), "entry", "entries"), bytes(number("freed")));
         let (before, after) = (bytes(number("before")), bytes(number("after")));
-        let noun = if entries == 1 { "entry" } else { "entries" };
-        text += &format!("{entries} {noun} {went}, which {free} {freed}: from {before} to {after}");
+        text += &format!("{entries} {went}, which {free} {freed}: from {before} to {after}");
         if number("in_use") > 0 {
             text += &format!("\n{} more are in use just now, and go later", bytes(number("in_use")));
         }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::connect::{daemon, wait};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::say::Say;
+use crate::say::{Say, counted};
 
 /// Read all that is stored and check it; what is damaged is put aside, and fetched again from whom you trust
 #[derive(Debug, ClapArgs)]
@@ -70,8 +70,4 @@ fn text(report: &Value) -> String {
         }
     }
     text.trim_end().to_owned()
-}
-
-fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{} {}", HumanCount(count), if count == 1 { one } else { many })
 }
