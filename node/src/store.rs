@@ -452,13 +452,18 @@ impl Store {
         Ok(())
     }
 
-    /// Returns once these Blobs survive a power cut. What several want at a time is done once for all of them. Small
+    /// Returns once these Blobs survive a power cut. One that an earlier process left is looked at first, and put aside
+    /// when it is damaged: nobody claims what a power cut has torn. What several want at a time is done once for all of them. Small
     /// Blobs become durable with whatever is next committed to the index durably; absent ones are passed over.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn sync(&self, digests: &[Digest]) -> Result<(), StoreError> {
-        Ok(self.known.syncing.settle(digests, |batch| self.sync_all(batch))?)
+        let synced = self.known.syncing.settle(digests, |batch| self.sync_all(batch));
+        synced.map_err(|error| match error {
+            ContentError::Damaged { digest, .. } => self.aside(&digest, error),
+            error => error.into(),
+        })
     }
 
     /// Whether a Blob is known to survive a power cut.
@@ -467,11 +472,22 @@ impl Store {
         self.known.syncing.knows(digest)
     }
 
+    /// Whether a Blob is what its name says, as far as that is in doubt: one that was packed here was durable before it got
+    /// its name, and of one that came from a peer the table at its end is looked at, which is written last.
+    fn is_sound(&self, digest: &Digest) -> Result<(), ContentError> {
+        if self.known.syncing.is_fresh(digest) {
+            return Ok(());
+        }
+        let Some(doubtful) = self.content.open(digest)?.filter(Opened::waits) else { return Ok(()) };
+        let mut piece = Vec::new();
+        (0..doubtful.pieces().count()).try_for_each(|index| doubtful.read_into(index, &mut piece))
+    }
+
     /// Gives those that it could not sync, or all when it could not their names.
     fn sync_all(&self, batch: &[Digest]) -> Vec<(Digest, ContentError)> {
         // Those that are absent are small, or were removed meanwhile.
         let here: Vec<_> = batch.iter().filter(|digest| self.content.has(digest)).copied().collect();
-        let one = |digest: &Digest| (*digest, self.content.sync(digest));
+        let one = |digest: &Digest| (*digest, self.is_sound(digest).and_then(|()| self.content.sync(digest)));
         let per_thread = here.len().div_ceil(SYNC_THREADS).max(2);
         let (first, rest) = here.split_at(here.len().min(per_thread));
         // Files and folders at once: the file system then brings all of them to the disk in one go.
@@ -522,7 +538,7 @@ impl Store {
     fn written(&self, digest: Digest, durability: Durability, waits: bool) {
         match durability {
             Durability::Durable => self.known.syncing.know(digest),
-            Durability::Fast => self.known.syncing.forget(&digest),
+            Durability::Fast => self.known.syncing.written(digest),
         }
         if let Some(watch) = self.known.watch.get().filter(|_| waits) {
             // It is found again at the next start.
@@ -797,6 +813,27 @@ mod tests {
         assert!(!store.is_synced(&digests[0]));
         store.keep(&[99; MAX_INLINE_BYTES + 1], Durability::Durable).unwrap();
         assert!(store.is_synced(&Digest::of(&[99; MAX_INLINE_BYTES + 1])));
+    }
+
+    #[test]
+    fn what_a_power_cut_has_torn_is_not_claimed() {
+        let (folder, store) = store();
+        let bytes = vec![7; 2 * PIECE_BYTES];
+        let digest = store.keep(&bytes, Durability::Fast).unwrap();
+        drop(store);
+        let name = digest.to_string();
+        let path = folder.path().join("store/blobs").join(&name[..2]).join(&name);
+        let whole = std::fs::read(&path).unwrap();
+        let end = whole.len() - 5;
+        for torn in [&whole[..end], &[&[0; 4096], &whole[4096..]].concat()] {
+            std::fs::write(&path, torn).unwrap();
+            let store = Store::open(&folder.path().join("store")).unwrap().0;
+            assert!(store.has(&digest).unwrap(), "nobody has looked");
+            assert!(store.sync(&[digest]).unwrap_err().is_damage());
+            assert!(!store.has(&digest).unwrap(), "it was put aside");
+            assert_eq!(store.keep(&bytes, Durability::Fast).unwrap(), digest);
+            store.sync(&[digest]).unwrap();
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ struct State {
     /// Blobs known to be durable; when there are too many of them, they become the old ones.
     young: BTreeSet<Digest>,
     old: BTreeSet<Digest>,
+    /// Blobs that this process has written and not synced yet.
+    fresh: BTreeSet<Digest>,
     /// What those want who wait for the one that is at it.
     wanted: BTreeSet<Digest>,
     /// What is being synced and has not been written anew since.
@@ -31,6 +33,7 @@ impl State {
         if self.young.len() >= MAX_KNOWN {
             self.old = mem::take(&mut self.young);
         }
+        self.fresh.remove(&digest);
         self.young.insert(digest);
     }
 }
@@ -77,6 +80,22 @@ impl Syncing {
         state.young.remove(digest);
         state.old.remove(digest);
         state.under_way.remove(digest);
+        state.fresh.remove(digest);
+    }
+
+    /// A Blob was written anew, by this process.
+    pub(crate) fn written(&self, digest: Digest) {
+        self.forget(&digest);
+        let mut state = self.state();
+        if state.fresh.len() < MAX_KNOWN {
+            state.fresh.insert(digest);
+        }
+    }
+
+    /// Whether this process has written a Blob. One that an earlier one has written and not synced may have been torn by
+    /// a power cut in between.
+    pub(crate) fn is_fresh(&self, digest: &Digest) -> bool {
+        self.state().fresh.contains(digest)
     }
 
     /// Returns once these Blobs are durable. `sync` syncs several and gives those that it could not; it is called by one
