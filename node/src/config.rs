@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::content::Durability;
 use crate::gc::budget::{Amount, Floor};
+use crate::network::Reach;
 
 /// Every setting with its default and what it is for.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -25,6 +26,8 @@ pub struct Config {
     pub store: Store,
     /// What is different for one Front, by its name.
     pub front: BTreeMap<String, Front>,
+    /// How this node is found and reached in one Network, by its name.
+    pub network: BTreeMap<String, Reach>,
 }
 
 /// The settings of `[store]`.
@@ -138,6 +141,16 @@ mod tests {
         assert_eq!(config.durability("http"), Durability::Fast);
         assert_eq!(read("[store]\ndurability = \"slow\"\n").unwrap_err().line, 2);
         assert_eq!(read("[store]\n\nfree-floor = \"5 cows\"\n").unwrap_err().line, 3);
+    }
+
+    #[test]
+    fn a_network_may_be_reached_in_its_own_way() {
+        let text = "[network.office]\nrelay = true\nmdns = false\n";
+        let config = Config::read(Path::new("config.toml"), text).unwrap();
+        let office = Reach { relay: true, mdns: Some(false), upnp: false };
+        assert_eq!(config.network, BTreeMap::from([("office".to_owned(), office)]));
+        let wrong = Config::read(Path::new("config.toml"), "[network.office]\nrelais = true\n");
+        assert_eq!(wrong.unwrap_err().line, 2);
     }
 
     #[test]

@@ -20,13 +20,14 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::announce::plan::{Event as Announce, What};
 use crate::catalog::plan::Event as Catalogs;
+use crate::config::Config;
 use crate::control::server::{self, BindError};
 use crate::engine::{self, Engine, EngineError, News};
 use crate::fetch::event::Event as Fetch;
 use crate::home::Home;
 use crate::index::{Index, IndexError};
 use crate::network::{Network, NetworkError, Networks};
-use crate::observe::status::{CatalogRow, InNetwork, Status};
+use crate::observe::status::{CatalogRow, InNetwork, Path, PeerRow, Status, TopicRow};
 use crate::observe::{clock, span};
 use crate::outside::{Outside, Plans, Search};
 use crate::peer::Peer;
@@ -132,7 +133,7 @@ impl Daemon {
             };
             Arc::new(span::blocking(open).await?)
         };
-        let settings = home.config().map_err(EngineError::from)?.store;
+        let Config { store: settings, network: reach, .. } = home.config().map_err(EngineError::from)?;
         let networks = Networks::of(home);
         let (fetch_to, fetch_from) = mpsc::channel(QUEUE);
         let (catalogs_to, catalogs_from) = mpsc::channel(QUEUE);
@@ -149,6 +150,7 @@ impl Daemon {
                 network.listen = listen;
             }
             network.peers.extend(peers);
+            network.reach = reach.get(&network.name).copied().unwrap_or_default();
             let name = network.name.clone();
             let entered = enter(&networks, &network).await;
             let (handle, happens) =
@@ -278,7 +280,7 @@ impl Daemon {
             let share = self.outside.shared().into_iter().map(|project| project.to_string());
             let share =
                 share.filter(|project| self.outside.shares(&handle.network().name, project)).collect();
-            let row = InNetwork { peer: handle.peer().to_base58(), listen: handle.listen().to_vec(), share };
+            let row = InNetwork { peer: handle.peer().to_base58(), listen: handle.listen(), share };
             (handle.network().name.clone(), row)
         };
         self.outside.networks().map(row).collect()
@@ -352,11 +354,30 @@ impl Daemon {
         }
     }
 
-    async fn status(&self) -> Status {
+    /// The members that are connected, Network by Network.
+    async fn peers(&self) -> Vec<PeerRow> {
+        let policy = self.engine.trusting().now();
+        let topic = |topic: Topic| TopicRow {
+            signer: policy.name_of(&topic.signer),
+            project: topic.project.to_string(),
+        };
         let mut peers = Vec::new();
         for handle in self.outside.networks() {
-            peers.extend(handle.members().await.iter().map(|peer| handle.name(peer).to_string()));
+            peers.extend(handle.routes().await.into_iter().map(|route| PeerRow {
+                network: handle.network().name.clone(),
+                peer: route.peer.to_base58(),
+                address: route.address,
+                path: if route.relayed { Path::Relayed } else { Path::Direct },
+                rtt_us: route.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                rate: handle.rate(&route.peer),
+                holds: self.outside.held_by(&handle.name(&route.peer)).into_iter().map(topic).collect(),
+            }));
         }
+        peers
+    }
+
+    async fn status(&self) -> Status {
+        let peers = self.peers().await;
         let policy = self.engine.trusting().now();
         let now = clock::now();
         let mut catalogs = Vec::new();

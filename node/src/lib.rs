@@ -40,6 +40,7 @@ pub mod packing;
 pub mod peer;
 pub mod plan;
 pub mod project;
+pub mod reach;
 pub mod relocate;
 pub mod store;
 #[cfg(feature = "net")]

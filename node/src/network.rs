@@ -104,6 +104,21 @@ pub struct Network {
     /// Projects that are shared here, and nothing else is.
     #[serde(default)]
     pub share: BTreeSet<String>,
+    /// What the settings say about it.
+    #[serde(skip)]
+    pub reach: Reach,
+}
+
+/// How members find and reach this node: `[network.NAME]` in config.toml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reach {
+    /// Whether to carry what members send each other that cannot reach each other.
+    pub relay: bool,
+    /// Whether to look for members on the local network by mDNS; as the Network's own file says if that is left out.
+    pub mdns: Option<bool>,
+    /// Whether to ask the router for a way in, by UPnP.
+    pub upnp: bool,
 }
 
 fn everywhere() -> Vec<String> {
@@ -162,7 +177,15 @@ impl Network {
             }
         };
         let (peers, share) = (Vec::new(), BTreeSet::new());
-        Ok(Self { name: name.to_owned(), key, peers, listen: everywhere(), mdns: false, share })
+        Ok(Self {
+            name: name.to_owned(),
+            key,
+            peers,
+            listen: everywhere(),
+            mdns: !public,
+            share,
+            reach: Reach::default(),
+        })
     }
 
     /// Its name on the wire.
@@ -173,6 +196,12 @@ impl Network {
     /// How members know each other; those of a public Network need not.
     pub fn admission(&self) -> Option<AdmissionKey> {
         self.key.as_ref().map(|key| AdmissionKey::of(&key.0))
+    }
+
+    /// Whether to look for members on the local network. Who listens on this machine only has none to find there.
+    pub fn looks_around(&self) -> bool {
+        let local = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+        self.reach.mdns.unwrap_or(self.mdns) && !self.listen.iter().all(local)
     }
 
     /// Whether a Project is shared here.
@@ -211,7 +240,8 @@ impl Network {
             return Err(NetworkError::BadInvite("its addresses are not /…/p2p/…, or too many"));
         }
         let (listen, share) = (everywhere(), BTreeSet::new());
-        Ok(Self { name: name.to_owned(), key, peers, listen, mdns: false, share })
+        let mdns = key.is_some();
+        Ok(Self { name: name.to_owned(), key, peers, listen, mdns, share, reach: Reach::default() })
     }
 }
 
@@ -351,6 +381,18 @@ mod tests {
             assert_eq!((joined.id(), &joined.peers), (network.id(), &vec![address.clone()]));
         }
         assert_ne!(Network::new("a", false).unwrap().id(), Network::new("a", false).unwrap().id());
+    }
+
+    #[test]
+    fn only_private_networks_look_around_and_none_from_this_machine_alone() {
+        let [private, public] = [false, true].map(|public| Network::new("office", public).unwrap());
+        assert!(private.looks_around() && !public.looks_around());
+        let joined = Network::from_invite(&private.invite(&[])).unwrap();
+        assert!(joined.looks_around());
+        let local = Network { listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()], ..joined.clone() };
+        assert!(!local.looks_around());
+        let told = Reach { mdns: Some(false), ..Reach::default() };
+        assert!(!Network { reach: told, ..joined }.looks_around());
     }
 
     #[test]

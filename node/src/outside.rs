@@ -218,6 +218,13 @@ impl Outside {
         self.who_says(topic, |said| &said.holds)
     }
 
+    /// What a peer says that it holds, of what is shared in its Network.
+    pub fn held_by(&self, peer: &Peer) -> Vec<Topic> {
+        let said = lock(&self.said);
+        let holds = said.get(peer).into_iter().flat_map(|said| &said.holds);
+        holds.filter(|topic| self.shares(&peer.network, topic.project.as_str())).cloned().collect()
+    }
+
     fn who_says(&self, topic: &Topic, which: impl Fn(&Said) -> &BTreeSet<Topic>) -> Vec<Peer> {
         let says = |(peer, said): &(&Peer, &Said)| {
             which(said).contains(topic) && self.shares(&peer.network, topic.project.as_str())

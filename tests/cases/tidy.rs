@@ -185,6 +185,59 @@ fn the_top_level_holds_what_it_should() {
     assert!(strangers.is_empty(), "{strangers:?} stand at the top level; put them below one of {allowed:?}");
 }
 
+/// The links of a document to tests, as (test, file).
+fn tests_named(text: &str) -> Vec<(&str, &str)> {
+    let link = |part: &'_ str| -> Option<(usize, usize, usize)> {
+        let (name, rest) = part.split_once("`](")?;
+        let (path, _) = rest.split_once(')')?;
+        Some((name.len(), name.len() + 3, name.len() + 3 + path.len()))
+    };
+    let parts = text.split("[`").skip(1);
+    parts.filter_map(|part| link(part).map(|(end, from, to)| (&part[..end], &part[from..to]))).collect()
+}
+
+/// Whether a file has a test of that name.
+fn has_test(file: &str, name: &str) -> bool {
+    let lines: Vec<_> = file.lines().map(str::trim_start).collect();
+    let begins = |line: &str| {
+        let line = line.strip_prefix("async ").unwrap_or(line);
+        line.strip_prefix("fn ")
+            .and_then(|line| line.strip_prefix(name))
+            .is_some_and(|rest| rest.starts_with('('))
+    };
+    let at = lines.iter().position(|line| begins(line));
+    at.is_some_and(|at| {
+        let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+        above.clone().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+    })
+}
+
+/// Complaints about a threat model: lines that name no test, and tests that are not there.
+fn unproven(text: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let (claims, _) = text.split_once("\n## What is not protected from").unwrap_or((text, ""));
+    let bare = claims.split("\n* ").skip(1).map(|item| item.split("\n\n").next().unwrap_or(item));
+    let bare = bare.filter(|item| tests_named(item).is_empty()).map(|item| format!("`{item}` names no test"));
+    let missing = tests_named(text)
+        .into_iter()
+        .filter(|(name, path)| !read(path).is_some_and(|file| has_test(&file, name)));
+    bare.chain(missing.map(|(name, path)| format!("there is no test `{name}` in {path}"))).collect()
+}
+
+#[test]
+fn every_line_of_the_threat_model_names_a_test_that_exists() {
+    let docs = repository().join("docs");
+    let text = fs::read_to_string(docs.join("threat-model.md")).expect("there is a threat model");
+    let complaints = unproven(&text, |path| fs::read_to_string(docs.join(path)).ok());
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+    assert!(tests_named(&text).len() > 50, "the links are found");
+    let bad = "x\n* one [`a`](x.rs)\n* two\n* three [`b`](x.rs)\n\n## What is not protected from\n* four\n";
+    let file = "#[test]\nfn a() {}\nfn b() {}\n";
+    assert_eq!(
+        unproven(bad, |_| Some(file.to_owned())),
+        ["`two` names no test", "there is no test `b` in x.rs"]
+    );
+}
+
 fn manifest(package: &str) -> toml::Table {
     let path: PathBuf = repository().join(package).join("Cargo.toml");
     fs::read_to_string(path).expect("each package has a manifest").parse().expect("and it is TOML")

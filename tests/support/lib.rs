@@ -3,5 +3,6 @@
 
 pub mod cargo;
 pub mod decoders;
+pub mod hosts;
 pub mod program;
 pub mod samples;

@@ -66,6 +66,8 @@ fn toolchain() -> &'static Path {
 /// An empty folder for one person: what she runs knows nothing of the machine's user.
 pub struct Person {
     folder: TempDir,
+    /// The network namespace in which her programs run, if it is not the test's own.
+    space: Option<String>,
 }
 
 impl Default for Person {
@@ -80,7 +82,13 @@ impl Person {
     /// # Panics
     /// When no temporary folder can be made.
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder can be made") }
+        Self { folder: tempfile::tempdir().expect("a temporary folder can be made"), space: None }
+    }
+
+    /// The same, with everything of hers in a network namespace.
+    #[must_use]
+    pub fn inside(self, space: &str) -> Self {
+        Self { space: Some(space.to_owned()), ..self }
     }
 
     /// Somebody whose folder is in this one, and who has run `potluck init`.
@@ -89,7 +97,7 @@ impl Person {
     /// When her folder cannot be made.
     pub fn at_home_in(folder: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("p").tempdir_in(folder);
-        let person = Self { folder: folder.expect("a folder can be made there") };
+        let person = Self { folder: folder.expect("a folder can be made there"), space: None };
         person.run(["init", "--comment", "bench"]).ok();
         person
     }
@@ -113,13 +121,35 @@ impl Person {
 
     /// A command of the program, in her folder, with nothing but what it needs of the environment.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(potluck());
-        command.args(args).env_clear().env("POTLUCK_HOME", self.home()).env("HOME", self.folder.path());
+        let mut command = self.program(potluck());
+        command.args(args);
+        self.prepare(&mut command);
+        command
+    }
+
+    /// A line for the shell, in the same surroundings.
+    pub fn shell(&self, line: &str) -> Command {
+        let mut command = self.program(Path::new("sh"));
+        command.args(["-c", line]);
+        self.prepare(&mut command);
+        command
+    }
+
+    /// Gives a command her folder and nothing but what it needs of the environment.
+    fn prepare(&self, command: &mut Command) {
+        command.env_clear().env("POTLUCK_HOME", self.home()).env("HOME", self.folder.path());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         if let Some(filter) = std::env::var_os("POTLUCK_LOG") {
             command.env("POTLUCK_LOG", filter);
         }
         command.current_dir(self.folder.path()).stdin(Stdio::null());
+    }
+
+    /// A program where hers run.
+    fn program(&self, program: &Path) -> Command {
+        let Some(space) = &self.space else { return Command::new(program) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", space]).arg(program);
         command
     }
 

@@ -53,8 +53,8 @@ fn text(status: &Value) -> String {
         }
     }
     text += &format!("{} peers\n", status["peers"].as_array().map_or(0, Vec::len));
-    for peer in list(&status["peers"]) {
-        text += &format!("  {peer}\n");
+    for peer in status["peers"].as_array().into_iter().flatten() {
+        text += &line_of(peer);
     }
     table(&mut text, ["catalog of", "project", "keys", "age"], &status["catalogs"], |row| {
         let age = row["age_s"].as_u64().map_or_else(|| "-".to_owned(), humantime);
@@ -71,6 +71,22 @@ fn text(status: &Value) -> String {
         [word(&row["reason"]), word(&row["who"]), row["count"].to_string(), String::new()]
     });
     text.trim_end().to_owned()
+}
+
+/// A peer: who, where, how it is reached, how far and how fast, and what it holds.
+fn line_of(peer: &Value) -> String {
+    let mut line = format!("  {}/{} {}", word(&peer["network"]), word(&peer["peer"]), word(&peer["path"]));
+    if let Some(rtt) = peer["rtt_us"].as_u64() {
+        line += &format!(", {}.{} ms", rtt / 1000, rtt % 1000 / 100);
+    }
+    if let Some(rate) = peer["rate"].as_u64() {
+        line += &format!(", {}/s", bytes(rate));
+    }
+    line += &format!("\n    {}\n", word(&peer["address"]));
+    for topic in peer["holds"].as_array().into_iter().flatten() {
+        line += &format!("    holds {} of {}\n", word(&topic["project"]), word(&topic["signer"]));
+    }
+    line
 }
 
 /// What the last collection did, if there was one.

@@ -18,7 +18,7 @@ pub struct Status {
     /// Its Networks, by name.
     pub networks: BTreeMap<String, InNetwork>,
     /// Members of Networks that are connected.
-    pub peers: Vec<String>,
+    pub peers: Vec<PeerRow>,
     /// The Catalogs that are followed, and the own ones.
     pub catalogs: Vec<CatalogRow>,
     /// What is counted since the start.
@@ -41,6 +41,44 @@ pub struct InNetwork {
     pub listen: Vec<String>,
     /// Projects that are shared there.
     pub share: Vec<String>,
+}
+
+/// A member that is connected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PeerRow {
+    /// The Network, by its local name.
+    pub network: String,
+    /// The peer's identity there.
+    pub peer: String,
+    /// The address at its end.
+    pub address: String,
+    /// How it is reached.
+    pub path: Path,
+    /// How long a message takes there and back, in microseconds, once that was tried.
+    pub rtt_us: Option<u64>,
+    /// How many bytes of Blobs a second came from it when any came last.
+    pub rate: Option<u64>,
+    /// The topics of which it says that it holds Entries.
+    pub holds: Vec<TopicRow>,
+}
+
+/// How a peer is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Path {
+    /// By a connection of its own.
+    Direct,
+    /// By way of a third one, which cannot read what it carries.
+    Relayed,
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TopicRow {
+    /// The owner's name for the signer, or its fingerprint.
+    pub signer: String,
+    /// The Project.
+    pub project: String,
 }
 
 /// A Catalog.

@@ -12,10 +12,11 @@ use std::io;
 
 use futures::future::BoxFuture;
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, FutureExt as _};
-use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerExt as _};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
 use libp2p::core::{ConnectedPoint, Endpoint};
+use libp2p::identity::Keypair;
+use libp2p::{PeerId, tls};
 use potluck_protocol::admission::{AdmissionKey, LEN, Meeting, Side};
 
 /// How the members of a Network know each other; those of a public one need not.
@@ -125,6 +126,14 @@ impl<S: UpgradeInfo> UpgradeInfo for Admitted<S> {
     }
 }
 
+/// TLS, and after it the proof: for TCP, and inside of what a relay carries.
+pub(super) fn proven_tls(
+    pair: &Keypair,
+    admission: Admission,
+) -> Result<Admitted<tls::Config>, tls::certificate::GenError> {
+    tls::Config::new(pair).map(|handshake| Admitted { handshake, admission })
+}
+
 /// Ends a handshake with the proof.
 fn with_proof<C, E>(
     handshake: impl Future<Output = Result<(PeerId, C), E>> + Send + 'static,
@@ -172,5 +181,98 @@ where
 
     fn upgrade_outbound(self, stream: C, info: Self::Info) -> Self::Future {
         with_proof(self.handshake.upgrade_outbound(stream, info), self.admission, Side::Dialler)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use libp2p::multiaddr::Protocol;
+    use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+    use libp2p::{Multiaddr, Swarm, relay, tcp, yamux};
+
+    use super::*;
+
+    /// A relay that asks nobody for any proof, and knows no key.
+    async fn relay() -> (Swarm<relay::Behaviour>, Multiaddr) {
+        let mut swarm = libp2p::SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(tcp::Config::default(), tls::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|pair| {
+                relay::Behaviour::new(pair.public().to_peer_id(), relay::Config::default())
+            })
+            .unwrap()
+            .build();
+        swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                swarm.add_external_address(address.clone());
+                let peer = *swarm.local_peer_id();
+                return (swarm, address.with(Protocol::P2p(peer)));
+            }
+        }
+    }
+
+    /// A node that goes to relays like anybody, and asks for a proof whoever comes by way of one.
+    fn node(key: Option<AdmissionKey>) -> Swarm<relay::client::Behaviour> {
+        libp2p::SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(tcp::Config::default(), tls::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_relay_client(
+                |pair: &Keypair| proven_tls(pair, Admission::new(key, pair.public().to_peer_id())),
+                yamux::Config::default,
+            )
+            .unwrap()
+            .with_behaviour(|_, carried| carried)
+            .unwrap()
+            .build()
+    }
+
+    async fn drive(mut swarm: Swarm<impl NetworkBehaviour>) {
+        loop {
+            swarm.select_next_some().await;
+        }
+    }
+
+    /// Whether a node with one key gets through to one with another.
+    async fn gets_in(dialler: Option<AdmissionKey>, listener: Option<AdmissionKey>) -> bool {
+        let (relay, address) = relay().await;
+        let (mut inside, mut outside) = (node(listener), node(dialler));
+        let place = address.with(Protocol::P2pCircuit);
+        inside.listen_on(place.clone()).unwrap();
+        let peer = *inside.local_peer_id();
+        let mut carrying = Box::pin(drive(relay));
+        loop {
+            tokio::select! {
+                () = &mut carrying => unreachable!("it goes on for ever"),
+                event = inside.select_next_some() => if let SwarmEvent::NewListenAddr { .. } = event { break },
+            }
+        }
+        let mut inside = Box::pin(drive(inside));
+        outside.dial(place.with(Protocol::P2p(peer))).unwrap();
+        loop {
+            let event = tokio::select! {
+                () = &mut carrying => unreachable!("it goes on for ever"),
+                () = &mut inside => unreachable!("it goes on for ever"),
+                event = outside.select_next_some() => event,
+            };
+            match event {
+                SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } if peer_id == peer => {
+                    assert!(endpoint.is_relayed());
+                    return true;
+                }
+                SwarmEvent::OutgoingConnectionError { peer_id: Some(to), .. } if to == peer => return false,
+                _ => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_relay_lets_nobody_in_who_has_not_got_the_key() {
+        let [ours, others] = [1, 2].map(|key| Some(AdmissionKey::of(&[key; 32])));
+        assert!(gets_in(ours.clone(), ours.clone()).await);
+        assert!(!gets_in(others, ours).await);
     }
 }

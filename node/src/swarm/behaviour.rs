@@ -8,13 +8,13 @@ use libp2p::identity::Keypair;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::kad::{self, Mode, StoreInserts};
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{StreamProtocol, identify, mdns};
+use libp2p::{StreamProtocol, Swarm, identify, relay};
 use potluck_protocol::head::MAX_HEAD_SET_BYTES;
 use potluck_protocol::names::{NetworkId, Purpose};
 
-use super::SwarmError;
-use super::limits;
+use super::reach;
+use super::{SwarmError, limits};
+use crate::network::Network;
 
 /// All of it. The limits come first: they must see a connection before anything else does.
 #[derive(NetworkBehaviour)]
@@ -22,7 +22,7 @@ pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) kad: kad::Behaviour<MemoryStore>,
-    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) reach: reach::Behaviour,
     pub(super) stream: libp2p_stream::Behaviour,
 }
 
@@ -32,8 +32,17 @@ pub(super) fn protocol(network: &NetworkId, purpose: Purpose) -> StreamProtocol 
         .expect("our protocol strings start with a slash")
 }
 
+/// Whether somebody with these protocols is a member of the Network of this swarm.
+pub(super) fn is_member(swarm: &Swarm<Behaviour>, protocols: &[StreamProtocol]) -> bool {
+    swarm.behaviour().kad.protocol_names().iter().all(|own| protocols.contains(own))
+}
+
 impl Behaviour {
-    pub(super) fn new(network: &NetworkId, identity: &Keypair, mdns: bool) -> Result<Self, SwarmError> {
+    pub(super) fn new(
+        network: &Network,
+        identity: &Keypair,
+        carried: relay::client::Behaviour,
+    ) -> Result<Self, SwarmError> {
         let peer = identity.public().to_peer_id();
         let limits = ConnectionLimits::default()
             .with_max_established(Some(limits::MAX_CONNECTIONS))
@@ -42,14 +51,14 @@ impl Behaviour {
             .with_max_pending_outgoing(Some(limits::MAX_PENDING));
         // Strangers learn the program here, and nothing about the Network.
         let identify = identify::Config::new("potluck/1".to_owned(), identity.public())
-            .with_agent_version(format!("potluck/{}", env!("CARGO_PKG_VERSION")));
-        let mdns = mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose();
-        let mdns = mdns.map_err(|error| SwarmError::Setup(error.to_string()))?;
+            .with_agent_version(format!("potluck/{}", env!("CARGO_PKG_VERSION")))
+            // Who gets another address, or a place at a relay, is to be found there.
+            .with_push_listen_addr_updates(true);
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             identify: identify::Behaviour::new(identify),
-            kad: kademlia(network, peer),
-            mdns: Toggle::from(mdns),
+            kad: kademlia(&network.id(), peer),
+            reach: reach::Behaviour::new(network, identity, carried)?,
             stream: libp2p_stream::Behaviour::new(),
         })
     }

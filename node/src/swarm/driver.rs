@@ -12,14 +12,15 @@ use libp2p::kad::{self, QueryId, QueryResult, Quorum, Record, RecordKey};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, Transport as _, identify, mdns, quic, tcp, tls, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, Transport as _, identify, quic, tcp, yamux};
 use potluck_protocol::names::{DhtKey, NetworkId, Purpose};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::admission::{Admission, Admitted};
+use super::admission::{Admission, proven_tls};
 use super::behaviour::{Behaviour, BehaviourEvent, protocol};
 use super::handle::Handle;
+use super::reach::{self, Reach, Route};
 use super::records::{self, Guest, Guests};
 use super::{SwarmError, limits};
 use crate::network::Network;
@@ -54,6 +55,8 @@ pub(super) enum Command {
     Drop(PeerId),
     /// Which members are connected.
     Connected(oneshot::Sender<Vec<PeerId>>),
+    /// How they are reached.
+    Routes(oneshot::Sender<Vec<Route>>),
 }
 
 /// A question to the DHT that has not been answered.
@@ -85,6 +88,7 @@ struct Driver {
     /// Members to begin with, and when they are dialled again if nobody is connected.
     known: Vec<Multiaddr>,
     redial: (Instant, Backoff),
+    reach: Reach,
 }
 
 /// Starts a swarm; gives its handle once it listens.
@@ -93,17 +97,14 @@ pub(super) async fn start(
     identity: &Keypair,
 ) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
     let id = network.id();
-    let behaviour = Behaviour::new(&id, identity, network.mdns)?;
     let admission = Admission::new(network.admission(), identity.public().to_peer_id());
-    let tcp_admission = admission.clone();
+    let (tcp_admission, relay_admission) = (admission.clone(), admission.clone());
     let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
     let mut swarm = libp2p::SwarmBuilder::with_existing_identity(identity.clone())
         .with_tokio()
         .with_tcp(
             tcp::Config::default().nodelay(true),
-            |pair: &Keypair| {
-                tls::Config::new(pair).map(|handshake| Admitted { handshake, admission: tcp_admission })
-            },
+            |pair: &Keypair| proven_tls(pair, tcp_admission),
             yamux::Config::default,
         )
         .map_err(|error| setup(&error))?
@@ -112,7 +113,9 @@ pub(super) async fn start(
             quic.and_then(move |connection, point| admission.clone().prove_on(connection, point).boxed())
         })
         .map_err(|error| setup(&error))?
-        .with_behaviour(|_| behaviour)
+        .with_relay_client(|pair: &Keypair| proven_tls(pair, relay_admission), yamux::Config::default)
+        .map_err(|error| setup(&error))?
+        .with_behaviour(|pair, carried| Ok(Behaviour::new(network, pair, carried)?))
         .map_err(|error| setup(&error))?
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(300)))
         .build();
@@ -131,6 +134,7 @@ pub(super) async fn start(
     let control = swarm.behaviour().stream.new_control();
     let peer = *swarm.local_peer_id();
     let listen = listen.into_iter().map(|address| format!("{address}/p2p/{peer}")).collect();
+    let (listen_to, listen) = watch::channel(listen);
     let handle = Handle::new(network, (peer, listen), commands_to, control);
     let now = Instant::now();
     let mut driver = Driver {
@@ -145,6 +149,7 @@ pub(super) async fn start(
         sweep: now + limits::DHT_SWEEP,
         known,
         redial: (now, Backoff::new(limits::REDIAL.0, limits::REDIAL.1)),
+        reach: Reach::new(listen_to),
     };
     let happened: Vec<_> = early.into_iter().flat_map(|event| driver.happened(event)).collect();
     handle.is_driven_by(span::spawn("swarm", driver.run(commands, happened)).abort_handle());
@@ -253,7 +258,7 @@ impl Driver {
         let queries = self.queries.values().map(|(_, until)| *until);
         let dialling = self.dialling.iter().map(|dialling| dialling.until);
         let redial = self.is_lost().then_some(self.redial.0);
-        queries.chain(dialling).chain(redial).fold(self.sweep, Instant::min)
+        queries.chain(dialling).chain(redial).chain(self.reach.wake()).fold(self.sweep, Instant::min)
     }
 
     /// Whether nobody is connected although somebody is known.
@@ -294,6 +299,7 @@ impl Driver {
     /// Ends what has found enough or searched for long enough. A query that ends reports once more, and is answered
     /// then.
     fn expire(&mut self) {
+        self.reach.act(&mut self.swarm);
         let now = Instant::now();
         if self.sweep <= now {
             self.sweep = now + limits::DHT_SWEEP;
@@ -361,10 +367,14 @@ impl Driver {
             Command::Connected(reply) => {
                 let _ = reply.send(self.members.keys().copied().collect());
             }
+            Command::Routes(reply) => {
+                let _ = reply.send(self.reach.routes(self.members.keys().copied()));
+            }
         }
     }
 
     fn happened(&mut self, event: SwarmEvent<BehaviourEvent>) -> Vec<NetEvent> {
+        self.reach.saw(&mut self.swarm, &event);
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, .. } if self.dropped.contains(&peer_id) => {
                 let _ = self.swarm.disconnect_peer_id(peer_id);
@@ -377,7 +387,9 @@ impl Driver {
                 }
                 return vec![NetEvent::Gone(peer_id)];
             }
-            SwarmEvent::NewListenAddr { address, .. } if !is_loopback(&address) => {
+            SwarmEvent::NewListenAddr { address, .. }
+                if !is_loopback(&address) && !reach::is_relayed(&address) =>
+            {
                 self.swarm.add_external_address(address);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.swarm.remove_external_address(&address),
@@ -393,12 +405,6 @@ impl Driver {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => return self.identified(event),
             SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.kad(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => {
-                for (peer, address) in found {
-                    self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
-                    let _ = self.swarm.dial(DialOpts::peer_id(peer).addresses(vec![address]).build());
-                }
-            }
             _ => {}
         }
         Vec::new()
@@ -427,6 +433,7 @@ impl Driver {
             events.push(NetEvent::Met(peer_id));
         }
         if alone {
+            self.reach.joined();
             let _ = self.swarm.behaviour_mut().kad.bootstrap();
             events.push(NetEvent::Joined);
         }

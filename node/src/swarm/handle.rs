@@ -2,23 +2,26 @@
 //! How the rest of the node speaks to a swarm. Clones share it; the swarm ends with the last one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use libp2p::{PeerId, StreamProtocol};
 use potluck_protocol::frame::Message;
 use potluck_protocol::names::{DhtKey, NetworkId, Purpose};
 use potluck_protocol::peer::{Ask, Blobs, Heads};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::behaviour::protocol;
 use super::driver::Command;
 use super::limits;
+use super::reach::Route;
 use crate::link::{Addressed, Link};
 use crate::network::Network;
+use crate::observe::clock;
 use crate::peer::Peer;
+use crate::reach::meter::Meter;
 
 impl Addressed for Ask {
     fn id(&self) -> Option<u64> {
@@ -112,7 +115,8 @@ struct Shared {
     network: Network,
     id: NetworkId,
     peer: PeerId,
-    listen: Vec<String>,
+    listen: watch::Receiver<Vec<String>>,
+    meters: Mutex<HashMap<PeerId, Meter>>,
     links: Mutex<HashMap<PeerId, Arc<Links>>>,
     driver: OnceLock<tokio::task::AbortHandle>,
 }
@@ -125,12 +129,13 @@ pub struct NoSuchPeer;
 impl Handle {
     pub(super) fn new(
         network: &Network,
-        (peer, listen): (PeerId, Vec<String>),
+        (peer, listen): (PeerId, watch::Receiver<Vec<String>>),
         commands: mpsc::Sender<Command>,
         control: libp2p_stream::Control,
     ) -> Self {
         let (network, id) = (network.clone(), network.id());
-        let shared = Shared { network, id, peer, listen, links: Mutex::default(), driver: OnceLock::new() };
+        let (links, meters, driver) = (Mutex::default(), Mutex::default(), OnceLock::new());
+        let shared = Shared { network, id, peer, listen, meters, links, driver };
         Self { shared: Arc::new(shared), commands, control }
     }
 
@@ -156,9 +161,33 @@ impl Handle {
         self.shared.peer
     }
 
-    /// Where it listens, each address with the identity at its end.
-    pub fn listen(&self) -> &[String] {
-        &self.shared.listen
+    /// Where it can be reached now, each address with the identity at its end.
+    pub fn listen(&self) -> Vec<String> {
+        self.shared.listen.borrow().clone()
+    }
+
+    /// How the members that are connected are reached.
+    pub async fn routes(&self) -> Vec<Route> {
+        self.command(Command::Routes).await.unwrap_or_default()
+    }
+
+    /// Notes that bytes of a Blob came from a peer.
+    pub fn came(&self, peer: PeerId, bytes: u64) {
+        let mut meters = self.meters();
+        // Room is bounded by forgetting all: what is measured anew is there a second later.
+        if meters.len() >= MAX_LINKED && !meters.contains_key(&peer) {
+            meters.clear();
+        }
+        meters.entry(peer).or_default().count(clock::moment(), bytes);
+    }
+
+    /// How many bytes a second came from a peer when any came last.
+    pub fn rate(&self, peer: &PeerId) -> Option<u64> {
+        self.meters().get(peer).and_then(Meter::rate)
+    }
+
+    fn meters(&self) -> MutexGuard<'_, HashMap<PeerId, Meter>> {
+        self.shared.meters.lock().expect("nobody panics while holding the meters")
     }
 
     /// How the rest of the node names a peer of this Network.

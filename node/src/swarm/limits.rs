@@ -71,3 +71,27 @@ pub const MAX_EARLY: usize = 1024;
 pub const MAX_COMMANDS: usize = 256;
 /// Most events that wait for the node; the swarm waits with them.
 pub const MAX_EVENTS: usize = 256;
+/// How often the local network is asked who is there. One question serves all: whoever hears the answers waits anew.
+pub const LOOK_AROUND: Duration = Duration::from_secs(30);
+/// How often each connection is tried.
+pub const PING: Duration = Duration::from_secs(10);
+/// How long an answer to a ping may take: longer than what a full and slow link holds back.
+pub const PONG: Duration = Duration::from_secs(15);
+/// Pings in a row without an answer after which a connection is closed.
+pub const MAX_LOST_PINGS: u32 = 3;
+/// Most members that hold a place at one relay.
+pub const MAX_PLACES_GIVEN: usize = 512;
+/// Most places of one of them.
+pub const MAX_PLACES_PER_PEER: usize = 2;
+/// How long a place is given for; whoever keeps it asks again in time.
+pub const PLACE_LIFE: Duration = Duration::from_secs(60 * 60);
+/// Most connections that one relay carries at a time.
+pub const MAX_CIRCUITS: usize = 128;
+/// Most of them to or from one member.
+pub const MAX_CIRCUITS_PER_PEER: usize = 16;
+/// How long a relay carries one connection.
+pub const CIRCUIT_LIFE: Duration = Duration::from_secs(2 * 60 * 60);
+/// Most bytes that a relay carries on one connection, both ways together.
+pub const MAX_CIRCUIT_BYTES: u64 = 16 << 30;
+/// How many places, or connections, one member may ask a relay for at once, and how soon for one more.
+pub const RELAY_REQUESTS: (u32, Duration) = (30, Duration::from_secs(10));

@@ -4,6 +4,7 @@
 //! * `behaviour` is what it is made of, [`limits`] how much of everything it takes.
 //! * `admission` keeps strangers out of private Networks.
 //! * `driver` owns it; [`handle`] is how the rest of the node speaks to it.
+//! * `reach`: mDNS, relays, holes in routers, and what each connection is like.
 //! * `records` judges what others put on the DHT.
 //! * [`serve`] answers peers; [`transfer`] fetches a Blob from one.
 
@@ -12,6 +13,7 @@ mod behaviour;
 mod driver;
 pub mod handle;
 pub mod limits;
+mod reach;
 mod records;
 pub mod serve;
 pub mod transfer;
@@ -24,6 +26,7 @@ use tokio::sync::mpsc;
 
 pub use driver::NetEvent;
 pub use handle::Handle;
+pub use reach::Route;
 
 use crate::network::Network;
 

@@ -36,7 +36,7 @@ pub async fn fetch(engine: &Engine, handle: &Handle, peer: PeerId, need: Need) -
     let pieces = vec![Run { first: 0, count }];
     let want = move |id| Blobs::Want(Want { id, digest, values: count > 1, pieces });
     let Some(mut answers) = link.ask(want).await else { return Brought::Failed };
-    let ended = take(engine, need, &mut answers).await;
+    let ended = take(engine, need, &mut answers, |bytes| handle.came(peer, bytes)).await;
     if ended.is_err() {
         link.say(Blobs::Stop(Stop { id: answers.id })).await;
     }
@@ -60,7 +60,12 @@ async fn next(answers: &mut Answers<Blobs>, stall: Duration) -> Result<Blobs, Cu
     next.ok().flatten().ok_or(Cut::Failed)
 }
 
-async fn take(engine: &Engine, need: Need, answers: &mut Answers<Blobs>) -> Result<(), Cut> {
+async fn take(
+    engine: &Engine,
+    need: Need,
+    answers: &mut Answers<Blobs>,
+    came: impl Fn(u64),
+) -> Result<(), Cut> {
     match next(answers, limits::READ_STALL).await? {
         // A partial holder will do once pieces come from several peers; for now it does not.
         Blobs::Have(have) if have.bitmap.is_none() => {
@@ -80,6 +85,7 @@ async fn take(engine: &Engine, need: Need, answers: &mut Answers<Blobs>) -> Resu
         if piece.index != index {
             return Err(Cut::Bad(format!("it sent piece {} instead of {index}", piece.index)));
         }
+        came(piece.bytes.len() as u64);
         engine.counts().fetched(piece.bytes.len() as u64);
         receiving = put(receiving, piece).await?;
     }

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Links of a known speed, and links that are cut. What it took is printed and never judged here.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use potluck_tests::hosts::{Host, Lab, Port};
+use potluck_tests::program::Person;
+
+use super::{Office, compare, expect, follows, get, getting, in_full, meets, noise, put};
+
+const MEGABITS: u32 = 100;
+
+/// Hosts on one switch, each with a link of that speed.
+fn limited(lab: &mut Lab, count: usize, megabits: u32) -> Vec<(Host, Port)> {
+    let switch = lab.switch("switch");
+    let mut hosts = Vec::new();
+    for number in 1..=count {
+        let host = lab.host(&format!("host{number}"));
+        let port = lab.plug(&host, &switch, &format!("10.77.0.{number}/24"));
+        port.limit(megabits);
+        hosts.push((host, port));
+    }
+    hosts
+}
+
+/// How long something takes, in seconds.
+#[expect(clippy::disallowed_methods, reason = "what is printed here is time")]
+fn seconds(work: impl FnOnce()) -> f64 {
+    let begun = Instant::now();
+    work();
+    begun.elapsed().as_secs_f64()
+}
+
+/// How much of a link of `MEGABITS` was used by so many bytes in so many seconds.
+#[expect(clippy::cast_precision_loss, reason = "it is printed with two digits")]
+fn share_of_link(bytes: usize, seconds: f64) -> f64 {
+    bytes as f64 * 8.0 / seconds / f64::from(MEGABITS) / 1e6
+}
+
+#[test]
+fn one_large_fetch_uses_the_link() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts: Vec<_> = limited(&mut lab, 2, MEGABITS).into_iter().map(|(host, _)| host).collect();
+    let office = Office::on(&hosts);
+    let _up: Vec<_> = office.people.iter().map(|person| person.up(&[])).collect();
+    let [ann, ben] = &office.people[..] else { unreachable!() };
+    let bytes = if in_full() { 256 << 20 } else { 24 << 20 };
+    let output = noise(bytes, 1);
+    put(ann, "01", &output);
+    follows(ben, 1);
+    let took = seconds(|| drop(get(ben, "01").ok()));
+    compare(ben, &output);
+    println!("{} MiB in {took:.2} s: {:.2} of {MEGABITS} Mbit/s", bytes >> 20, share_of_link(bytes, took));
+}
+
+#[test]
+fn many_fetch_from_one_at_once() {
+    let Some(mut lab) = Lab::new() else { return };
+    let count = if in_full() { 8 } else { 4 };
+    let hosts = limited(&mut lab, 1 + count, MEGABITS);
+    let hosts: Vec<_> = hosts.into_iter().map(|(host, _)| host).collect();
+    let office = Office::on(&hosts);
+    let _up: Vec<_> = office.people.iter().map(|person| person.up(&[])).collect();
+    let (seed, fetchers) = office.people.split_first().unwrap();
+    let bytes = if in_full() { 128 << 20 } else { 8 << 20 };
+    let (first, second) = (noise(bytes, 1), noise(bytes, 2));
+    put(seed, "01", &first);
+    put(seed, "02", &second);
+    for fetcher in fetchers {
+        meets(fetcher, count);
+        follows(fetcher, 2);
+    }
+    let alone = seconds(|| expect(&fetchers[0], "01", &first));
+    let together = seconds(|| {
+        let started: Vec<_> = fetchers
+            .iter()
+            .map(|person| getting(person, "02").stdout(Stdio::null()).spawn().unwrap())
+            .collect();
+        for mut child in started {
+            assert!(child.wait().unwrap().success());
+        }
+    });
+    for fetcher in fetchers {
+        compare(fetcher, &second);
+    }
+    println!(
+        "{} MiB: one alone {alone:.2} s, {count} at once {together:.2} s, {:.2} times as long",
+        bytes >> 20,
+        together / alone
+    );
+}
+
+/// Waits until so many bytes of Blobs came.
+fn came(person: &Person, bytes: u64) {
+    person.until("some bytes", |status| status["bytes_fetched"].as_u64() >= Some(bytes));
+}
+
+/// Waits until no more come.
+fn stalls(person: &Person) {
+    let last = std::cell::Cell::new((0, 0));
+    person.until("the end of it", |status| {
+        let now = status["bytes_fetched"].as_u64().unwrap();
+        let (before, times) = last.get();
+        last.set(if now == before { (now, times + 1) } else { (now, 0) });
+        last.get().1 > 20
+    });
+}
+
+#[test]
+fn who_is_cut_off_in_mid_fetch_comes_back_and_finishes() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts = limited(&mut lab, 2, 40);
+    let cable = hosts[1].1.clone();
+    let office = Office::on(&hosts.into_iter().map(|(host, _)| host).collect::<Vec<_>>());
+    let _up: Vec<_> = office.people.iter().map(|person| person.up(&[])).collect();
+    let [ann, ben] = &office.people[..] else { unreachable!() };
+    let output = noise(24 << 20, 1);
+    put(ann, "01", &output);
+    follows(ben, 1);
+    let mut fetching = getting(ben, "01").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    came(ben, 4 << 20);
+    cable.out();
+    stalls(ben);
+    assert!(ben.status()["bytes_fetched"].as_u64() < Some(24 << 20), "it was over before the cut");
+    cable.back_in();
+    // Whether the one who waited still does is his own affair; the next one is served.
+    let _ = fetching.wait().unwrap();
+    meets(ben, 1);
+    expect(ben, "01", &output);
+}
