@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use potluck_protocol::action::Project;
-use potluck_protocol::names::DhtKey;
 use potluck_protocol::peer::{Hello, Topic};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::UnixListener;
@@ -210,7 +209,7 @@ impl Daemon {
         for topic in own.collect::<Vec<_>>() {
             if self.engine.own_catalog(&topic.project).map_err(EngineError::from)?.is_some() {
                 for handle in self.outside.networks_of(&topic.project) {
-                    let say = Announce::Say(handle.network().name.clone(), What::Heads(topic.clone()));
+                    let say = Announce::Stand(handle.network().name.clone(), What::Heads(topic.clone()));
                     let _ = self.outside.plans().announce.send(say).await;
                 }
                 hold(&self.outside, topic).await;
@@ -256,7 +255,10 @@ impl Daemon {
         // What was under way notices by itself. The lock is given back after the store, or the next daemon finds that
         // in use.
         let _ = tokio::time::timeout(LAST, async {
-            while Arc::strong_count(&self.outside) > 1 || Arc::strong_count(self.engine.store().index()) > 1 {
+            while Arc::strong_count(&self.outside) > 1
+                || Arc::strong_count(self.engine.store().index()) > 1
+                || !self.outside.networks().all(Handle::is_ended)
+            {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
@@ -339,14 +341,11 @@ impl Daemon {
         }
         for topic in topics {
             for what in [What::Heads(topic.clone()), What::Holds(topic.clone())] {
-                let event = if now { Announce::Say } else { Announce::Unsay };
+                let event = if now { Announce::Stand } else { Announce::Unsay };
                 // Only its signer can vouch for the newest Heads.
                 if matches!(what, What::Holds(_)) || !now || Some(topic.signer) == self.engine.signer() {
                     let _ = plans.announce.send(event(network.clone(), what)).await;
                 }
-            }
-            if !now {
-                handle.withdraw(DhtKey::holders(&topic.signer, &topic.project, 0)).await;
             }
         }
         if now {
@@ -438,7 +437,8 @@ async fn enter(
     networks: &Networks,
     network: &Network,
 ) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
-    swarm::enter(network, &swarm::identity(&networks.identity_path(&network.name))?).await
+    let identity = swarm::identity(&networks.identity_path(&network.name))?;
+    swarm::enter_again(network, &identity, &networks.dht_path(&network.name)).await
 }
 
 fn lock(home: &Home) -> Result<File, StartError> {
@@ -495,10 +495,18 @@ async fn hold(outside: &Arc<Outside>, topic: Topic) {
     for handle in outside.networks_of(&topic.project) {
         // Its Heads as well: those who put them there may be gone when they expire.
         for what in [What::Holds(topic.clone()), What::Heads(topic.clone())] {
-            let _ = outside.plans().announce.send(Announce::Say(handle.network().name.clone(), what)).await;
+            let _ = outside.plans().announce.send(Announce::Stand(handle.network().name.clone(), what)).await;
         }
     }
     outside.greet();
+}
+
+/// How many keys this node can answer for, about: what it may say about them grows with them.
+fn keys(outside: &Outside) -> u64 {
+    let engine = outside.engine();
+    let followed: u64 = engine.followed().summaries().iter().map(|summary| summary.keys).sum();
+    let own = outside.shared().into_iter().filter_map(|project| engine.own_catalog(&project).ok().flatten());
+    followed + own.map(|catalog| catalog.rows()).sum::<u64>()
 }
 
 /// What happens in a Network.
@@ -509,7 +517,9 @@ async fn members(outside: Arc<Outside>, handle: Handle, mut happens: mpsc::Recei
         match event {
             NetEvent::Joined => {
                 let joined = Announce::Joined(handle.network().name.clone());
-                let _ = outside.plans().announce.send(joined).await;
+                for event in [Announce::Keys(keys(&outside)), joined] {
+                    let _ = outside.plans().announce.send(event).await;
+                }
                 for topic in outside.engine().topics() {
                     let _ = outside.plans().catalogs.send(Catalogs::Hint(topic)).await;
                 }

@@ -7,6 +7,7 @@
 //! * [`cache`] is the one door for tools; [`front`] has one folder a tool.
 //! * `alias` lets Blobs be found by the names that other tools have for them.
 //! * [`bundle`] takes part of a store to where no network goes.
+//! * [`dht`] is what this node keeps for the DHT of each Network, and remembers of its members.
 //! * [`gc`] makes room by removing what is worth least.
 //! * [`content`] keeps Blobs, and [`packing`] packs them when nobody waits.
 //! * [`relocate`] takes paths out of outputs and puts them back.
@@ -23,6 +24,7 @@ pub mod content;
 pub mod control;
 #[cfg(feature = "net")]
 pub mod daemon;
+pub mod dht;
 pub mod drive;
 pub mod engine;
 pub mod fetch;

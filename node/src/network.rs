@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `network.toml` | [`Network`]: written by the program, readable by people |
+//! | `dht.redb` | [`crate::dht`]: what stands on the DHT here, and who the members were; only a cache |
 //! | `peer` | this node's identity as a peer there, made on first use; nothing to do with any Signer |
 
 use std::collections::BTreeSet;
@@ -348,6 +349,11 @@ impl Networks {
         self.get(name)?;
         let folder = self.folder.join(name);
         fs::remove_dir_all(&folder).map_err(|source| NetworkError::Write { path: folder, source })
+    }
+
+    /// Where it is kept what this node remembers of a Network.
+    pub fn dht_path(&self, name: &str) -> PathBuf {
+        self.folder.join(name).join("dht.redb")
     }
 
     /// Where this node's identity in a Network is kept.

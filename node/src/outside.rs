@@ -10,6 +10,7 @@ use std::time::Duration;
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::codec::Text;
+use potluck_protocol::digest::Digest;
 use potluck_protocol::head::{Head, Instance, Ledger, MAX_INSTANCES};
 use potluck_protocol::peer::{Hello, MAX_TOPICS, Topic};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::cache::Miss;
 use crate::engine::{Engine, Seeker, Seeking};
 use crate::fetch::event::{Need, Space};
-use crate::observe::clock;
+use crate::observe::{clock, span};
 use crate::peer::Peer;
 use crate::swarm::Handle;
 use crate::{announce, catalog, fetch};
@@ -267,6 +268,24 @@ impl Outside {
         if let Some(waits) = lock(&self.brings).remove(&bring) {
             let _ = waits.send(all);
         }
+    }
+
+    /// A peer was given a Blob. When there is much else to say, that is not noted.
+    pub fn asked(&self, peer: &Peer, digest: Digest, size: u64) {
+        let (network, peer) = (peer.network.to_string(), peer.id.to_string());
+        let asked = announce::plan::Event::Asked { network, digest, size, peer };
+        let _ = self.plans.announce.try_send(asked);
+    }
+
+    /// Whether peers on a Network are given a Blob.
+    pub async fn gives(&self, network: &str, digest: &Digest) -> bool {
+        let (engine, digest) = (Arc::clone(&self.engine), *digest);
+        let shares = self.members.get(network).map(|member| lock(&member.shares).clone());
+        let Some(shares) = shares else { return false };
+        let found = span::blocking(move || {
+            engine.blob_for_peer(&digest, |project| shares.contains(project)).is_ok_and(|blob| blob.is_some())
+        });
+        found.await
     }
 
     /// Has Blobs brought that holders of a topic have; gives whether all came.

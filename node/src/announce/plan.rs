@@ -1,26 +1,48 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What stands on the DHT by this node's doing, and when it is said again.
+//! What stands on the DHT by this node's doing, when it is said again, and when no more.
 //!
-//! Two kinds of thing, both a few per Project and never one per key: the Catalog Heads of an own topic, and "I hold
-//! Entries of this topic".
+//! A few things a Project and never one a key: the Catalog Heads of a topic, "I hold Entries of this topic", and "I hold
+//! this Blob" for those that are large or much in demand. What a node may say of its own accord grows with the keys that
+//! it has; Blobs wait when that is used up, new topics do not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Topic;
 
+use super::demand::Demand;
 use crate::plan::{Backoff, Moment, Plan};
 
-/// How often Heads are put again: they live on holders that come and go.
-pub const HEADS_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How often own Heads are put again: they live on holders that come and go, and expire there after 48 hours.
+pub const HEADS_EVERY: Duration = Duration::from_secs(8 * 60 * 60);
 /// How often it is said again what this node holds; the DHT forgets after 48 hours.
-pub const HOLDS_EVERY: Duration = Duration::from_secs(12 * 60 * 60);
+pub const HOLDS_EVERY: Duration = Duration::from_secs(16 * 60 * 60);
+/// How much later at most something that stands is said again when there is much to say: before the 48 hours are over.
+pub const SLACK: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a Blob stands after it was in demand, unless it is again.
+pub const BLOB_FOR: Duration = Duration::from_secs(60 * 60);
 /// How soon something is tried again that did not work.
 pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// How rarely it is tried at last.
 pub const RETRY_LAST: Duration = Duration::from_secs(300);
 /// Most things that are being said at a time.
 pub const MAX_RUNNING: usize = 8;
+/// After how many failures something waits like a Blob.
+pub const FAILURES: u32 = 4;
+/// How long after the start of a run what stood before and nobody wants any more is taken back.
+pub const SETTLED: Duration = Duration::from_secs(600);
+/// Most Blobs that stand at a time; the one that was in demand longest ago makes room.
+pub const MAX_BLOBS: usize = 1024;
+/// What saying something once costs, in requests: a walk to the twenty peers nearest to a key, and one more to each of
+/// them, as measured with libp2p.
+pub const COST: u64 = 73;
+/// What finding out first what stands there costs in addition.
+pub const COST_OF_LOOKING: u64 = 50;
+/// Requests a day for each thousand keys that a node has; 50 were promised.
+pub const A_DAY_FOR_1000_KEYS: u64 = 45;
+/// Requests a day that a node may make however few keys it has.
+pub const A_DAY_AT_LEAST: u64 = 20_000;
 
 /// Something that stands on the DHT of a Network.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,12 +51,34 @@ pub enum What {
     Heads(Topic),
     /// That this node holds Entries of a topic.
     Holds(Topic),
+    /// That this node holds a Blob.
+    Blob(Digest),
+}
+
+impl What {
+    fn every(&self) -> Duration {
+        match self {
+            Self::Heads(_) => HEADS_EVERY,
+            Self::Holds(_) => HOLDS_EVERY,
+            Self::Blob(_) => BLOB_FOR,
+        }
+    }
+
+    /// What it costs to say it.
+    pub fn cost(&self) -> u64 {
+        match self {
+            Self::Heads(_) => COST + COST_OF_LOOKING,
+            Self::Holds(_) | Self::Blob(_) => COST,
+        }
+    }
 }
 
 /// What can happen.
 #[derive(Debug)]
 pub enum Event {
-    /// This should stand on that Network from now on; or it has changed, and must be said anew.
+    /// This should stand on that Network from now on; if it does, nothing about it is new.
+    Stand(String, What),
+    /// This should stand on that Network from now on; if it does, it has changed, and must be said anew.
     Say(String, What),
     /// This should no longer be said.
     Unsay(String, What),
@@ -49,15 +93,30 @@ pub enum Event {
     },
     /// The Network can be reached now: what had failed is tried at once.
     Joined(String),
+    /// A peer was given a Blob; if it is large or hot, others should find it here.
+    Asked {
+        /// The Network of the peer.
+        network: String,
+        /// The Blob.
+        digest: Digest,
+        /// How large it is, in bytes.
+        size: u64,
+        /// Who asked.
+        peer: String,
+    },
+    /// So many keys are held here.
+    Keys(u64),
 }
 
-/// "Say this on that Network."
+/// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Say {
-    /// The Network.
-    pub network: String,
-    /// What to say.
-    pub what: What,
+pub enum Do {
+    /// Say this on that Network, and tell when it is done.
+    Say(String, What),
+    /// Take it back there.
+    Withdraw(String, What),
+    /// Remember that it stands until this moment, when it is to be said again; with nothing, that it does not.
+    Keep(String, What, Option<Moment>),
 }
 
 #[derive(Debug)]
@@ -65,217 +124,315 @@ struct State {
     due: Moment,
     /// Whether it has to be said anew once the attempt that runs has ended.
     again: bool,
+    /// Whether it was said well, and has not changed since.
+    stands: bool,
+    /// When a Blob was last in demand.
+    wanted: Moment,
     backoff: Backoff,
+    failures: u32,
 }
 
+type Key = (String, What);
+
 /// The Plan.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Announce {
-    all: BTreeMap<(String, What), State>,
+    all: BTreeMap<Key, State>,
+    /// The same by when it is due, without what is being said.
+    due: BTreeSet<(Moment, Key)>,
+    /// The Blobs by when they were last in demand.
+    blobs: BTreeSet<(Moment, Key)>,
+    /// What stood when the last run ended, and when it was to be said again.
+    before: BTreeMap<Key, Moment>,
     /// Attempts that have not ended, even of what is not to be said any more.
-    running: BTreeSet<(String, What)>,
+    running: BTreeSet<Key>,
+    todo: VecDeque<Do>,
+    purse: Purse,
+    demand: Demand,
+    chance: fastrand::Rng,
+    /// When what stood before and nobody wants any more is taken back.
+    tidy: Moment,
+}
+
+/// Requests that may be made: they come in evenly over the day, and a quarter of a day's can be saved.
+#[derive(Debug)]
+struct Purse {
+    keys: u64,
+    /// A request is as many as a day has milliseconds, so that nothing is lost by rounding. Less than nothing after what
+    /// could not wait.
+    left: i128,
+    at: Moment,
+}
+
+/// A request in the purse.
+const REQUEST: i128 = 86_400_000;
+
+impl Purse {
+    fn a_day(&self) -> u64 {
+        (self.keys * A_DAY_FOR_1000_KEYS / 1000).max(A_DAY_AT_LEAST)
+    }
+
+    fn fill(&mut self, now: Moment) {
+        let day = i128::from(self.a_day());
+        let came = i128::try_from(now.since(self.at).as_millis()).unwrap_or(0) * day;
+        self.at = now;
+        self.left = (self.left + came).min(day * REQUEST / 4);
+    }
+
+    fn spend(&mut self, cost: u64) {
+        self.left -= i128::from(cost) * REQUEST;
+    }
+
+    /// When there is something in it again.
+    fn enough_at(&self, now: Moment) -> Moment {
+        let wait = u64::try_from(-self.left / i128::from(self.a_day())).unwrap_or(0);
+        now.plus(Duration::from_millis(wait + 1))
+    }
+}
+
+/// Between `percent` and all of a span, so that things do not happen at once.
+fn share(chance: &mut fastrand::Rng, span: Duration, percent: u32) -> Duration {
+    span / 100 * chance.u32(percent..=100)
 }
 
 impl Announce {
-    /// Nothing to say yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    fn say(&mut self, now: Moment, network: String, what: What) {
-        let key = (network, what);
-        let again = self.running.contains(&key);
-        let new = || State { due: now, again, backoff: Backoff::new(RETRY_FIRST, RETRY_LAST) };
-        let state = self.all.entry(key).or_insert_with(new);
-        if again {
-            state.again = true;
-        } else {
-            state.due = now;
+    /// Nothing to say yet. `before` is what stood when the last run ended, and when it is to be said again.
+    pub fn new(seed: u64, before: BTreeMap<(String, What), Moment>) -> Self {
+        Self {
+            all: BTreeMap::new(),
+            due: BTreeSet::new(),
+            blobs: BTreeSet::new(),
+            before,
+            running: BTreeSet::new(),
+            todo: VecDeque::new(),
+            demand: Demand::default(),
+            purse: Purse { keys: 0, left: 0, at: Moment::default() },
+            chance: fastrand::Rng::with_seed(seed),
+            tidy: Moment::default().plus(SETTLED),
         }
     }
 
-    fn said(&mut self, now: Moment, key: &(String, What), well: bool) {
+    /// How many requests a day it may make of its own accord.
+    pub fn a_day(&self) -> u64 {
+        self.purse.a_day()
+    }
+
+    fn set_due(&mut self, key: &Key, due: Moment) {
+        if let Some(state) = self.all.get_mut(key) {
+            self.due.remove(&(state.due, key.clone()));
+            state.due = due;
+            if !self.running.contains(key) {
+                self.due.insert((due, key.clone()));
+            }
+        }
+    }
+
+    fn want(&mut self, now: Moment, key: &Key) {
+        if let (What::Blob(_), Some(state)) = (&key.1, self.all.get_mut(key)) {
+            self.blobs.remove(&(state.wanted, key.clone()));
+            state.wanted = now;
+            self.blobs.insert((now, key.clone()));
+        }
+    }
+
+    fn say(&mut self, now: Moment, key: &Key, new: bool) {
+        let running = self.running.contains(key);
+        if self.all.contains_key(key) {
+            self.want(now, key);
+            if new {
+                self.changed(now, key, running);
+            }
+            return;
+        }
+        if matches!(key.1, What::Blob(_))
+            && self.blobs.len() >= MAX_BLOBS
+            && let Some((_, oldest)) = self.blobs.first().cloned()
+        {
+            self.unsay(oldest);
+        }
+        let before = self.before.remove(key).filter(|_| !new);
+        let due = before.unwrap_or(now);
+        let backoff = Backoff::new(RETRY_FIRST, RETRY_LAST);
+        let stands = before.is_some();
+        self.all
+            .insert(key.clone(), State { due, again: running, stands, wanted: now, backoff, failures: 0 });
+        self.set_due(key, due);
+        self.want(now, key);
+    }
+
+    fn changed(&mut self, now: Moment, key: &Key, running: bool) {
+        let Some(state) = self.all.get_mut(key) else { return };
+        state.again = running;
+        if std::mem::take(&mut state.stands) {
+            // Should this run end before it is said, the next one has to.
+            self.todo.push_back(Do::Keep(key.0.clone(), key.1.clone(), None));
+        }
+        if !running {
+            self.set_due(key, now);
+        }
+    }
+
+    fn unsay(&mut self, key: Key) {
+        let known = self.before.remove(&key).is_some();
+        let state = self.all.remove(&key);
+        if let Some(state) = &state {
+            self.due.remove(&(state.due, key.clone()));
+            self.blobs.remove(&(state.wanted, key.clone()));
+        }
+        // If it is being said just now, its end is still to come, and is counted then.
+        if known || state.is_some() {
+            self.taken_back(key);
+        }
+    }
+
+    fn taken_back(&mut self, (network, what): Key) {
+        self.todo.push_back(Do::Keep(network.clone(), what.clone(), None));
+        self.todo.push_back(Do::Withdraw(network, what));
+    }
+
+    fn said(&mut self, now: Moment, key: &Key, well: bool) {
         if !self.running.remove(key) {
             return;
         }
-        let Some(state) = self.all.get_mut(key) else { return };
-        let every = match key.1 {
-            What::Heads(_) => HEADS_EVERY,
-            What::Holds(_) => HOLDS_EVERY,
+        let Some(state) = self.all.get_mut(key) else {
+            if well {
+                // It was taken back while it was on its way.
+                self.todo.push_back(Do::Withdraw(key.0.clone(), key.1.clone()));
+            }
+            return;
         };
-        state.due = match (std::mem::take(&mut state.again), well) {
+        let due = match (std::mem::take(&mut state.again), well) {
             (true, _) => now,
             (false, true) => {
                 state.backoff.reset();
-                now.plus(every)
+                state.failures = 0;
+                // What was said together for the first time is spread over the interval, and stays so.
+                let least = if std::mem::replace(&mut state.stands, true) { 85 } else { 40 };
+                now.plus(share(&mut self.chance, key.1.every(), least))
             }
-            (false, false) => now.plus(state.backoff.step()),
+            (false, false) => {
+                state.failures += 1;
+                let wait = state.backoff.step();
+                now.plus(share(&mut self.chance, wait, 75))
+            }
         };
+        let stands = self.all.get(key).is_some_and(|state| state.stands);
+        self.set_due(key, due);
+        if well && stands {
+            self.todo.push_back(Do::Keep(key.0.clone(), key.1.clone(), Some(due)));
+        }
+    }
+
+    fn joined(&mut self, now: Moment, network: &str) {
+        // What was said well waits for long; what failed for at most this.
+        let until = now.plus(RETRY_LAST);
+        let soon = self.due.iter().take_while(|(due, _)| *due <= until);
+        let failed = soon.filter(|(_, key)| key.0 == network).map(|(_, key)| key.clone());
+        let failed: Vec<_> =
+            failed.filter(|key| self.all.get(key).is_some_and(|state| !state.stands)).collect();
+        for key in failed {
+            self.set_due(&key, now);
+        }
+    }
+
+    /// Blobs for which nobody has asked for long are taken back.
+    fn forget_blobs(&mut self, now: Moment) {
+        while let Some((wanted, key)) = self.blobs.first().cloned()
+            && now.since(wanted) >= BLOB_FOR
+        {
+            self.unsay(key);
+        }
+    }
+
+    /// When something that is due can be said. With nothing in the purse, Blobs wait, and what has failed again and
+    /// again, and for a while what stands anyway.
+    fn ready_at(&self, due: Moment, key: &Key) -> Moment {
+        if self.purse.left > 0 {
+            return due;
+        }
+        let payable = self.purse.enough_at(self.purse.at).max(due);
+        match self.all.get(key) {
+            _ if matches!(key.1, What::Blob(_)) => payable,
+            Some(state) if state.failures >= FAILURES => payable,
+            Some(state) if state.stands => payable.min(due.plus(SLACK)),
+            _ => due,
+        }
+    }
+
+    /// The first that is due and can be paid. Whoever has waited longest comes first: what fails again and again must
+    /// not keep out the rest.
+    fn next(&self, now: Moment) -> Option<Key> {
+        let due = self.due.iter().take_while(|(due, _)| *due <= now);
+        let mut ready = due.filter(|(due, key)| self.ready_at(*due, key) <= now);
+        ready.next().map(|(_, key)| key.clone())
     }
 }
 
 impl Plan for Announce {
     type Event = Event;
-    type Action = Say;
+    type Action = Do;
 
     fn feed(&mut self, now: Moment, event: Event) {
         match event {
-            Event::Say(network, what) => self.say(now, network, what),
-            Event::Unsay(network, what) => {
-                // If it is being said just now, its end is still to come, and is counted then.
-                self.all.remove(&(network, what));
-            }
+            Event::Stand(network, what) => self.say(now, &(network, what), false),
+            Event::Say(network, what) => self.say(now, &(network, what), true),
+            Event::Unsay(network, what) => self.unsay((network, what)),
             Event::Said { network, what, well } => self.said(now, &(network, what), well),
-            Event::Joined(network) => {
-                for (key, state) in &mut self.all {
-                    // What was said well waits for long; what failed for at most this.
-                    if key.0 == network && !self.running.contains(key) && state.due <= now.plus(RETRY_LAST) {
-                        state.due = now;
-                    }
+            Event::Joined(network) => self.joined(now, &network),
+            Event::Asked { network, digest, size, peer } => {
+                if self.demand.asked(now, (network.clone(), digest), (size, &peer)) {
+                    self.say(now, &(network, What::Blob(digest)), false);
                 }
+            }
+            Event::Keys(keys) => {
+                self.purse.fill(now);
+                self.purse.keys = keys;
             }
         }
     }
 
-    fn take(&mut self, now: Moment) -> Option<Say> {
+    fn take(&mut self, now: Moment) -> Option<Do> {
+        self.forget_blobs(now);
+        if now >= self.tidy {
+            for key in std::mem::take(&mut self.before).into_keys() {
+                self.taken_back(key);
+            }
+        }
+        if let Some(todo) = self.todo.pop_front() {
+            return Some(todo);
+        }
         if self.running.len() >= MAX_RUNNING {
             return None;
         }
-        let idle = self.all.iter().filter(|(key, state)| state.due <= now && !self.running.contains(*key));
-        // Whoever has waited longest comes first: what fails again and again must not keep out the rest.
-        let (key, _) = idle.min_by_key(|(_, state)| state.due)?;
-        let (network, what) = key.clone();
+        self.purse.fill(now);
+        let key = self.next(now)?;
+        self.purse.spend(key.1.cost());
+        if let Some(state) = self.all.get(&key) {
+            self.due.remove(&(state.due, key.clone()));
+        }
         self.running.insert(key.clone());
-        Some(Say { network, what })
+        let (network, what) = key;
+        Some(Do::Say(network, what))
     }
 
     fn wake_at(&self) -> Option<Moment> {
+        let blobs = self.blobs.first().map(|(wanted, _)| wanted.plus(BLOB_FOR));
+        let tidy = (!self.before.is_empty()).then_some(self.tidy);
         if self.running.len() >= MAX_RUNNING {
-            return None;
+            return blobs.into_iter().chain(tidy).min();
         }
-        self.all.iter().filter(|(key, _)| !self.running.contains(*key)).map(|(_, state)| state.due).min()
+        let mut first: Option<Moment> = None;
+        for (due, key) in &self.due {
+            // Those after it are due later still.
+            if first.is_some_and(|first| first <= *due) {
+                break;
+            }
+            let at = self.ready_at(*due, key);
+            first = Some(first.map_or(at, |first| first.min(at)));
+        }
+        first.into_iter().chain(blobs).chain(tidy).min()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use potluck_keys::pair::Signer;
-    use potluck_protocol::action::Project;
-
-    use super::*;
-
-    fn at(ms: u64) -> Moment {
-        Moment::after_start(Duration::from_millis(ms))
-    }
-
-    fn heads(number: u8) -> What {
-        What::Heads(Topic { signer: Signer::from_bytes([number; 32]), project: Project::default() })
-    }
-
-    fn all(plan: &mut Announce, now: Moment) -> Vec<What> {
-        let actions = std::iter::from_fn(|| plan.take(now)).map(|say| say.what).collect();
-        assert!(plan.wake_at().is_none_or(|at| at > now));
-        actions
-    }
-
-    #[test]
-    fn what_failed_is_said_again_and_what_changed_at_once() {
-        let mut plan = Announce::new();
-        let net = || "office".to_owned();
-        let said = |well| Event::Said { network: net(), what: heads(1), well };
-        plan.feed(at(0), Event::Say(net(), heads(1)));
-        assert_eq!(all(&mut plan, at(0)), [heads(1)]);
-        plan.feed(at(10), said(false));
-        assert_eq!(plan.wake_at(), Some(at(1_010)));
-        plan.feed(at(20), Event::Joined(net()));
-        assert_eq!(all(&mut plan, at(20)), [heads(1)]);
-        plan.feed(at(30), Event::Say(net(), heads(1)));
-        plan.feed(at(40), said(true));
-        assert_eq!(all(&mut plan, at(40)), [heads(1)], "it changed while it was being said");
-        plan.feed(at(50), said(true));
-        assert_eq!(plan.wake_at(), Some(at(50).plus(HEADS_EVERY)));
-        plan.feed(at(60), Event::Joined(net()));
-        assert_eq!(all(&mut plan, at(60)), [], "there is nothing to repeat");
-        plan.feed(at(70), Event::Unsay(net(), heads(1)));
-        assert_eq!(plan.wake_at(), None);
-    }
-
-    #[test]
-    fn only_so_much_is_said_at_a_time() {
-        let mut plan = Announce::new();
-        for number in 0..20 {
-            plan.feed(at(0), Event::Say("office".into(), heads(number)));
-        }
-        assert_eq!(all(&mut plan, at(0)).len(), MAX_RUNNING);
-        plan.feed(at(1), Event::Unsay("office".into(), heads(0)));
-        plan.feed(at(1), Event::Said { network: "office".into(), what: heads(0), well: true });
-        assert_eq!(all(&mut plan, at(1)).len(), 1);
-    }
-
-    #[test]
-    fn what_is_said_again_after_all_is_said_once_at_a_time() {
-        let mut plan = Announce::new();
-        let net = || "office".to_owned();
-        let said = || Event::Said { network: net(), what: heads(1), well: true };
-        plan.feed(at(0), Event::Say(net(), heads(1)));
-        assert_eq!(all(&mut plan, at(0)), [heads(1)]);
-        plan.feed(at(1), Event::Unsay(net(), heads(1)));
-        plan.feed(at(2), Event::Say(net(), heads(1)));
-        assert_eq!(all(&mut plan, at(2)), []);
-        plan.feed(at(3), said());
-        assert_eq!(all(&mut plan, at(3)), [heads(1)]);
-        plan.feed(at(4), said());
-        plan.feed(at(5), said());
-        assert_eq!(plan.wake_at(), Some(at(4).plus(HEADS_EVERY)), "nobody asked for the last one");
-    }
-
-    /// One random world: attempts end once each, well or not, whenever chance has it.
-    fn world(seed: u64) -> Vec<String> {
-        let mut chance = fastrand::Rng::with_seed(seed);
-        let (mut plan, mut now, mut log) = (Announce::new(), 0, Vec::new());
-        let mut running = Vec::<Say>::new();
-        // What should stand but was not said well since it was last to be said.
-        let mut owed = BTreeSet::new();
-        for step in 0..600 {
-            let last = step >= 300;
-            let network = || "office".to_owned();
-            let what = heads(chance.u8(..30));
-            let event = match chance.u8(..8) {
-                0 | 1 if !last => {
-                    owed.insert(what.clone());
-                    Event::Say(network(), what)
-                }
-                2 if !last => {
-                    owed.remove(&what);
-                    Event::Unsay(network(), what)
-                }
-                3 => Event::Joined(network()),
-                _ if !running.is_empty() => {
-                    let Say { network, what } = running.swap_remove(chance.usize(..running.len()));
-                    Event::Said { network, what, well: last || chance.bool() }
-                }
-                _ => Event::Said { network: network(), what: heads(99), well: false },
-            };
-            log.push(format!("{now} {event:?}"));
-            plan.feed(at(now), event);
-            while let Some(say) = plan.take(at(now)) {
-                log.push(format!("{now} {say:?}"));
-                assert!(!running.contains(&say) && running.len() < MAX_RUNNING);
-                owed.remove(&say.what);
-                running.push(say);
-            }
-            assert!(plan.wake_at().is_none_or(|wake| wake > at(now)));
-            now += chance.u64(..1000);
-        }
-        assert!(owed.is_empty(), "{owed:?} was never said");
-        log
-    }
-
-    #[test]
-    fn in_any_world_everything_is_said_once_at_a_time() {
-        for seed in 0..300 {
-            let run = std::panic::catch_unwind(|| world(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
-            assert!(seed > 20 || run == world(seed), "seed {seed} is told differently");
-        }
-    }
-}
+mod tests;

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::identity::Keypair;
-use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
-use libp2p::kad::{self, Mode, StoreInserts};
+use libp2p::kad::{self, BucketInserts, Mode, StoreInserts};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{StreamProtocol, Swarm, identify, relay};
-use potluck_protocol::head::MAX_HEAD_SET_BYTES;
 use potluck_protocol::names::{NetworkId, Purpose};
 
+use super::doors::Doors;
 use super::reach;
+use super::store::Store;
 use super::{SwarmError, limits};
 use crate::network::Network;
 
@@ -20,8 +20,9 @@ use crate::network::Network;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
+    pub(super) doors: Doors,
     pub(super) identify: identify::Behaviour,
-    pub(super) kad: kad::Behaviour<MemoryStore>,
+    pub(super) kad: kad::Behaviour<Store>,
     pub(super) reach: reach::Behaviour,
     pub(super) stream: libp2p_stream::Behaviour,
 }
@@ -38,6 +39,7 @@ pub(super) fn is_member(swarm: &Swarm<Behaviour>, protocols: &[StreamProtocol]) 
 }
 
 impl Behaviour {
+    /// Of a private Network, all peers have proven that they are members before anything here sees them.
     pub(super) fn new(
         network: &Network,
         identity: &Keypair,
@@ -47,7 +49,7 @@ impl Behaviour {
         let limits = ConnectionLimits::default()
             .with_max_established(Some(limits::MAX_CONNECTIONS))
             .with_max_established_per_peer(Some(limits::MAX_CONNECTIONS_PER_PEER))
-            .with_max_pending_incoming(Some(limits::MAX_PENDING))
+            .with_max_pending_incoming(Some(limits::MAX_PENDING_INCOMING))
             .with_max_pending_outgoing(Some(limits::MAX_PENDING));
         // Strangers learn the program here, and nothing about the Network.
         let identify = identify::Config::new("potluck/1".to_owned(), identity.public())
@@ -56,6 +58,7 @@ impl Behaviour {
             .with_push_listen_addr_updates(true);
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
+            doors: Doors::new(network.key.is_some()),
             identify: identify::Behaviour::new(identify),
             kad: kademlia(&network.id(), peer),
             reach: reach::Behaviour::new(network, identity, carried)?,
@@ -64,16 +67,14 @@ impl Behaviour {
     }
 }
 
-fn kademlia(network: &NetworkId, peer: libp2p::PeerId) -> kad::Behaviour<MemoryStore> {
-    let store = MemoryStoreConfig {
-        max_records: limits::MAX_DHT_KEYS + limits::MAX_OWN_DHT_KEYS,
-        max_value_bytes: MAX_HEAD_SET_BYTES,
-        max_provided_keys: limits::MAX_DHT_KEYS + limits::MAX_OWN_DHT_KEYS,
-        ..MemoryStoreConfig::default()
-    };
+fn kademlia(network: &NetworkId, peer: libp2p::PeerId) -> kad::Behaviour<Store> {
     let mut config = kad::Config::new(protocol(network, Purpose::Kademlia));
     config
         .set_query_timeout(limits::QUERY)
+        .set_substreams_timeout(limits::REQUEST)
+        .set_parallelism(limits::PARALLEL)
+        // Who gets into the routing table is `driver::routing`'s business.
+        .set_kbucket_inserts(BucketInserts::Manual)
         // What others put is judged before it is kept.
         .set_record_filtering(StoreInserts::FilterBoth)
         // Saying things again is the announce Plan's business.
@@ -82,7 +83,7 @@ fn kademlia(network: &NetworkId, peer: libp2p::PeerId) -> kad::Behaviour<MemoryS
         .set_provider_publication_interval(None)
         .set_caching(kad::Caching::Disabled)
         .set_periodic_bootstrap_interval(Some(Duration::from_secs(300)));
-    let mut kad = kad::Behaviour::with_config(peer, MemoryStore::with_config(peer, store), config);
+    let mut kad = kad::Behaviour::with_config(peer, Store::new(peer), config);
     // Left to itself kad stays a client until the outside world confirms an address, and on a local network nobody
     // would keep anything.
     kad.set_mode(Some(Mode::Server));

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The task that owns a swarm: carries out commands, hands out what happens, and decides nothing.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod keeping;
+mod queries;
+mod routing;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
 use libp2p::core::transport::ListenerId;
 use libp2p::identity::Keypair;
-use libp2p::kad::store::RecordStore as _;
-use libp2p::kad::{self, QueryId, QueryResult, Quorum, Record, RecordKey};
+use libp2p::kad::{QueryId, Quorum, Record};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{DialError, SwarmEvent};
+use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::{Multiaddr, PeerId, Swarm, Transport as _, identify, quic, tcp, yamux};
 use potluck_protocol::names::{DhtKey, NetworkId, Purpose};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,11 +25,15 @@ use super::admission::{Admission, proven_tls};
 use super::behaviour::{Behaviour, BehaviourEvent, protocol};
 use super::handle::Handle;
 use super::reach::{self, Reach, Route};
-use super::records::{self, Guest, Guests};
+use super::store::key;
 use super::{SwarmError, limits};
+use crate::dht::Kept;
+use crate::dht::pace::Pace;
 use crate::network::Network;
-use crate::observe::{clock, span};
+use crate::observe::span;
 use crate::plan::Backoff;
+use keeping::Keeping;
+use queries::{Dialling, Query, Running};
 
 /// What happens in a Network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,52 +57,45 @@ pub(super) enum Command {
     Provide(DhtKey, oneshot::Sender<bool>),
     /// Say so no more.
     Withdraw(DhtKey),
+    /// Put a value no more. Others keep it until it expires.
+    Unput(DhtKey),
     /// Who provides a key; those who can be reached are connected when the answer comes.
     Providers(DhtKey, oneshot::Sender<Vec<PeerId>>),
     /// Close all connections to a peer, and take none again.
     Drop(PeerId),
+    /// How much is kept for the DHT.
+    Kept(oneshot::Sender<Kept>),
     /// Which members are connected.
     Connected(oneshot::Sender<Vec<PeerId>>),
     /// How they are reached.
     Routes(oneshot::Sender<Vec<Route>>),
 }
 
-/// A question to the DHT that has not been answered.
-enum Query {
-    Put(oneshot::Sender<bool>),
-    Get { values: Vec<Vec<u8>>, reply: oneshot::Sender<Vec<Vec<u8>>> },
-    Provide(oneshot::Sender<bool>),
-    Providers { found: BTreeSet<PeerId>, reply: oneshot::Sender<Vec<PeerId>> },
-}
-
-/// A search whose finds are being dialled.
-struct Dialling {
-    found: BTreeSet<PeerId>,
-    until: Instant,
-    reply: oneshot::Sender<Vec<PeerId>>,
-}
-
 struct Driver {
     swarm: Swarm<Behaviour>,
     network: NetworkId,
     events: mpsc::Sender<NetEvent>,
-    queries: HashMap<QueryId, (Query, Instant)>,
+    queries: HashMap<QueryId, Running>,
+    pace: Pace,
     dialling: Vec<Dialling>,
     /// The members that are connected, and how many of their addresses were noted.
     members: HashMap<PeerId, usize>,
     dropped: HashSet<PeerId>,
-    guests: Guests<PeerId>,
+    keeping: Keeping,
     sweep: Instant,
     /// Members to begin with, and when they are dialled again if nobody is connected.
     known: Vec<Multiaddr>,
     redial: (Instant, Backoff),
     reach: Reach,
+    /// How often they were dialled.
+    redialled: usize,
 }
 
-/// Starts a swarm; gives its handle once it listens.
+/// Starts a swarm; gives its handle once it listens. What it remembers is kept in `file`, if there is one.
 pub(super) async fn start(
     network: &Network,
     identity: &Keypair,
+    file: Option<&Path>,
 ) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
     let id = network.id();
     let admission = Admission::new(network.admission(), identity.public().to_peer_id());
@@ -137,22 +138,27 @@ pub(super) async fn start(
     let (listen_to, listen) = watch::channel(listen);
     let handle = Handle::new(network, (peer, listen), commands_to, control);
     let now = Instant::now();
+    let (keeping, remembered, rows) = Keeping::open(file, network.key.is_some()).await;
     let mut driver = Driver {
         swarm,
         network: id,
         events,
         queries: HashMap::new(),
+        pace: Pace::default(),
         dialling: Vec::new(),
         members: HashMap::new(),
         dropped: HashSet::new(),
-        guests: Guests::new(limits::MAX_DHT_KEYS, limits::MAX_DHT_KEYS_PER_PEER),
+        keeping,
         sweep: now + limits::DHT_SWEEP,
         known,
         redial: (now, Backoff::new(limits::REDIAL.0, limits::REDIAL.1)),
         reach: Reach::new(listen_to),
+        redialled: 0,
     };
+    driver.restore(rows);
     let happened: Vec<_> = early.into_iter().flat_map(|event| driver.happened(event)).collect();
-    handle.is_driven_by(span::spawn("swarm", driver.run(commands, happened)).abort_handle());
+    let task = span::spawn("swarm", driver.run(commands, happened)).abort_handle();
+    handle.is_driven_by(task, remembered);
     Ok((handle, events_from))
 }
 
@@ -222,10 +228,6 @@ fn is_loopback(address: &Multiaddr) -> bool {
     })
 }
 
-fn key(key: &DhtKey) -> RecordKey {
-    RecordKey::new(key.as_bytes())
-}
-
 impl Driver {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>, early: Vec<NetEvent>) {
         for event in early {
@@ -255,114 +257,83 @@ impl Driver {
 
     /// When something is to be ended at the latest.
     fn wake(&self) -> Instant {
-        let queries = self.queries.values().map(|(_, until)| *until);
-        let dialling = self.dialling.iter().map(|dialling| dialling.until);
         let redial = self.is_lost().then_some(self.redial.0);
-        queries.chain(dialling).chain(redial).chain(self.reach.wake()).fold(self.sweep, Instant::min)
+        let keeping = self.sweep.min(self.keeping.wake());
+        let rest = self.query_wake().into_iter().chain(redial).chain(self.reach.wake());
+        rest.fold(keeping, Instant::min)
     }
 
     /// Whether nobody is connected although somebody is known.
     fn is_lost(&self) -> bool {
-        self.members.is_empty() && !self.known.is_empty()
+        self.members.is_empty() && !(self.known.is_empty() && self.keeping.known.is_empty())
     }
 
-    /// Dials the members that are known by address. kad forgets those whom it could not reach once.
+    /// Dials the members that are known by address, and some of those that were good once. kad forgets those whom it
+    /// could not reach once.
     fn dial_known(&mut self) {
         for address in self.known.clone() {
             if let Some(Protocol::P2p(peer)) = address.iter().last() {
                 if peer == *self.swarm.local_peer_id() || self.dropped.contains(&peer) {
                     continue;
                 }
-                self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
+                self.route(peer, address.clone());
             }
             let _ = self.swarm.dial(address);
         }
-    }
-
-    /// Throws away what others put here and has expired: with kad's own jobs off nobody else does.
-    fn sweep(&mut self, now: Instant) {
-        let store = self.swarm.behaviour_mut().kad.store_mut();
-        for guest in self.guests.expire(now.into_std()) {
-            match guest {
-                Guest::Value(name, peer) => match store.get(&key(&name)).and_then(|record| record.expires) {
-                    // It was put again, perhaps by somebody else.
-                    Some(until) if until > now.into_std() => {
-                        self.guests.take(Guest::Value(name, peer), until);
-                    }
-                    _ => store.remove(&key(&name)),
-                },
-                Guest::Provider(name, peer) => store.remove_provider(&key(&name), &peer),
-            }
+        for (peer, addresses) in self.keeping.latest(self.redialled) {
+            let _ = self.swarm.dial(DialOpts::peer_id(peer).addresses(addresses).build());
         }
+        self.redialled += 1;
     }
 
-    /// Ends what has found enough or searched for long enough. A query that ends reports once more, and is answered
-    /// then.
+    /// Does what is to be done by now.
     fn expire(&mut self) {
         self.reach.act(&mut self.swarm);
         let now = Instant::now();
-        if self.sweep <= now {
-            self.sweep = now + limits::DHT_SWEEP;
-            self.sweep(now);
-        }
+        self.keep(now);
         if self.is_lost() && self.redial.0 <= now {
             self.redial.0 = now + self.redial.1.step();
             self.dial_known();
         }
-        let over: Vec<_> =
-            self.queries.iter().filter(|(_, (_, until))| *until <= now).map(|(id, _)| *id).collect();
-        for id in over {
-            match self.swarm.behaviour_mut().kad.query_mut(&id) {
-                Some(mut query) => query.finish(),
-                None => self.answer(id, false),
-            }
-            if let Some((_, until)) = self.queries.get_mut(&id) {
-                *until = now + limits::QUERY;
-            }
-        }
-        let swarm = &self.swarm;
-        let done = self.dialling.extract_if(.., |dialling| {
-            let connected = dialling.found.iter().filter(|peer| swarm.is_connected(peer)).count();
-            if connected > 0 {
-                // Those who can be reached at once need not wait for those who cannot be reached at all.
-                dialling.until = dialling.until.min(now + limits::MORE_HOLDERS);
-            }
-            connected == dialling.found.len() || dialling.until <= now
-        });
-        for Dialling { found, reply, .. } in done {
-            let _ = reply.send(found.into_iter().filter(|peer| swarm.is_connected(peer)).collect());
-        }
+        self.expire_queries(now);
     }
 
     fn carry_out(&mut self, command: Command) {
         tracing::debug!(?command, "asked");
-        let until = Instant::now() + limits::QUERY;
         let alone = self.members.is_empty();
-        let kad = &mut self.swarm.behaviour_mut().kad;
         match command {
             Command::Put(name, value, reply) => {
-                match kad.put_record(Record::new(key(&name), value), Quorum::One) {
-                    Ok(id) => drop(self.queries.insert(id, (Query::Put(reply), until))),
+                let value = self.merged(&name, value);
+                let record = Record::new(key(&name), value);
+                match self.swarm.behaviour_mut().kad.put_record(record, Quorum::One) {
+                    Ok(id) => self.asked(id, Query::Put(reply)),
                     Err(_) => drop(reply.send(false)),
                 }
             }
             Command::Get(name, reply) => {
-                let id = kad.get_record(key(&name));
-                self.queries.insert(id, (Query::Get { values: Vec::new(), reply }, until));
+                let id = self.swarm.behaviour_mut().kad.get_record(key(&name));
+                self.asked(id, Query::Get { values: Vec::new(), reply });
             }
-            Command::Provide(name, reply) => match kad.start_providing(key(&name)) {
-                Ok(id) if !alone => drop(self.queries.insert(id, (Query::Provide(reply), until))),
-                _ => drop(reply.send(false)),
-            },
-            Command::Withdraw(name) => kad.stop_providing(&key(&name)),
+            Command::Provide(name, reply) => {
+                match self.swarm.behaviour_mut().kad.start_providing(key(&name)) {
+                    Ok(id) if !alone => self.asked(id, Query::Provide(reply)),
+                    _ => drop(reply.send(false)),
+                }
+            }
+            Command::Withdraw(name) => self.swarm.behaviour_mut().kad.stop_providing(&key(&name)),
+            Command::Unput(name) => self.swarm.behaviour_mut().kad.remove_record(&key(&name)),
             Command::Providers(name, reply) => {
-                let id = kad.get_providers(key(&name));
-                self.queries.insert(id, (Query::Providers { found: BTreeSet::new(), reply }, until));
+                let id = self.swarm.behaviour_mut().kad.get_providers(key(&name));
+                self.asked(id, Query::Providers { found: Default::default(), reply });
             }
             Command::Drop(peer) => {
                 self.dropped.insert(peer);
-                kad.remove_peer(&peer);
+                self.forget(peer);
                 let _ = self.swarm.disconnect_peer_id(peer);
+            }
+            Command::Kept(reply) => {
+                let shelf = &self.store().shelf;
+                let _ = reply.send(Kept { records: shelf.len(), bytes: shelf.weight() });
             }
             Command::Connected(reply) => {
                 let _ = reply.send(self.members.keys().copied().collect());
@@ -379,9 +350,15 @@ impl Driver {
             SwarmEvent::ConnectionEstablished { peer_id, .. } if self.dropped.contains(&peer_id) => {
                 let _ = self.swarm.disconnect_peer_id(peer_id);
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. }
-                if self.members.remove(&peer_id).is_some() =>
-            {
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+                self.keeping.connected(peer_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                let member = self.members.remove(&peer_id).is_some();
+                self.keeping.gone(peer_id, member);
+                if !member {
+                    return Vec::new();
+                }
                 if self.members.is_empty() {
                     self.redial = (Instant::now(), Backoff::new(limits::REDIAL.0, limits::REDIAL.1));
                 }
@@ -393,16 +370,7 @@ impl Driver {
                 self.swarm.add_external_address(address);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.swarm.remove_external_address(&address),
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => {
-                for dialling in &mut self.dialling {
-                    dialling.found.remove(&peer);
-                }
-                for (query, _) in self.queries.values_mut() {
-                    if let Query::Providers { found, .. } = query {
-                        found.remove(&peer);
-                    }
-                }
-            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => self.unreachable(peer),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => return self.identified(event),
             SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.kad(event),
             _ => {}
@@ -421,12 +389,13 @@ impl Driver {
         }
         let (first, alone) = (!self.members.contains_key(&peer_id), self.members.is_empty());
         // kad learns of nobody by itself, and has no bound on what one peer says about itself again and again.
-        let noted = self.members.entry(peer_id).or_default();
-        for address in info.listen_addrs {
-            if *noted < limits::MAX_ADDRESSES && address.len() <= limits::MAX_ADDRESS_BYTES {
-                *noted += 1;
-                self.swarm.behaviour_mut().kad.add_address(&peer_id, address);
-            }
+        let noted = self.members.get(&peer_id).copied().unwrap_or(0);
+        let new = info.listen_addrs.len().min(limits::MAX_ADDRESSES - noted);
+        self.members.insert(peer_id, noted + new);
+        self.keeping.says(peer_id, &info.listen_addrs);
+        self.swarm.behaviour_mut().doors.proven(peer_id);
+        for address in info.listen_addrs.into_iter().take(new) {
+            self.route(peer_id, address);
         }
         let mut events = Vec::new();
         if first {
@@ -438,119 +407,5 @@ impl Driver {
             events.push(NetEvent::Joined);
         }
         events
-    }
-
-    fn kad(&mut self, event: kad::Event) {
-        match event {
-            kad::Event::InboundRequest { request } => self.put_here(request),
-            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
-                let failed = self.progressed(id, result);
-                if step.last {
-                    self.answer(id, !failed);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Something came of a query; gives whether it failed.
-    fn progressed(&mut self, id: QueryId, result: QueryResult) -> bool {
-        let Some((query, until)) = self.queries.get_mut(&id) else { return false };
-        let mut enough = |first: bool| {
-            if first {
-                *until = Instant::now() + limits::MORE_HOLDERS;
-            }
-        };
-        match (query, result) {
-            (Query::Get { values, .. }, QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found)))) => {
-                enough(values.is_empty());
-                if values.len() < limits::MAX_FOUND {
-                    values.push(found.record.value);
-                }
-            }
-            (
-                Query::Providers { found, .. },
-                QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })),
-            ) => {
-                enough(found.is_empty());
-                let own = *self.swarm.local_peer_id();
-                let new = providers.into_iter().filter(|peer| *peer != own && !self.dropped.contains(peer));
-                for peer in new.take(limits::MAX_FOUND.saturating_sub(found.len())) {
-                    // Now, while the query still knows the address.
-                    let dial = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing);
-                    // Whom there is no way to reach need not be waited for.
-                    if let Ok(()) | Err(DialError::DialPeerConditionFalse(_)) = self.swarm.dial(dial.build())
-                    {
-                        found.insert(peer);
-                    }
-                }
-            }
-            (_, QueryResult::PutRecord(result)) => return result.is_err(),
-            (_, QueryResult::StartProviding(result)) => return result.is_err(),
-            _ => {}
-        }
-        false
-    }
-
-    /// Answers whoever asked, once.
-    fn answer(&mut self, id: QueryId, well: bool) {
-        let Some((query, _)) = self.queries.remove(&id) else { return };
-        tracing::debug!(%id, well, "a query ended");
-        match query {
-            Query::Put(reply) | Query::Provide(reply) => drop(reply.send(well)),
-            Query::Get { values, reply } => drop(reply.send(values)),
-            Query::Providers { found, reply } => {
-                let until = Instant::now() + limits::OPEN_STALL;
-                self.dialling.push(Dialling { found, until, reply });
-            }
-        }
-    }
-
-    /// A peer puts something here.
-    fn put_here(&mut self, request: kad::InboundRequest) {
-        let store = self.swarm.behaviour_mut().kad.store_mut();
-        let name = |key: &RecordKey| <[u8; 32]>::try_from(key.as_ref()).ok().map(DhtKey::from_bytes);
-        let for_ever = Instant::now().into_std() + limits::MAX_DHT_LIFE;
-        match request {
-            kad::InboundRequest::PutRecord { source, record: Some(record), .. } => {
-                let Some(name) = name(&record.key) else { return };
-                let standing = store.get(&record.key).map(|record| record.value.clone());
-                let until = record.expires.map_or(for_ever, |until| until.min(for_ever));
-                let guest = Guest::Value(name, source);
-                // What stands here already takes no more room, whoever put it there.
-                if standing.is_none() && !self.guests.fits(&guest) {
-                    return;
-                }
-                let value = match &standing {
-                    // The same again only keeps it for longer, and need not be checked again.
-                    Some(standing) if *standing == record.value => Some(record.value.clone()),
-                    _ => records::merge(&name, standing.as_deref(), &record.value, clock::now()),
-                };
-                let Some(value) = value else { return };
-                let kept = store.put(Record { value, expires: Some(until), ..record });
-                if standing.is_none() && kept.is_ok() {
-                    self.guests.take(guest, until);
-                }
-            }
-            kad::InboundRequest::AddProvider { record: Some(mut record) } => {
-                let Some(name) = name(&record.key) else { return };
-                // kad has made sure that the provider is the sender.
-                let guest = Guest::Provider(name, record.provider);
-                if !self.guests.fits(&guest) {
-                    return;
-                }
-                record.addresses.retain(|address| address.len() <= limits::MAX_ADDRESS_BYTES);
-                record.addresses.truncate(limits::MAX_ADDRESSES);
-                let until = record.expires.map_or(for_ever, |until| until.min(for_ever));
-                record.expires = Some(until);
-                let (key, provider) = (record.key.clone(), record.provider);
-                let _ = store.add_provider(record);
-                // A key with enough providers takes no more, and says nothing about it.
-                if store.providers(&key).iter().any(|known| known.provider == provider) {
-                    self.guests.take(guest, until);
-                }
-            }
-            _ => {}
-        }
     }
 }

@@ -17,6 +17,7 @@ use super::behaviour::protocol;
 use super::driver::Command;
 use super::limits;
 use super::reach::Route;
+use crate::dht::Remembered;
 use crate::link::{Addressed, Link};
 use crate::network::Network;
 use crate::observe::clock;
@@ -118,7 +119,7 @@ struct Shared {
     listen: watch::Receiver<Vec<String>>,
     meters: Mutex<HashMap<PeerId, Meter>>,
     links: Mutex<HashMap<PeerId, Arc<Links>>>,
-    driver: OnceLock<tokio::task::AbortHandle>,
+    driver: OnceLock<(tokio::task::AbortHandle, Remembered)>,
 }
 
 /// A peer's name in text is none.
@@ -139,14 +140,24 @@ impl Handle {
         Self { shared: Arc::new(shared), commands, control }
     }
 
-    /// Says which task owns the swarm.
-    pub(super) fn is_driven_by(&self, driver: tokio::task::AbortHandle) {
-        let _ = self.shared.driver.set(driver);
+    /// Says which task owns the swarm, and what it remembers.
+    pub(super) fn is_driven_by(&self, driver: tokio::task::AbortHandle, remembered: Remembered) {
+        let _ = self.shared.driver.set((driver, remembered));
+    }
+
+    /// What is remembered of earlier runs.
+    pub fn remembered(&self) -> Option<&Remembered> {
+        self.shared.driver.get().map(|(_, remembered)| remembered)
+    }
+
+    /// Whether the Network was left, and everything that is remembered of it is on disk.
+    pub fn is_ended(&self) -> bool {
+        self.shared.driver.get().is_none_or(|(driver, _)| driver.is_finished())
     }
 
     /// Leaves the Network: all connections close, and whoever waits for something from there is told that it failed.
     pub fn end(&self) {
-        if let Some(driver) = self.shared.driver.get() {
+        if let Some((driver, _)) = self.shared.driver.get() {
             driver.abort();
         }
     }
@@ -224,6 +235,11 @@ impl Handle {
         self.command(|reply| Command::Provide(key, reply)).await.unwrap_or(false)
     }
 
+    /// Puts a value no more; others keep it until it expires.
+    pub async fn unput(&self, key: DhtKey) {
+        let _ = self.commands.send(Command::Unput(key)).await;
+    }
+
     /// Says so no more.
     pub async fn withdraw(&self, key: DhtKey) {
         let _ = self.commands.send(Command::Withdraw(key)).await;
@@ -232,6 +248,11 @@ impl Handle {
     /// Who provides a key, as far as they can be reached; they are connected then.
     pub async fn providers(&self, key: DhtKey) -> Vec<PeerId> {
         self.command(|reply| Command::Providers(key, reply)).await.unwrap_or_default()
+    }
+
+    /// How much is kept for the DHT.
+    pub async fn kept(&self) -> Option<crate::dht::Kept> {
+        self.command(Command::Kept).await
     }
 
     /// Has nothing more to do with a peer.

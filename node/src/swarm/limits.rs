@@ -2,14 +2,27 @@
 //! How much of everything a peer, and all peers together, may take. Bounds of single messages stand beside the
 //! messages, in `potluck-protocol`.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// Most connections at a time in one Network.
 pub const MAX_CONNECTIONS: u32 = 512;
 /// Most connections to one peer: a TCP and a QUIC one, and one more that crosses them.
 pub const MAX_CONNECTIONS_PER_PEER: u32 = 4;
-/// Most connections that are being set up at a time, in each direction.
+/// Most connections that this node is setting up at a time.
 pub const MAX_PENDING: u32 = 64;
+/// Most connections that others are setting up at a time.
+pub const MAX_PENDING_INCOMING: u32 = 256;
+/// Most of them from one IP address.
+pub const MAX_PENDING_PER_IP: usize = 32;
+/// Most connections of peers that have not shown yet that they are members. The rest of the room is for members.
+pub const MAX_UNPROVEN: usize = 128;
+/// Most of them from one IP address.
+pub const MAX_UNPROVEN_PER_IP: usize = 32;
+/// How long such a peer may stay.
+pub const UNPROVEN: Duration = Duration::from_secs(20);
+/// Most connections that come from one IP group, members or not, where there are such groups.
+pub const MAX_CONNECTIONS_PER_GROUP: usize = 64;
 /// Most inbound streams of one purpose from one peer.
 pub const MAX_STREAMS_PER_PEER: usize = 4;
 /// Most inbound streams of one purpose at a time in one Network: as many as all connected peers together may open, so
@@ -51,12 +64,36 @@ pub const QUERY: Duration = Duration::from_secs(10);
 pub const MORE_HOLDERS: Duration = Duration::from_millis(300);
 /// Most holders that one search gives.
 pub const MAX_FOUND: usize = 20;
-/// Most keys of others that this node keeps for the DHT, for records and for providers.
-pub const MAX_DHT_KEYS: usize = 65_536;
-/// Room for own keys in addition, which those of others cannot take.
-pub const MAX_OWN_DHT_KEYS: usize = 8192;
-/// Most of them that one peer may put there.
-pub const MAX_DHT_KEYS_PER_PEER: usize = 4096;
+/// How long such a search goes on at least, however fast the last ones were.
+pub const QUERY_LEAST: Duration = Duration::from_secs(2);
+/// How long one peer may take to answer a request of the DHT. libp2p knows one time for all.
+pub const REQUEST: Duration = Duration::from_secs(3);
+/// How many peers are asked at a time by one look at the DHT.
+pub const PARALLEL: NonZeroUsize = NonZeroUsize::new(5).expect("five are some");
+/// Most bytes of others that this node keeps for the DHT; see [`crate::dht::shelf::Bounds`].
+pub const MAX_DHT_BYTES: usize = 32 << 20;
+/// Most of them from one IP group, for whoever has one.
+pub const MAX_DHT_BYTES_PER_GROUP: usize = 8 << 20;
+/// Most of them from one peer.
+pub const MAX_DHT_BYTES_PER_PEER: usize = 2 << 20;
+/// Room for own values and for own providers in addition, which others cannot take.
+pub const MAX_OWN_DHT_KEYS: usize = 1 << 16;
+/// How many new values of one peer are judged within how long: each takes up to sixteen signatures.
+pub const JUDGED: (u32, Duration) = (64, Duration::from_secs(1));
+/// Most peers of one IP group in the routing table.
+pub const MAX_ROUTED_IN_GROUP: usize = 8;
+/// Most of them at one distance.
+pub const MAX_ROUTED_IN_BUCKET: usize = 2;
+/// How many remembered members are dialled at a time while nobody is connected.
+pub const REMEMBERED_AT_ONCE: usize = 8;
+/// How many remembered members are in the routing table from the start.
+pub const REMEMBERED_ROUTED: usize = 64;
+/// How often what changed of the DHT is written to disk.
+pub const FLUSH: Duration = Duration::from_secs(10);
+/// How many changes are written at once even before that, and at most together.
+pub const FLUSH_AT: usize = 4096;
+/// See [`FLUSH_AT`].
+pub const FLUSH_MOST: usize = 16_384;
 /// How long something stays there at most without being put again.
 pub const MAX_DHT_LIFE: Duration = Duration::from_secs(48 * 60 * 60);
 /// How often what has expired of them is thrown away.

@@ -2,20 +2,22 @@
 //! libp2p, and nothing that decides: one swarm a Network.
 //!
 //! * `behaviour` is what it is made of, [`limits`] how much of everything it takes.
-//! * `admission` keeps strangers out of private Networks.
+//! * `admission` keeps strangers out of private Networks; `doors` bounds what they take anywhere.
 //! * `driver` owns it; [`handle`] is how the rest of the node speaks to it.
 //! * `reach`: mDNS, relays, holes in routers, and what each connection is like.
-//! * `records` judges what others put on the DHT.
+//! * `records` judges what others put on the DHT, `store` keeps it.
 //! * [`serve`] answers peers; [`transfer`] fetches a Blob from one.
 
 mod admission;
 mod behaviour;
+mod doors;
 mod driver;
 pub mod handle;
 pub mod limits;
 mod reach;
 mod records;
 pub mod serve;
+mod store;
 pub mod transfer;
 
 use std::path::{Path, PathBuf};
@@ -84,5 +86,17 @@ pub async fn enter(
     network: &Network,
     identity: &Keypair,
 ) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
-    driver::start(network, identity).await
+    driver::start(network, identity, None).await
+}
+
+/// The same, with what is remembered of the Network in a file.
+///
+/// # Errors
+/// [`SwarmError`].
+pub async fn enter_again(
+    network: &Network,
+    identity: &Keypair,
+    file: &Path,
+) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
+    driver::start(network, identity, Some(file)).await
 }

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pure: whether something that a peer puts on the DHT is kept, and what it makes of what stands there already.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
-
 use potluck_keys::time::Time;
 use potluck_protocol::head::HeadSet;
 use potluck_protocol::names::DhtKey;
@@ -22,68 +19,6 @@ pub(super) fn merge(key: &DhtKey, standing: Option<&[u8]>, put: &[u8], now: Time
     }
     let bytes = set.encode();
     (set.heads().len() > 0 && Some(bytes.as_slice()) != standing).then_some(bytes)
-}
-
-/// What others have put here, by whom, and until when. A quota a source keeps one peer from crowding out the others; it
-/// gets its room back when what it put expires.
-#[derive(Debug)]
-pub(super) struct Guests<P> {
-    until: BTreeMap<Guest<P>, Instant>,
-    counts: BTreeMap<P, usize>,
-    most: usize,
-    quota: usize,
-}
-
-/// One of them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Guest<P> {
-    /// A value under a key, which the peer was the first to put there.
-    Value(DhtKey, P),
-    /// That the peer provides a key.
-    Provider(DhtKey, P),
-}
-
-impl<P: Ord + Copy> Guest<P> {
-    fn peer(&self) -> P {
-        let (Self::Value(_, peer) | Self::Provider(_, peer)) = self;
-        *peer
-    }
-}
-
-impl<P: Ord + Copy> Guests<P> {
-    /// None yet; at most so many, and so many of one peer.
-    pub(super) fn new(most: usize, quota: usize) -> Self {
-        Self { until: BTreeMap::new(), counts: BTreeMap::new(), most, quota }
-    }
-
-    /// Whether there is room for one, or it is here already.
-    pub(super) fn fits(&self, guest: &Guest<P>) -> bool {
-        let count = self.counts.get(&guest.peer()).copied().unwrap_or(0);
-        self.until.contains_key(guest) || (self.until.len() < self.most && count < self.quota)
-    }
-
-    /// Takes one, or keeps it for longer.
-    pub(super) fn take(&mut self, guest: Guest<P>, until: Instant) {
-        let peer = guest.peer();
-        if self.until.insert(guest, until).is_none() {
-            *self.counts.entry(peer).or_default() += 1;
-        }
-    }
-
-    /// Removes those whose time has come.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<Guest<P>> {
-        let over: Vec<_> =
-            self.until.extract_if(.., |_, until| *until <= now).map(|(guest, _)| guest).collect();
-        for guest in &over {
-            if let Some(count) = self.counts.get_mut(&guest.peer()) {
-                *count -= 1;
-                if *count == 0 {
-                    self.counts.remove(&guest.peer());
-                }
-            }
-        }
-        over
-    }
 }
 
 #[cfg(test)]
@@ -140,43 +75,5 @@ mod tests {
         assert_eq!(merge(&key, None, b"nonsense", now), None);
         let good = merge(&key, Some(b"nonsense"), &set(&ann, 1, 1).encode(), now);
         assert!(good.is_some(), "damage is replaced");
-    }
-
-    #[test]
-    fn ten_thousand_keys_of_one_peer_take_no_more_than_its_share() {
-        let until = tokio::time::Instant::now().into_std();
-        let most = crate::swarm::limits::MAX_DHT_KEYS_PER_PEER;
-        let mut guests = Guests::new(2 * most, most);
-        let key = |number: u32| DhtKey::from_bytes(*Digest::of(&number.to_le_bytes()).as_bytes());
-        for number in 0..10_000 {
-            let guest = Guest::Provider(key(number), 'a');
-            if guests.fits(&guest) {
-                guests.take(guest, until);
-            }
-        }
-        assert_eq!(guests.until.len(), most);
-        assert!(guests.fits(&Guest::Provider(key(1), 'b')));
-        assert_eq!(guests.expire(until).len(), most);
-        assert!(guests.fits(&Guest::Provider(key(1), 'a')) && guests.counts.is_empty());
-    }
-
-    #[test]
-    fn a_quota_is_a_quota_and_shrinks_again() {
-        let now = tokio::time::Instant::now().into_std();
-        let soon = now + Duration::from_secs(60);
-        let value = |number, peer| Guest::Value(DhtKey::from_bytes([number; 32]), peer);
-        let mut guests = Guests::new(3, 2);
-        for number in [1, 2] {
-            assert!(guests.fits(&value(number, 'a')));
-            guests.take(value(number, 'a'), soon);
-        }
-        assert!(guests.fits(&value(1, 'a')), "it is here already");
-        assert!(!guests.fits(&value(3, 'a')), "a has its share");
-        assert!(guests.fits(&value(1, 'b')));
-        guests.take(Guest::Provider(DhtKey::from_bytes([1; 32]), 'b'), now);
-        assert!(!guests.fits(&value(1, 'c')), "there is no room at all");
-        guests.take(value(1, 'a'), now);
-        assert_eq!(guests.expire(now).len(), 2);
-        assert!(guests.fits(&value(3, 'a')) && guests.fits(&value(1, 'c')));
     }
 }

@@ -66,10 +66,14 @@ impl Asker {
         let found = self.work(move || {
             outside.engine().blob_for_peer(&digest, |project| outside.shares(&network, project))
         });
-        found.await.unwrap_or_else(|error| {
+        let found = found.await.unwrap_or_else(|error| {
             tracing::warn!(blob = %digest, %error, "a blob cannot be served");
             None
-        })
+        });
+        if let Some(blob) = &found {
+            self.outside.asked(&self.peer, digest, blob.pieces().size());
+        }
+        found
     }
 
     /// One piece as it is stored, if the asker may still have it. The peer checks it.

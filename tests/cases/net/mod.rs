@@ -3,6 +3,7 @@
 
 mod admission;
 mod carrier;
+mod dht;
 mod flood;
 mod honest;
 mod socket;
