@@ -98,7 +98,7 @@ pub struct Network {
     /// Where to listen.
     #[serde(default = "everywhere")]
     pub listen: Vec<String>,
-    /// Whether to look for members on the local network by mDNS.
+    /// Whether to look for members on the local network by mDNS: so do private ones, unless told otherwise.
     #[serde(default)]
     pub mdns: bool,
     /// Projects that are shared here, and nothing else is.
@@ -162,7 +162,7 @@ impl Network {
             }
         };
         let (peers, share) = (Vec::new(), BTreeSet::new());
-        Ok(Self { name: name.to_owned(), key, peers, listen: everywhere(), mdns: false, share })
+        Ok(Self { name: name.to_owned(), key, peers, listen: everywhere(), mdns: !public, share })
     }
 
     /// Its name on the wire.
@@ -173,6 +173,14 @@ impl Network {
     /// How members know each other; those of a public Network need not.
     pub fn admission(&self) -> Option<AdmissionKey> {
         self.key.as_ref().map(|key| AdmissionKey::of(&key.0))
+    }
+
+    /// Whether to look for members on the local network. Whoever listens on this machine alone could not be reached by
+    /// them.
+    pub fn looks_around(&self) -> bool {
+        let loopback =
+            |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+        self.mdns && !self.listen.iter().all(loopback)
     }
 
     /// Whether a Project is shared here.
@@ -210,8 +218,8 @@ impl Network {
         if peers.len() > MAX_PEERS || !peers.iter().all(address) {
             return Err(NetworkError::BadInvite("its addresses are not /…/p2p/…, or too many"));
         }
-        let (listen, share) = (everywhere(), BTreeSet::new());
-        Ok(Self { name: name.to_owned(), key, peers, listen, mdns: false, share })
+        let (mdns, listen, share) = (key.is_some(), everywhere(), BTreeSet::new());
+        Ok(Self { name: name.to_owned(), key, peers, listen, mdns, share })
     }
 }
 
@@ -234,22 +242,30 @@ impl Networks {
         self.folder.join(name).join("network.toml")
     }
 
+    /// Their names. A folder without its file is what is left of a Network that was left.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn names(&self) -> Result<BTreeSet<String>, NetworkError> {
+        let listed = match fs::read_dir(&self.folder) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            Err(source) => return Err(NetworkError::Write { path: self.folder.clone(), source }),
+        };
+        let names = listed.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter(|name| is_name(name) && self.file(name).exists());
+        let names: BTreeSet<_> = names.take(MAX_NETWORKS + 1).collect();
+        Ok(names.into_iter().take(MAX_NETWORKS).collect())
+    }
+
     /// All of them, by name.
     ///
     /// # Errors
     /// [`NetworkError`].
     pub fn list(&self) -> Result<Vec<Network>, NetworkError> {
-        let listed = match fs::read_dir(&self.folder) {
-            Ok(listed) => listed,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(NetworkError::Write { path: self.folder.clone(), source }),
-        };
-        let names = listed.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<_> = names.filter(|name| is_name(name)).take(MAX_NETWORKS + 1).collect();
-        names.sort();
-        names.truncate(MAX_NETWORKS);
-        // A folder without its file is what is left of a Network that was left.
+        let names = self.names()?;
         let found = names.iter().map(|name| match self.get(name) {
+            // It was left just now.
             Err(NetworkError::NotFound(_)) => Ok(None),
             other => other.map(Some),
         });
@@ -351,6 +367,15 @@ mod tests {
             assert_eq!((joined.id(), &joined.peers), (network.id(), &vec![address.clone()]));
         }
         assert_ne!(Network::new("a", false).unwrap().id(), Network::new("a", false).unwrap().id());
+    }
+
+    #[test]
+    fn only_private_networks_that_can_be_reached_look_around() {
+        let network = |public| Network::new("office", public).unwrap();
+        assert!(network(false).looks_around() && !network(true).looks_around());
+        assert!(Network::from_invite(&network(false).invite(&[])).unwrap().looks_around());
+        let listen = ["/ip4/127.0.0.1/tcp/0", "/ip6/::1/udp/0/quic-v1"].map(str::to_owned).to_vec();
+        assert!(!Network { listen, ..network(false) }.looks_around());
     }
 
     #[test]

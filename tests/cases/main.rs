@@ -19,6 +19,8 @@ mod light;
 #[cfg(test)]
 mod net;
 #[cfg(test)]
+mod networks;
+#[cfg(test)]
 mod room;
 #[cfg(test)]
 mod store;

@@ -37,7 +37,7 @@ async fn say_it(outside: &Arc<Outside>, say: &Say) -> bool {
         return true;
     }
     match &say.what {
-        What::Heads(topic) => heads(outside, handle, topic).await,
+        What::Heads(topic) => heads(outside, &handle, topic).await,
         What::Holds(topic) => handle.provide(DhtKey::holders(&topic.signer, &topic.project, 0)).await,
     }
 }

@@ -93,7 +93,7 @@ pub(super) async fn start(
     identity: &Keypair,
 ) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
     let id = network.id();
-    let behaviour = Behaviour::new(&id, identity, network.mdns)?;
+    let behaviour = Behaviour::new(&id, identity, network.looks_around())?;
     let admission = Admission::new(network.admission(), identity.public().to_peer_id());
     let tcp_admission = admission.clone();
     let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
