@@ -38,7 +38,7 @@ pub(crate) struct Global {
 
 /// The verbs as a newcomer meets them. Every verb stands in one group; a test makes sure.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Start here", &["demo", "init", "up", "down", "status"]),
+    ("Start here", &["demo", "init", "up", "down", "status", "why"]),
     ("Whom to believe", &["trust", "key"]),
     ("Whom to share with", &["network", "share", "unshare"]),
     ("By hand", &["put", "get", "export", "import"]),

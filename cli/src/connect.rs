@@ -32,6 +32,22 @@ pub(crate) fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<
     done
 }
 
+/// Has a running daemon take over what was changed in the files of its Networks, before the command returns. Without
+/// one, the next that starts does.
+pub(crate) fn refresh(home: &Home, say: &mut Say) -> Result<(), Failure> {
+    let refreshed = wait(async { Ok(daemon(home).await?.refresh().await?) });
+    let json = match refreshed {
+        Ok(json) => json,
+        Err(failure) if failure.exit == Exit::Unreachable => return Ok(()),
+        Err(failure) => return Err(failure),
+    };
+    let report: Value = serde_json::from_slice(&json).unwrap_or_default();
+    for (name, why) in report["failed"].as_object().into_iter().flatten() {
+        say.warning(&format!("the daemon cannot enter {name}: {}", why.as_str().unwrap_or_default()));
+    }
+    Ok(())
+}
+
 impl From<CacheError> for Failure {
     fn from(error: CacheError) -> Self {
         let message = error.to_string();

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The daemon: starts everything a node is made of, and ends it.
 
+mod networks;
 mod served;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
@@ -11,28 +12,28 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use potluck_protocol::action::Project;
-use potluck_protocol::peer::{Hello, Topic};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use potluck_protocol::peer::Topic;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::announce::plan::{Event as Announce, What};
+use crate::catalog::evidence::Exhibit;
+use crate::catalog::followed::Summary;
 use crate::catalog::plan::Event as Catalogs;
 use crate::config::Config;
 use crate::control::server::{self, BindError};
 use crate::engine::{self, Engine, EngineError, News};
-use crate::fetch::event::Event as Fetch;
 use crate::home::Home;
 use crate::index::{Index, IndexError};
-use crate::network::{Network, NetworkError, Networks};
-use crate::observe::status::{CatalogRow, InNetwork, Path, PeerRow, Status, TopicRow};
+use crate::network::{NetworkError, Networks};
+use crate::observe::status::{CatalogRow, EvidenceRow, InNetwork, Path, PeerRow, Status, TopicRow};
 use crate::observe::{clock, span};
 use crate::outside::{Outside, Plans, Search};
-use crate::peer::Peer;
-use crate::plan::{Backoff, Moment};
-use crate::swarm::{self, Handle, NetEvent, SwarmError, limits};
+use crate::plan::Moment;
+use crate::swarm::{Handle, SwarmError};
 use crate::{announce, catalog, fetch, gc, packing};
+
+use networks::Memberships;
 
 /// Most events that wait for a Plan.
 const QUEUE: usize = 1024;
@@ -101,8 +102,7 @@ pub struct Options {
 /// A running daemon.
 pub struct Daemon {
     engine: Arc<Engine>,
-    outside: Arc<Outside>,
-    networks: Networks,
+    memberships: Memberships,
     started: Moment,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -133,44 +133,24 @@ impl Daemon {
             Arc::new(span::blocking(open).await?)
         };
         let Config { store: settings, network: reach, .. } = home.config().map_err(EngineError::from)?;
-        let networks = Networks::of(home);
         let (fetch_to, fetch_from) = mpsc::channel(QUEUE);
         let (catalogs_to, catalogs_from) = mpsc::channel(QUEUE);
         let (announce_to, announce_from) = mpsc::channel(QUEUE);
         let plans = Plans { fetch: fetch_to, catalogs: catalogs_to, announce: announce_to };
-        let (mut handles, mut events) = (Vec::new(), Vec::new());
-        for mut network in networks.list()? {
-            let of = |given: &[(String, String)]| {
-                let here = given.iter().filter(|(name, _)| *name == network.name);
-                here.map(|(_, address)| address.clone()).collect::<Vec<_>>()
-            };
-            let (listen, peers) = (of(&options.listen), of(&options.peers));
-            if !listen.is_empty() {
-                network.listen = listen;
-            }
-            network.peers.extend(peers);
-            network.reach = reach.get(&network.name).copied().unwrap_or_default();
-            let name = network.name.clone();
-            let entered = enter(&networks, &network).await;
-            let (handle, happens) =
-                entered.map_err(|source| StartError::Swarm { name, source: Box::new(source) })?;
-            handles.push(handle);
-            events.push(happens);
-        }
         let ledger = catalog::driver::ledger(&engine)?;
-        let outside = Outside::new(Arc::clone(&engine), handles.clone(), plans, ledger);
+        let outside = Outside::new(Arc::clone(&engine), plans, ledger);
         let (news_to, news_from) = mpsc::channel(QUEUE);
         engine.connect(Arc::new(Search::new(&outside)), news_to);
+        let memberships = Memberships::new(&outside, (Networks::of(home), reach), options);
         let daemon = Arc::new(Self {
             engine,
-            outside: Arc::clone(&outside),
-            networks,
+            memberships,
             started: clock::moment(),
             stop: watch::Sender::new(false),
             tasks: Mutex::default(),
             _lock: lock,
         });
-        let mut tasks = vec![
+        *daemon.tasks() = vec![
             gc::driver::start(&daemon.engine, settings),
             span::spawn("fetch plan", fetch::driver::run(Arc::clone(&outside), fetch_from)),
             span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from)),
@@ -179,42 +159,19 @@ impl Daemon {
             span::spawn("news", news(Arc::clone(&outside), news_from)),
             span::spawn("presence", learn(Arc::downgrade(daemon.engine.store().index()))),
         ];
-        for (handle, happens) in handles.into_iter().zip(events) {
-            tasks.extend(swarm::serve::serve(&outside, &handle));
-            tasks.push(span::spawn("network", members(Arc::clone(&outside), handle, happens)));
-        }
-        *daemon.tasks() = tasks;
         daemon.begin().await?;
         Ok(daemon)
     }
 
-    /// Takes up where an earlier run ended: what was published and not listed, what is held, whom to follow.
+    /// Takes up where an earlier run ended: what is held, what was published and not listed, whom to follow.
     async fn begin(self: &Arc<Self>) -> Result<(), StartError> {
-        self.refresh().await;
-        let shared = self.outside.shared();
-        for project in &shared {
-            let _ = self.outside.plans().catalogs.send(Catalogs::Published(project.clone())).await;
-        }
-        let heads = self.engine.store().index().heads()?;
-        let heads = heads.iter().filter_map(|(signer, head)| {
-            Some(Topic { signer: *signer, project: head.authentic().ok()?.project.clone() })
-        });
-        let own =
-            self.engine.signer().into_iter().flat_map(|signer| {
-                shared.iter().map(move |project| Topic { signer, project: project.clone() })
-            });
-        for topic in heads.collect::<BTreeSet<_>>() {
-            hold(&self.outside, topic).await;
-        }
-        for topic in own.collect::<Vec<_>>() {
-            if self.engine.own_catalog(&topic.project).map_err(EngineError::from)?.is_some() {
-                for handle in self.outside.networks_of(&topic.project) {
-                    let say = Announce::Stand(handle.network().name.clone(), What::Heads(topic.clone()));
-                    let _ = self.outside.plans().announce.send(say).await;
-                }
-                hold(&self.outside, topic).await;
+        for (signer, head) in self.engine.store().index().heads()? {
+            if let Ok(claim) = head.authentic() {
+                self.outside().hold(&Topic { signer, project: claim.project.clone() });
             }
         }
+        self.memberships.begin().await?;
+        self.memberships.refresh(false).await;
         Ok(())
     }
 
@@ -233,7 +190,7 @@ impl Daemon {
         tasks.spawn(async move {
             loop {
                 tokio::time::sleep(DUTY).await;
-                duty.refresh().await;
+                duty.memberships.refresh(false).await;
                 let engine = Arc::clone(&duty.engine);
                 if let Err(error) = span::blocking(move || engine.settle(false)).await {
                     tracing::warn!(%error, "the index cannot be made durable");
@@ -247,7 +204,7 @@ impl Daemon {
             task.abort();
             let _ = task.await;
         }
-        self.outside.networks().for_each(Handle::end);
+        self.memberships.end().await;
         let engine = Arc::clone(&self.engine);
         if let Err(error) = span::blocking(move || engine.settle(true)).await {
             tracing::warn!(%error, "the index cannot be made durable");
@@ -255,9 +212,9 @@ impl Daemon {
         // What was under way notices by itself. The lock is given back after the store, or the next daemon finds that
         // in use.
         let _ = tokio::time::timeout(LAST, async {
-            while Arc::strong_count(&self.outside) > 1
+            while Arc::strong_count(self.outside()) > 1
                 || Arc::strong_count(self.engine.store().index()) > 1
-                || !self.outside.networks().all(Handle::is_ended)
+                || !self.outside().networks().iter().all(Handle::is_ended)
             {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -265,6 +222,10 @@ impl Daemon {
         .await;
         // A new daemon may be waiting for the lock, which is held until the end.
         let _ = std::fs::remove_file(socket(home));
+    }
+
+    fn outside(&self) -> &Arc<Outside> {
+        self.memberships.outside()
     }
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -278,79 +239,61 @@ impl Daemon {
 
     /// Where this node can be reached, Network by Network.
     pub fn reached(&self) -> BTreeMap<String, InNetwork> {
-        let row = |handle: &Handle| {
-            let share = self.outside.shared().into_iter().map(|project| project.to_string());
-            let share =
-                share.filter(|project| self.outside.shares(&handle.network().name, project)).collect();
-            let row = InNetwork { peer: handle.peer().to_base58(), listen: handle.listen(), share };
-            (handle.network().name.clone(), row)
+        networks::reached(self.outside())
+    }
+
+    /// The Catalogs that are followed, with how fresh they are, and the own ones.
+    fn catalogs(&self) -> Vec<CatalogRow> {
+        let (policy, now) = (self.engine.trusting().now(), clock::now());
+        let ago = |then| now.since(then).as_secs();
+        let followed = |summary: Summary| CatalogRow {
+            signer: policy.name_of(&summary.topic.signer),
+            project: summary.topic.project.to_string(),
+            keys: summary.keys,
+            age_s: summary.newest.map(|newest| ago(newest.issued)),
+            sequence: summary.newest.map(|newest| newest.sequence),
+            source: summary.newest.map(|newest| newest.source),
+            looked_s: summary.looked.map(ago),
+            frozen: summary.newest.is_some_and(|newest| newest.not_after < now),
+            own: false,
         };
-        self.outside.networks().map(row).collect()
+        let own = |project: Project| {
+            let (catalog, head) = self.engine.own_catalog(&project).ok().flatten()?;
+            let head = head.authentic().ok()?;
+            Some(CatalogRow {
+                signer: "me".to_owned(),
+                project: project.to_string(),
+                keys: catalog.rows(),
+                age_s: Some(ago(head.issued)),
+                sequence: Some(head.sequence),
+                source: None,
+                looked_s: None,
+                frozen: false,
+                own: true,
+            })
+        };
+        let summaries = self.engine.followed().summaries().into_iter().map(followed);
+        summaries.chain(self.outside().shared().into_iter().filter_map(own)).collect()
     }
 
-    /// Looks at the files that people and other verbs change: what is shared, and whom to follow.
-    async fn refresh(&self) {
-        for handle in self.outside.networks() {
-            let name = &handle.network().name;
-            let share = match self.networks.get(name) {
-                Ok(network) => network.share,
-                // A Network that was left is not used any more, though its sockets stay until the end.
-                Err(NetworkError::NotFound(_)) => BTreeSet::new(),
-                Err(error) => {
-                    tracing::warn!(network = name, %error, "its file cannot be read");
-                    continue;
-                }
-            };
-            let before = self.outside.set_shares(name, share.clone());
-            for project in share.symmetric_difference(&before) {
-                self.shared(handle, project, share.contains(project)).await;
-            }
-        }
-        let shared = self.outside.shared();
-        self.engine.share(shared.clone());
-        let topics = self.engine.topics();
-        let own = self.engine.signer();
-        let topics: BTreeSet<_> = topics.into_iter().filter(|topic| Some(topic.signer) != own).collect();
-        let before: BTreeSet<_> = self.engine.followed().topics().cloned().collect();
-        let plans = self.outside.plans();
-        if before != topics {
-            self.engine.followed_mut().follow(&topics);
-            let _ = plans.catalogs.send(Catalogs::Follow(topics.clone())).await;
-            // Who said before that it holds them is not going to say so again.
-            for topic in topics.difference(&before) {
-                for peer in self.outside.holders(topic) {
-                    self.outside.holder(topic, &peer).await;
-                }
-            }
-        }
-        let _ = plans.catalogs.send(Catalogs::Share(shared)).await;
-        self.outside.greet();
-    }
-
-    /// A Project is shared on a Network from now on, or no longer: what stands there by this node's doing goes with it.
-    async fn shared(&self, handle: &Handle, project: &str, now: bool) {
-        let (plans, network) = (self.outside.plans(), &handle.network().name);
-        let Ok(of) = Project::new(project) else { return };
-        let mut topics: BTreeSet<_> = self.outside.held(project).into_iter().collect();
-        if let Some(signer) = self.engine.signer()
-            && matches!(self.engine.own_catalog(&of), Ok(Some(_)))
-        {
-            let own = Topic { signer, project: of.clone() };
-            self.outside.hold(&own);
-            topics.insert(own);
-        }
-        for topic in topics {
-            for what in [What::Heads(topic.clone()), What::Holds(topic.clone())] {
-                let event = if now { Announce::Stand } else { Announce::Unsay };
-                // Only its signer can vouch for the newest Heads.
-                if matches!(what, What::Holds(_)) || !now || Some(topic.signer) == self.engine.signer() {
-                    let _ = plans.announce.send(event(network.clone(), what)).await;
-                }
-            }
-        }
-        if now {
-            let _ = plans.catalogs.send(Catalogs::Published(of)).await;
-        }
+    /// Heads that were refused, for people.
+    fn evidence(&self) -> Vec<EvidenceRow> {
+        let policy = self.engine.trusting().now();
+        let row = |exhibit: Exhibit| EvidenceRow {
+            what: exhibit.offence,
+            signer: policy.name_of(&exhibit.topic.signer),
+            project: exhibit.topic.project.to_string(),
+            instance: exhibit.instance.to_string(),
+            have_sequence: exhibit.have.map(|have| have.sequence),
+            have_root: exhibit.have.map(|have| have.root.to_string()),
+            got_sequence: exhibit.got.sequence,
+            got_root: exhibit.got.root.to_string(),
+            head: exhibit.head.to_string(),
+            from: exhibit.from.map(|peer| peer.to_string()),
+            at_ms: exhibit.at.as_millis(),
+            times: exhibit.times,
+        };
+        self.outside().evidence().into_iter().map(row).collect()
     }
 
     /// The members that are connected, Network by Network.
@@ -361,7 +304,7 @@ impl Daemon {
             project: topic.project.to_string(),
         };
         let mut peers = Vec::new();
-        for handle in self.outside.networks() {
+        for handle in self.outside().networks() {
             peers.extend(handle.routes().await.into_iter().map(|route| PeerRow {
                 network: handle.network().name.clone(),
                 peer: route.peer.to_base58(),
@@ -369,7 +312,7 @@ impl Daemon {
                 path: if route.relayed { Path::Relayed } else { Path::Direct },
                 rtt_us: route.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
                 rate: handle.rate(&route.peer),
-                holds: self.outside.held_by(&handle.name(&route.peer)).into_iter().map(topic).collect(),
+                holds: self.outside().held_by(&handle.name(&route.peer)).into_iter().map(topic).collect(),
             }));
         }
         peers
@@ -377,24 +320,7 @@ impl Daemon {
 
     async fn status(&self) -> Status {
         let peers = self.peers().await;
-        let policy = self.engine.trusting().now();
-        let now = clock::now();
-        let mut catalogs = Vec::new();
-        for summary in self.engine.followed().summaries() {
-            catalogs.push(CatalogRow {
-                signer: policy.name_of(&summary.topic.signer),
-                project: summary.topic.project.to_string(),
-                keys: summary.keys,
-                age_s: summary.issued.map(|issued| now.since(issued).as_secs()),
-                own: false,
-            });
-        }
-        for project in self.outside.shared() {
-            if let Ok(Some(catalog)) = self.engine.own_catalog(&project) {
-                let (signer, project) = ("me".to_owned(), project.to_string());
-                catalogs.push(CatalogRow { signer, project, keys: catalog.rows(), age_s: None, own: true });
-            }
-        }
+        let catalogs = self.catalogs();
         let store = self.engine.store().clone();
         let engine = Arc::clone(&self.engine);
         let (bytes, projects, contradictions) = span::blocking(move || {
@@ -415,6 +341,7 @@ impl Daemon {
             networks: self.reached(),
             peers,
             catalogs,
+            evidence: self.evidence(),
             numbers: self.engine.counts().now(),
             projects,
             contradictions,
@@ -430,15 +357,6 @@ impl Drop for Daemon {
             task.abort();
         }
     }
-}
-
-/// Enters a Network as this node.
-async fn enter(
-    networks: &Networks,
-    network: &Network,
-) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
-    let identity = swarm::identity(&networks.identity_path(&network.name))?;
-    swarm::enter_again(network, &identity, &networks.dht_path(&network.name)).await
 }
 
 fn lock(home: &Home) -> Result<File, StartError> {
@@ -482,100 +400,7 @@ async fn news(outside: Arc<Outside>, mut news: mpsc::Receiver<News>) {
             News::Published(project) => {
                 let _ = outside.plans().catalogs.send(Catalogs::Published(project)).await;
             }
-            News::Holds(topic) => hold(&outside, topic).await,
-        }
-    }
-}
-
-/// Entries of a topic are held here: those who look for holders should find this node.
-async fn hold(outside: &Arc<Outside>, topic: Topic) {
-    if !outside.hold(&topic) {
-        return;
-    }
-    for handle in outside.networks_of(&topic.project) {
-        // Its Heads as well: those who put them there may be gone when they expire.
-        for what in [What::Holds(topic.clone()), What::Heads(topic.clone())] {
-            let _ = outside.plans().announce.send(Announce::Stand(handle.network().name.clone(), what)).await;
-        }
-    }
-    outside.greet();
-}
-
-/// How many keys this node can answer for, about: what it may say about them grows with them.
-fn keys(outside: &Outside) -> u64 {
-    let engine = outside.engine();
-    let followed: u64 = engine.followed().summaries().iter().map(|summary| summary.keys).sum();
-    let own = outside.shared().into_iter().filter_map(|project| engine.own_catalog(&project).ok().flatten());
-    followed + own.map(|catalog| catalog.rows()).sum::<u64>()
-}
-
-/// What happens in a Network.
-async fn members(outside: Arc<Outside>, handle: Handle, mut happens: mpsc::Receiver<NetEvent>) {
-    let mut hellos: BTreeMap<Peer, tokio::task::AbortHandle> = BTreeMap::new();
-    let mut tasks = JoinSet::new();
-    while let Some(event) = happens.recv().await {
-        match event {
-            NetEvent::Joined => {
-                let joined = Announce::Joined(handle.network().name.clone());
-                for event in [Announce::Keys(keys(&outside)), joined] {
-                    let _ = outside.plans().announce.send(event).await;
-                }
-                for topic in outside.engine().topics() {
-                    let _ = outside.plans().catalogs.send(Catalogs::Hint(topic)).await;
-                }
-            }
-            NetEvent::Met(id) => {
-                while tasks.try_join_next().is_some() {}
-                let task = tasks.spawn(greet(Arc::clone(&outside), handle.clone(), id));
-                if let Some(before) = hellos.insert(handle.name(&id), task) {
-                    before.abort();
-                }
-            }
-            NetEvent::Gone(id) => {
-                let peer = handle.name(&id);
-                if let Some(task) = hellos.remove(&peer) {
-                    task.abort();
-                }
-                handle.forget(&id);
-                let _ = outside.plans().fetch.send(Fetch::Gone(peer)).await;
-            }
-        }
-    }
-}
-
-/// Says hello to a member, now and whenever it changes, as long as it is connected. The stream may break although the
-/// peer stays: one of several connections went, or the peer had no room for it. It is said again then.
-async fn greet(outside: Arc<Outside>, handle: Handle, peer: libp2p::PeerId) {
-    let Some(mut hello) = outside.hello(&handle.network().name) else { return };
-    let (first, last) = limits::HELLO_AGAIN;
-    let mut again = Backoff::new(first, last);
-    loop {
-        let began = clock::moment();
-        if let Some(stream) = handle.open(peer, potluck_protocol::names::Purpose::Hello).await {
-            keep_greeting(&mut hello, stream).await;
-        }
-        if clock::moment().since(began) > last {
-            again.reset();
-        }
-        tokio::time::sleep(again.step()).await;
-    }
-}
-
-/// Says hello on a stream until that breaks. Nothing comes back on it, so whatever can be read is its end.
-async fn keep_greeting(
-    hello: &mut watch::Receiver<Hello>,
-    stream: impl AsyncRead + tokio::io::AsyncWrite + Unpin,
-) {
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    loop {
-        let now = hello.borrow_and_update().clone();
-        let said = crate::link::write_message(&mut writer, &now);
-        if !matches!(tokio::time::timeout(limits::WRITE_STALL, said).await, Ok(Ok(()))) {
-            return;
-        }
-        tokio::select! {
-            _ = reader.read_u8() => return,
-            changed = hello.changed() => if changed.is_err() { return },
+            News::Holds(topic) => networks::hold(&outside, topic).await,
         }
     }
 }

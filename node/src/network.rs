@@ -99,7 +99,7 @@ pub struct Network {
     /// Where to listen.
     #[serde(default = "everywhere")]
     pub listen: Vec<String>,
-    /// Whether to look for members on the local network by mDNS.
+    /// Whether to look for members on the local network by mDNS: so do private ones, unless told otherwise.
     #[serde(default)]
     pub mdns: bool,
     /// Projects that are shared here, and nothing else is.
@@ -265,22 +265,30 @@ impl Networks {
         self.folder.join(name).join("network.toml")
     }
 
+    /// Their names. A folder without its file is what is left of a Network that was left.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn names(&self) -> Result<BTreeSet<String>, NetworkError> {
+        let listed = match fs::read_dir(&self.folder) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            Err(source) => return Err(NetworkError::Write { path: self.folder.clone(), source }),
+        };
+        let names = listed.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter(|name| is_name(name) && self.file(name).exists());
+        let names: BTreeSet<_> = names.take(MAX_NETWORKS + 1).collect();
+        Ok(names.into_iter().take(MAX_NETWORKS).collect())
+    }
+
     /// All of them, by name.
     ///
     /// # Errors
     /// [`NetworkError`].
     pub fn list(&self) -> Result<Vec<Network>, NetworkError> {
-        let listed = match fs::read_dir(&self.folder) {
-            Ok(listed) => listed,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(NetworkError::Write { path: self.folder.clone(), source }),
-        };
-        let names = listed.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<_> = names.filter(|name| is_name(name)).take(MAX_NETWORKS + 1).collect();
-        names.sort();
-        names.truncate(MAX_NETWORKS);
-        // A folder without its file is what is left of a Network that was left.
+        let names = self.names()?;
         let found = names.iter().map(|name| match self.get(name) {
+            // It was left just now.
             Err(NetworkError::NotFound(_)) => Ok(None),
             other => other.map(Some),
         });

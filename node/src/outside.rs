@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use potluck_keys::signed::Signed;
@@ -16,6 +16,7 @@ use potluck_protocol::peer::{Hello, MAX_TOPICS, Topic};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cache::Miss;
+use crate::catalog::evidence::{Evidence, Exhibit};
 use crate::engine::{Engine, Seeker, Seeking};
 use crate::fetch::event::{Need, Space};
 use crate::observe::{clock, span};
@@ -44,8 +45,8 @@ struct Member {
     hello: watch::Sender<Hello>,
 }
 
-/// Of each machine the newest Head, with its sequence.
-type Pushed = BTreeMap<Instance, (u64, Signed<Head>)>;
+/// Of each machine the newest Head, with its sequence and who pushed it.
+type Pushed = BTreeMap<Instance, (u64, (Signed<Head>, Peer))>;
 
 /// What a peer said last, and on which of its streams.
 struct Said {
@@ -83,7 +84,7 @@ impl Drop for Hears<'_> {
 pub struct Outside {
     engine: Arc<Engine>,
     plans: Plans,
-    members: BTreeMap<Arc<str>, Member>,
+    members: RwLock<BTreeMap<Arc<str>, Arc<Member>>>,
     looks: Mutex<Looks>,
     brings: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
     next: AtomicU64,
@@ -93,6 +94,7 @@ pub struct Outside {
     said: Mutex<BTreeMap<Peer, Said>>,
     holds: Mutex<BTreeSet<Topic>>,
     ledger: Mutex<Ledger>,
+    evidence: Mutex<Evidence>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -100,17 +102,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Outside {
-    /// Joins the Networks with the engine and the Plans. The ledger holds the Heads seen in earlier runs.
-    pub fn new(engine: Arc<Engine>, networks: Vec<Handle>, plans: Plans, ledger: Ledger) -> Arc<Self> {
-        let member = |handle: Handle| {
-            let shares = Mutex::new(handle.network().share.clone());
-            let name = Arc::from(handle.network().name.as_str());
-            (name, Member { handle, shares, hello: watch::Sender::new(Hello::default()) })
-        };
+    /// Joins the engine and the Plans, in no Network yet. The ledger holds the Heads seen in earlier runs.
+    pub fn new(engine: Arc<Engine>, plans: Plans, ledger: Ledger) -> Arc<Self> {
         Arc::new(Self {
             engine,
             plans,
-            members: networks.into_iter().map(member).collect(),
+            members: RwLock::default(),
             looks: Mutex::default(),
             brings: Mutex::default(),
             next: AtomicU64::new(1),
@@ -118,7 +115,40 @@ impl Outside {
             said: Mutex::default(),
             holds: Mutex::default(),
             ledger: Mutex::new(ledger),
+            evidence: Mutex::default(),
         })
+    }
+
+    /// This node is in a Network from now on, where nothing is shared yet.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the lock.
+    pub fn enter(&self, handle: Handle) {
+        let name = Arc::from(handle.network().name.as_str());
+        let member = Member { handle, shares: Mutex::default(), hello: watch::Sender::new(Hello::default()) };
+        let mut members = self.members.write().expect("nobody panics while holding the networks");
+        members.insert(name, Arc::new(member));
+    }
+
+    /// It is no longer, and what peers said there is forgotten; gives who said anything.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the lock.
+    pub fn leave(&self, network: &str) -> BTreeSet<Peer> {
+        self.members.write().expect("nobody panics while holding the networks").remove(network);
+        let mut said = lock(&self.said);
+        let gone: BTreeSet<_> = said.keys().filter(|peer| &*peer.network == network).cloned().collect();
+        said.retain(|peer, _| !gone.contains(peer));
+        gone
+    }
+
+    fn members(&self) -> Vec<Arc<Member>> {
+        let members = self.members.read().expect("nobody panics while holding the networks");
+        members.values().cloned().collect()
+    }
+
+    fn member(&self, network: &str) -> Option<Arc<Member>> {
+        self.members.read().expect("nobody panics while holding the networks").get(network).cloned()
     }
 
     /// The engine.
@@ -132,36 +162,57 @@ impl Outside {
     }
 
     /// All Networks.
-    pub fn networks(&self) -> impl Iterator<Item = &Handle> {
-        self.members.values().map(|member| &member.handle)
+    pub fn networks(&self) -> Vec<Handle> {
+        self.members().iter().map(|member| member.handle.clone()).collect()
     }
 
     /// The Network of that name.
-    pub fn network(&self, name: &str) -> Option<&Handle> {
-        self.members.get(name).map(|member| &member.handle)
+    pub fn network(&self, name: &str) -> Option<Handle> {
+        self.member(name).map(|member| member.handle.clone())
     }
 
     /// The Networks on which a Project is shared.
-    pub fn networks_of(&self, project: &Project) -> impl Iterator<Item = &Handle> {
-        let shared = |member: &&Member| lock(&member.shares).contains(project.as_str());
-        self.members.values().filter(shared).map(|member| &member.handle)
+    pub fn networks_of(&self, project: &Project) -> Vec<Handle> {
+        let mut members = self.members();
+        members.retain(|member| lock(&member.shares).contains(project.as_str()));
+        members.iter().map(|member| member.handle.clone()).collect()
     }
 
     /// Whether a Project is shared on a Network.
     pub fn shares(&self, network: &str, project: &str) -> bool {
-        self.members.get(network).is_some_and(|member| lock(&member.shares).contains(project))
+        self.member(network).is_some_and(|member| lock(&member.shares).contains(project))
     }
 
     /// Takes over what is shared on a Network now; gives what was until now.
     pub fn set_shares(&self, network: &str, shares: BTreeSet<String>) -> BTreeSet<String> {
-        let member = self.members.get(network);
+        let member = self.member(network);
         member.map(|member| std::mem::replace(&mut *lock(&member.shares), shares)).unwrap_or_default()
     }
 
     /// Every Project that is shared anywhere.
     pub fn shared(&self) -> BTreeSet<Project> {
-        let names = self.members.values().flat_map(|member| lock(&member.shares).clone());
+        let members = self.members();
+        let names = members.iter().flat_map(|member| lock(&member.shares).clone());
         names.filter_map(|name| Project::new(&name).ok()).collect()
+    }
+
+    /// A number that nobody else got.
+    pub fn turn(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A Head was refused as going back, contradicting or having ended.
+    pub fn refused(&self, exhibit: Exhibit) {
+        let who = self.engine.trusting().now().name_of(&exhibit.topic.signer);
+        self.engine.counts().refused(exhibit.offence.word(), &who);
+        let from = exhibit.from.as_ref().map(ToString::to_string);
+        tracing::warn!(signer = who, project = %exhibit.topic.project, reason = exhibit.offence.word(), from, "a head was refused");
+        lock(&self.evidence).note(exhibit);
+    }
+
+    /// Heads that were refused so.
+    pub fn evidence(&self) -> Vec<Exhibit> {
+        lock(&self.evidence).all().cloned().collect()
     }
 
     /// The Heads seen so far.
@@ -187,7 +238,7 @@ impl Outside {
     /// Says hello anew wherever that changed: what is held and followed, of what is shared there.
     pub fn greet(&self) {
         let (holds, follows) = (lock(&self.holds).clone(), self.engine.topics());
-        for member in self.members.values() {
+        for member in self.members() {
             let shares = lock(&member.shares).clone();
             let there = |topics: &BTreeSet<Topic>| {
                 let topics = topics.iter().filter(|topic| shares.contains(topic.project.as_str()));
@@ -201,12 +252,12 @@ impl Outside {
 
     /// What to say in a Network as hello, now and whenever it changes.
     pub fn hello(&self, network: &str) -> Option<watch::Receiver<Hello>> {
-        self.members.get(network).map(|member| member.hello.subscribe())
+        self.member(network).map(|member| member.hello.subscribe())
     }
 
     /// Begins to hear a peer's hello.
     pub fn hears<'a>(&'a self, peer: &'a Peer) -> Hears<'a> {
-        Hears { outside: self, peer, stream: self.next.fetch_add(1, Ordering::Relaxed) }
+        Hears { outside: self, peer, stream: self.turn() }
     }
 
     /// Who wants the news of a topic, of those in whose Network it is shared.
@@ -233,16 +284,15 @@ impl Outside {
         lock(&self.said).iter().filter(says).map(|(peer, _)| peer.clone()).collect()
     }
 
-    /// A peer holds Entries of a topic that is followed: it can be asked, and may know of news.
-    pub async fn holder(&self, topic: &Topic, peer: &Peer) {
+    /// A peer holds Entries of a topic that is followed: it can be asked. What that means for the Catalog comes after.
+    pub async fn holder(&self, topic: &Topic, peer: &Peer, then: catalog::plan::Event) {
         let (topic, peers) = (topic.clone(), vec![peer.clone()]);
-        let holders = fetch::event::Event::Holders { topic: topic.clone(), peers, sought: false };
-        let _ = self.plans.fetch.send(holders).await;
-        let _ = self.plans.catalogs.send(catalog::plan::Event::Hint(topic)).await;
+        let _ = self.plans.fetch.send(fetch::event::Event::Holders { topic, peers, sought: false }).await;
+        let _ = self.plans.catalogs.send(then).await;
     }
 
-    /// Keeps a pushed Head until the topic's Catalog is looked at: of each machine the newest.
-    pub fn pushed(&self, topic: &Topic, (instance, sequence): (Instance, u64), head: Signed<Head>) {
+    /// Keeps a pushed Head, and who pushed it, until the topic's Catalog is looked at: of each machine the newest.
+    pub fn pushed(&self, topic: &Topic, (instance, sequence): (Instance, u64), head: (Signed<Head>, Peer)) {
         let mut pushed = lock(&self.pushed);
         let heads = pushed.entry(topic.clone()).or_default();
         let newer = heads.get(&instance).is_none_or(|(known, _)| *known < sequence);
@@ -252,7 +302,7 @@ impl Outside {
     }
 
     /// The Heads that were pushed since the last time.
-    pub fn take_pushed(&self, topic: &Topic) -> Vec<Signed<Head>> {
+    pub fn take_pushed(&self, topic: &Topic) -> Vec<(Signed<Head>, Peer)> {
         lock(&self.pushed).remove(topic).unwrap_or_default().into_values().map(|(_, head)| head).collect()
     }
 
@@ -280,7 +330,7 @@ impl Outside {
     /// Whether peers on a Network are given a Blob.
     pub async fn gives(&self, network: &str, digest: &Digest) -> bool {
         let (engine, digest) = (Arc::clone(&self.engine), *digest);
-        let shares = self.members.get(network).map(|member| lock(&member.shares).clone());
+        let shares = self.member(network).map(|member| lock(&member.shares).clone());
         let Some(shares) = shares else { return false };
         let found = span::blocking(move || {
             engine.blob_for_peer(&digest, |project| shares.contains(project)).is_ok_and(|blob| blob.is_some())
@@ -290,7 +340,7 @@ impl Outside {
 
     /// Has Blobs brought that holders of a topic have; gives whether all came.
     pub async fn bring(&self, topic: &Topic, blobs: Vec<Need>, within: Duration) -> bool {
-        let bring = self.next.fetch_add(1, Ordering::Relaxed);
+        let bring = self.turn();
         let (to, from) = oneshot::channel();
         lock(&self.brings).insert(bring, to);
         let until = clock::moment().plus(within);
@@ -321,7 +371,7 @@ impl Seeker for Search {
             return Box::pin(async move { vec![Some(Miss::Unclaimed); actions.len()] });
         };
         Box::pin(async move {
-            let look = outside.next.fetch_add(1, Ordering::Relaxed);
+            let look = outside.turn();
             let mut waits = Vec::with_capacity(actions.len());
             {
                 let mut looks = lock(&outside.looks);

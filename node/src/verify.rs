@@ -374,6 +374,7 @@ mod tests {
     use super::*;
     use crate::cache::{Cache as _, Publication};
     use crate::catalog::followed::Listing;
+    use crate::catalog::plan::Source;
     use crate::content::Durability;
     use crate::engine::{Seeker, Seeking};
     use crate::home::Home;
@@ -508,11 +509,12 @@ mod tests {
         kitchen.engine.publish(publication).await.unwrap();
         let topic = Topic { signer: kitchen.engine.signer().unwrap(), project: project.clone() };
         let row = Row { action, claim: Digest::of(b"claim"), kind: RowKind::Entry };
-        let filters = vec![Segment::new(vec![row]).unwrap().filter().unwrap()];
+        let filters = vec![Arc::new(Segment::new(vec![row]).unwrap().filter().unwrap())];
         let catalog = Catalog { project, segments: Vec::new() };
-        let listing = Listing { catalog, filters, issued: Time::from_millis(1), not_after: Time::MAX };
+        let (sequence, issued, not_after) = (1, Time::from_millis(1), Time::MAX);
+        let listing = Listing { catalog, filters, sequence, issued, not_after, source: Source::Disk };
         kitchen.engine.followed_mut().follow(&[topic.clone()].into());
-        kitchen.engine.followed_mut().take(&topic, Instance::from_bytes([7; 16]), listing);
+        kitchen.engine.followed_mut().take(&topic, Instance::from_bytes([7; 16]), listing).unwrap();
         let bytes = (0..=250).cycle().take(30_000).collect();
         let generous = Generous(Arc::clone(&kitchen.engine), bytes);
         kitchen.engine.connect(Arc::new(generous), mpsc::channel(8).0);

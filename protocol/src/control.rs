@@ -5,7 +5,7 @@
 //! The socket belongs to the user, yet a message is bounded as if a stranger had sent it: what a build feeds into a
 //! wrapper ends up here. Requests carry an id chosen by the client and are answered in any order.
 
-use crate::action::{Project, Recipe};
+use crate::action::{ActionId, Project, Recipe};
 use crate::codec::{Bytes, Text};
 use crate::digest::{Digest, MAX_BLOB_BYTES, Sha256};
 use crate::entry::{Labels, MAX_TAINTS, Output, Taint, check_taints};
@@ -290,6 +290,17 @@ record! {
     }
 }
 
+record! {
+    /// "Why was that look-up answered as it was?"
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Why {
+        /// Chosen by the client.
+        1 => one id: u64,
+        /// The action; the one that was looked for last when absent.
+        2 => opt action: ActionId,
+    }
+}
+
 choice! {
     /// From a client to the daemon.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -318,6 +329,11 @@ choice! {
         10 => Export(Export),
         /// A bundle, stretch by stretch; answered as [`Request::Work`] is.
         11 => Import(Data),
+        /// Look at the files of the home now: Networks may have come or gone. Answered by a [`Reply::Report`] once they
+        /// are entered and left.
+        12 => Refresh(Plain),
+        /// Why was a look-up answered so? Answered by a [`Reply::Report`].
+        13 => Why(Why),
     }
 }
 

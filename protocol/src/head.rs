@@ -220,6 +220,13 @@ impl Ledger {
         Ok(outcome)
     }
 
+    /// The last Catalog Heads seen of a signer in a Project, machine by machine.
+    pub fn of(&self, signer: &Signer, project: &Project) -> Vec<(Instance, Seen)> {
+        let of = |line: &&Line| line.signer == *signer && line.project == *project && &*line.name == CATALOG;
+        let lines = self.0.iter().filter(|(line, _)| of(line));
+        lines.map(|(line, seen)| (line.instance, *seen)).collect()
+    }
+
     /// The last Head seen on a line.
     pub fn last(&self, line: &Line) -> Option<&Seen> {
         self.0.get(line)

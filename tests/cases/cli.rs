@@ -78,6 +78,7 @@ Start here:
   up            Start the daemon that serves the build tools on this machine; returns when it is ready
   down          End the daemon
   status        Show what the daemon does: networks, peers, catalogs, hits and misses, what was refused and why
+  why           Explain a look-up: where it was looked for, who was asked, what was refused and by which rule
 
 Whom to believe:
   trust         Say whom you believe, in which projects, and see what follows from it
@@ -557,7 +558,7 @@ fn shells_and_manuals_know_every_verb() {
     }
     assert!(person.run(["man"]).ok().contains(".SH SUBCOMMANDS"));
     person.run(["man", "--dir", "pages"]).ok();
-    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 37);
+    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 38);
 }
 
 #[test]

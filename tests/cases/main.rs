@@ -21,6 +21,8 @@ mod light;
 #[cfg(test)]
 mod net;
 #[cfg(test)]
+mod networks;
+#[cfg(test)]
 mod room;
 #[cfg(test)]
 mod store;

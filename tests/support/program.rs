@@ -286,6 +286,28 @@ impl Drop for Up<'_> {
     }
 }
 
+/// The sockets of a process by which anybody outside of this machine could reach it or be reached, as the kernel lists
+/// them.
+///
+/// # Panics
+/// When there is no such process.
+pub fn sockets(pid: u64) -> Vec<String> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let inode = |entry: std::io::Result<std::fs::DirEntry>| {
+        let target = std::fs::read_link(entry.ok()?.path()).ok()?.display().to_string();
+        Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+    };
+    let own: Vec<_> = open.filter_map(inode).collect();
+    assert!(!own.is_empty(), "its own in the home, at least");
+    let mut found = Vec::new();
+    for protocol in ["tcp", "tcp6", "udp", "udp6", "raw", "raw6"] {
+        let table = std::fs::read_to_string(format!("/proc/{pid}/net/{protocol}")).unwrap_or_default();
+        let its = |line: &&str| own.iter().any(|own| line.split_whitespace().nth(9) == Some(own));
+        found.extend(table.lines().skip(1).filter(its).map(|line| format!("{protocol}: {line}")));
+    }
+    found
+}
+
 /// A daemon, which ends with the test.
 pub struct Daemon(Child);
 

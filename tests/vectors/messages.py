@@ -120,6 +120,8 @@ REQUEST = choice({
     9: ("Work", record({1: ID, 2: ("job", "one", JOB)})),
     10: ("Export", record({1: ID, 2: ("project", "opt", text(256)), 3: ("toolchain", "opt", text(64))})),
     11: ("Import", DATA),
+    12: ("Refresh", PLAIN),
+    13: ("Why", record({1: ID, 2: ("action", "opt", action_id)})),
 })
 MISS = code(["Unclaimed", "Refused", "Undeliverable", "Late", "NotWorthIt", "Broken"])
 ANSWER = choice({0: ("Hit", OUTPUT), 1: ("Miss", MISS)})

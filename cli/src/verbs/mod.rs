@@ -17,6 +17,7 @@ mod store;
 mod trust;
 mod up;
 mod verify;
+mod why;
 
 use clap::Subcommand;
 use potluck_node::home::Home;
@@ -34,6 +35,7 @@ pub(crate) enum Verb {
     Up(up::Up),
     Down(down::Down),
     Status(status::Status),
+    Why(why::Why),
     Put(store::Put),
     Get(store::Get),
     Export(bundle::Export),
@@ -59,6 +61,7 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Up(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Down(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Status(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Why(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Put(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Get(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Export(verb) => verb.run(home()?.must_exist()?, say),

@@ -6,7 +6,7 @@ use potluck_node::home::Home;
 use potluck_node::network::{Network as Member, Networks};
 use serde_json::{Value, json};
 
-use crate::connect::{daemon, wait};
+use crate::connect::{daemon, refresh, wait};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::say::Say;
@@ -27,6 +27,8 @@ enum What {
         /// One that everybody may join who knows its name
         #[arg(long)]
         public: bool,
+        #[command(flatten)]
+        settings: Settings,
     },
     /// Print the line by which others join; whoever has the line of a private Network is a member
     Invite {
@@ -38,6 +40,8 @@ enum What {
         /// The line that `potluck network invite` printed
         #[arg(required = true, value_name = "LINE")]
         line: Vec<String>,
+        #[command(flatten)]
+        settings: Settings,
     },
     /// Leave a Network, and forget its key
     Leave {
@@ -48,12 +52,29 @@ enum What {
     List,
 }
 
+/// How this node takes part.
+#[derive(Debug, ClapArgs)]
+struct Settings {
+    /// Where to listen for members, e.g. /ip4/0.0.0.0/tcp/4001; several are possible [default: any free port]
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+}
+
+impl Settings {
+    fn apply(&self, network: &mut Member) {
+        if !self.listen.is_empty() {
+            network.listen.clone_from(&self.listen);
+        }
+    }
+}
+
 impl Network {
     pub(crate) fn run(&self, home: &Home, say: &mut Say) -> Result<Exit, Failure> {
         let networks = Networks::of(home);
         match &self.what {
-            What::Create { name, public } => {
-                let network = Member::new(name, *public)?;
+            What::Create { name, public, settings } => {
+                let mut network = Member::new(name, *public)?;
+                settings.apply(&mut network);
                 networks.add(&network)?;
                 let kind = if *public { "public" } else { "private" };
                 say.answer(&format!("Made the {kind} network {name}"), shown(&network))?;
@@ -61,27 +82,28 @@ impl Network {
                     "Nothing is shared there yet:  potluck share PROJECT --network {name}\n\
                      Others join with the line of:  potluck network invite {name}"
                 ));
-                restart(home, say);
+                refresh(home, say)?;
             }
             What::Invite { name } => {
                 let network = networks.get(name)?;
                 let line = network.invite(&addresses(home, name));
                 say.answer(&line, json!({ "network": name, "invite": line }))?;
             }
-            What::Join { line } => {
-                let network = Member::from_invite(&line.join(" "))?;
+            What::Join { line, settings } => {
+                let mut network = Member::from_invite(&line.join(" "))?;
+                settings.apply(&mut network);
                 networks.add(&network)?;
                 say.answer(&format!("Joined the network {}", network.name), shown(&network))?;
                 say.note(&format!(
                     "Nothing is shared there yet:  potluck share PROJECT --network {}",
                     network.name
                 ));
-                restart(home, say);
+                refresh(home, say)?;
             }
             What::Leave { name } => {
                 networks.remove(name)?;
                 say.answer(&format!("Left the network {name}"), json!({ "network": name }))?;
-                restart(home, say);
+                refresh(home, say)?;
             }
             What::List => {
                 for network in networks.list()? {
@@ -116,10 +138,4 @@ fn addresses(home: &Home, name: &str) -> Vec<String> {
         .collect();
     // On a machine of its own, loopback is all there is.
     if outward.is_empty() { all } else { outward }
-}
-
-fn restart(home: &Home, say: &mut Say) {
-    if wait(daemon(home)).is_ok() {
-        say.note("The daemon enters and leaves networks when it starts:  potluck down; potluck up");
-    }
 }

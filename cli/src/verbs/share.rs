@@ -7,6 +7,7 @@ use potluck_node::network::Networks;
 use potluck_protocol::action::Project;
 use serde_json::json;
 
+use crate::connect::refresh;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::say::Say;
@@ -42,6 +43,7 @@ impl Share {
             if share { network.share.insert(project.clone()) } else { network.share.remove(project) };
         if changed {
             networks.change(&network)?;
+            refresh(home, say)?;
         }
         let text = match (share, changed) {
             (true, true) => format!("{project} is shared on {name}"),

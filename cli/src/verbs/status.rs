@@ -56,10 +56,19 @@ fn text(status: &Value) -> String {
     for peer in status["peers"].as_array().into_iter().flatten() {
         text += &line_of(peer);
     }
-    table(&mut text, ["catalog of", "project", "keys", "age"], &status["catalogs"], |row| {
-        let age = row["age_s"].as_u64().map_or_else(|| "-".to_owned(), humantime);
-        [word(&row["signer"]), word(&row["project"]), row["keys"].to_string(), age]
-    });
+    table(
+        &mut text,
+        ["catalog of", "project", "keys", "number", "age", "came by", "looked"],
+        &status["catalogs"],
+        |row| {
+            let ago = |name: &str| row[name].as_u64().map_or_else(|| "-".to_owned(), humantime);
+            let age = if row["frozen"] == true { format!("{}, ended", ago("age_s")) } else { ago("age_s") };
+            let sequence =
+                row["sequence"].as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
+            let (keys, came) = (row["keys"].to_string(), word(&row["source"]));
+            [word(&row["signer"]), word(&row["project"]), keys, sequence, age, came, ago("looked_s")]
+        },
+    );
     table(&mut text, ["project", "recipe", "hits", "misses"], &status["projects"], |row| {
         [word(&row["project"]), word(&row["recipe"]), row["hits"].to_string(), row["misses"].to_string()]
     });
@@ -70,6 +79,9 @@ fn text(status: &Value) -> String {
     table(&mut text, ["refused", "of or from", "times", ""], &status["refused"], |row| {
         [word(&row["reason"]), word(&row["who"]), row["count"].to_string(), String::new()]
     });
+    for row in status["evidence"].as_array().into_iter().flatten() {
+        text += &offence(row);
+    }
     text.trim_end().to_owned()
 }
 
@@ -87,6 +99,23 @@ fn line_of(peer: &Value) -> String {
         line += &format!("    holds {} of {}\n", word(&topic["project"]), word(&topic["signer"]));
     }
     line
+}
+
+/// A Head that was refused, beside the one seen before.
+fn offence(row: &Value) -> String {
+    let have =
+        row["have_sequence"].as_u64().map(|have| format!(" when {have} was known")).unwrap_or_default();
+    let what = match row["what"].as_str() {
+        Some("fork") => "another catalog under the same number",
+        Some("rollback") => "an older catalog",
+        _ => "a catalog that has ended",
+    };
+    let from = row["from"].as_str().map(|peer| format!(" from {peer}")).unwrap_or_default();
+    let (signer, project) = (word(&row["signer"]), word(&row["project"]));
+    format!(
+        "refused {what} of {signer} in {project}{from}: number {}{have}, {} times\n",
+        row["got_sequence"], row["times"]
+    )
 }
 
 /// What the last collection did, if there was one.
@@ -107,7 +136,12 @@ fn collected(last: &Value) -> String {
     }
 }
 
-fn table(text: &mut String, head: [&str; 4], rows: &Value, row: impl Fn(&Value) -> [String; 4]) {
+fn table<const N: usize>(
+    text: &mut String,
+    head: [&str; N],
+    rows: &Value,
+    row: impl Fn(&Value) -> [String; N],
+) {
     let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
     if rows.is_empty() {
         return;

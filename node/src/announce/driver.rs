@@ -12,7 +12,7 @@ use potluck_protocol::names::DhtKey;
 use potluck_protocol::peer::Topic;
 use tokio::sync::mpsc;
 
-use super::plan::{Announce, Do, Event, What};
+use super::plan::{Announce, Do, Event, HOLDS_EVERY, What};
 use crate::catalog::driver::heads_of;
 use crate::drive::drive;
 use crate::observe::{clock, span};
@@ -25,7 +25,7 @@ pub async fn run(outside: Arc<Outside>, events: mpsc::Receiver<Event>) {
     let mut seed = [0; 8];
     // Without any, all nodes would spread what they say in the same way, which is still spread.
     let _ = getrandom::fill(&mut seed);
-    let plan = Announce::new(u64::from_le_bytes(seed), before(&outside));
+    let plan = Announce::new(u64::from_le_bytes(seed));
     drive(plan, events, |action| match action {
         Do::Say(network, what) => {
             let outside = Arc::clone(&outside);
@@ -35,13 +35,14 @@ pub async fn run(outside: Arc<Outside>, events: mpsc::Receiver<Event>) {
             });
         }
         Do::Withdraw(network, what) => {
-            if let Some(handle) = outside.network(&network).cloned() {
+            if let Some(handle) = outside.network(&network) {
                 span::spawn("withdraw", async move { withdraw(&handle, &what).await });
             }
         }
         Do::Keep(network, what, due) => {
             let due = due.map(|due| clock::now().plus(due.since(clock::moment())));
-            if let Some(remembered) = outside.network(&network).and_then(Handle::remembered) {
+            let handle = outside.network(&network);
+            if let Some(remembered) = handle.as_ref().and_then(Handle::remembered) {
                 remembered.file.queue_said(name(&what), due);
             }
         }
@@ -49,22 +50,13 @@ pub async fn run(outside: Arc<Outside>, events: mpsc::Receiver<Event>) {
     .await;
 }
 
-/// What stood when the last run ended, by this run's time.
-fn before(outside: &Outside) -> BTreeMap<(String, What), Moment> {
+/// What stood when a Network was last left, by this run's time.
+pub(crate) fn stood(handle: &Handle) -> BTreeMap<What, Moment> {
     let (now, here) = (clock::now(), clock::moment());
-    let of = |handle: &Handle| {
-        let network = handle.network().name.clone();
-        let said = handle.remembered().map(|remembered| remembered.said.clone()).unwrap_or_default();
-        let known = said.into_iter().filter_map(|(name, due)| Some((named(&name)?, due)));
-        // A clock that was set must not keep anything from being said.
-        known
-            .map(move |(what, due)| {
-                let rest = due.since(now).min(super::plan::HOLDS_EVERY);
-                ((network.clone(), what), here.plus(rest))
-            })
-            .collect::<Vec<_>>()
-    };
-    outside.networks().flat_map(of).collect()
+    let said = handle.remembered().map(|remembered| remembered.said.clone()).unwrap_or_default();
+    let known = said.into_iter().filter_map(|(name, due)| Some((named(&name)?, due)));
+    // A clock that was set must not keep anything from being said.
+    known.map(|(what, due)| (what, here.plus(due.since(now).min(HOLDS_EVERY)))).collect()
 }
 
 /// What it is called in the file.
@@ -100,7 +92,7 @@ async fn say(outside: &Arc<Outside>, network: &str, what: &What) -> bool {
     let Some(handle) = outside.network(network) else { return true };
     let is_shared = |topic: &Topic| outside.shares(network, topic.project.as_str());
     match what {
-        What::Heads(topic) if is_shared(topic) => heads(outside, handle, topic).await,
+        What::Heads(topic) if is_shared(topic) => heads(outside, &handle, topic).await,
         What::Holds(topic) if is_shared(topic) => handle.provide(holders(topic)).await,
         What::Blob(digest) => match outside.gives(network, digest).await {
             true => handle.provide(DhtKey::blob(digest)).await,

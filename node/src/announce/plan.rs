@@ -76,6 +76,8 @@ impl What {
 /// What can happen.
 #[derive(Debug)]
 pub enum Event {
+    /// This stood on a Network when it was last left, and is to be said again at these moments.
+    Stood(String, BTreeMap<What, Moment>),
     /// This should stand on that Network from now on; if it does, nothing about it is new.
     Stand(String, What),
     /// This should stand on that Network from now on; if it does, it has changed, and must be said anew.
@@ -142,7 +144,7 @@ pub struct Announce {
     due: BTreeSet<(Moment, Key)>,
     /// The Blobs by when they were last in demand.
     blobs: BTreeSet<(Moment, Key)>,
-    /// What stood when the last run ended, and when it was to be said again.
+    /// What stood when the last run ended, was not asked for in this one, and when it was to be said again.
     before: BTreeMap<Key, Moment>,
     /// Attempts that have not ended, even of what is not to be said any more.
     running: BTreeSet<Key>,
@@ -196,13 +198,13 @@ fn share(chance: &mut fastrand::Rng, span: Duration, percent: u32) -> Duration {
 }
 
 impl Announce {
-    /// Nothing to say yet. `before` is what stood when the last run ended, and when it is to be said again.
-    pub fn new(seed: u64, before: BTreeMap<(String, What), Moment>) -> Self {
+    /// Nothing to say yet.
+    pub fn new(seed: u64) -> Self {
         Self {
             all: BTreeMap::new(),
             due: BTreeSet::new(),
             blobs: BTreeSet::new(),
-            before,
+            before: BTreeMap::new(),
             running: BTreeSet::new(),
             todo: VecDeque::new(),
             demand: Demand::default(),
@@ -215,6 +217,12 @@ impl Announce {
     /// How many requests a day it may make of its own accord.
     pub fn a_day(&self) -> u64 {
         self.purse.a_day()
+    }
+
+    fn stood(&mut self, now: Moment, network: &str, stood: BTreeMap<What, Moment>) {
+        let new = stood.into_iter().map(|(what, due)| ((network.to_owned(), what), due));
+        self.before.extend(new.filter(|(key, _)| !self.all.contains_key(key)));
+        self.tidy = now.plus(SETTLED);
     }
 
     fn set_due(&mut self, key: &Key, due: Moment) {
@@ -374,6 +382,7 @@ impl Plan for Announce {
 
     fn feed(&mut self, now: Moment, event: Event) {
         match event {
+            Event::Stood(network, stood) => self.stood(now, &network, stood),
             Event::Stand(network, what) => self.say(now, &(network, what), false),
             Event::Say(network, what) => self.say(now, &(network, what), true),
             Event::Unsay(network, what) => self.unsay((network, what)),

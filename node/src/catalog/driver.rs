@@ -1,61 +1,57 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Carries out what the catalogs' Plan says: writes own Catalogs and tells of them, and fetches those of others.
+//! Carries out what the catalogs' Plan says: writes own Catalogs and tells of them, and answers those who follow them.
+//! Looking for those of others is in [`super::look`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use potluck_keys::policy::Want;
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::Project;
-use potluck_protocol::catalog::{Catalog, Filter, MAX_CATALOG_BYTES};
-use potluck_protocol::codec::{self, Bytes};
-use potluck_protocol::digest::Digest;
-use potluck_protocol::head::{CATALOG, Head, HeadSet, Instance, Ledger, Line, Seen};
-use potluck_protocol::names::DhtKey;
-use potluck_protocol::peer::{Given, HeadBytes, Heads, Pull, Push, Topic, TopicState};
+use potluck_protocol::codec::Bytes;
+use potluck_protocol::entry::claim_digest;
+use potluck_protocol::head::{Head, Ledger, Line, Seen};
+use potluck_protocol::peer::{Given, HeadBytes, Heads, Pull, Push, Topic};
 use tokio::sync::mpsc;
 
-use super::followed::Listing;
-use super::plan::{Action, Catalogs, Event};
+use super::evidence::{Exhibit, Offence};
+use super::look;
+use super::plan::{Action, Catalogs, Event, Wrote};
 use crate::announce::plan::{Event as Announce, What};
-use crate::content::Durability;
 use crate::drive::drive;
 use crate::engine::Engine;
-use crate::fetch;
-use crate::fetch::event::Need;
+use crate::engine::publish::FlushError;
 use crate::index::IndexError;
 use crate::observe::{clock, span};
 use crate::outside::Outside;
 use crate::peer::Peer;
 use crate::store::StoreError;
-use crate::swarm::limits;
 
-/// Most holders that are asked for Heads at a time.
-const MAX_PULLED: usize = 4;
-/// How long the parts of a Catalog may take to come.
-const BRING_WITHIN: Duration = Duration::from_secs(30);
+/// How much older than the one known a pushed Head is at least that is called a rollback: of two that were pushed one
+/// after the other, the first may come last.
+const STALE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Runs the Plan until nobody can send events any more.
 pub async fn run(outside: Arc<Outside>, events: mpsc::Receiver<Event>) {
-    drive(Catalogs::new(), events, |action| perform(&outside, action)).await;
+    let mut seed = [0; 8];
+    // Without chance, nodes that start together may ask together, which is no harm.
+    let _ = getrandom::fill(&mut seed);
+    drive(Catalogs::new(u64::from_le_bytes(seed)), events, |action| perform(&outside, action)).await;
 }
 
 fn perform(outside: &Arc<Outside>, action: Action) {
-    let outside = Arc::clone(outside);
     match action {
-        Action::Flush(project) => {
-            span::spawn("flush", async move {
-                let rest = flush(&outside, &project).await;
-                let _ = outside.plans().catalogs.send(Event::Flushed { project, rest }).await;
-            });
-        }
-        Action::Poll(topic) => {
-            span::spawn("poll", async move {
-                let found = poll(&outside, &topic).await;
-                let _ = outside.plans().catalogs.send(Event::Polled { topic, found }).await;
-            });
-        }
+        Action::Flush(project) => tell("flush", outside, async move |outside| {
+            let (wrote, merge) = flush(&outside, &project).await;
+            Event::Flushed { project, wrote, merge }
+        }),
+        Action::Merge(project) => tell("merge", outside, async move |outside| {
+            let more = merge(&outside, &project).await;
+            Event::Merged { project, more }
+        }),
+        Action::Look(topic, source) => tell("look", outside, async move |outside| {
+            let found = look::look(&outside, &topic, source).await;
+            Event::Looked { topic, source, found }
+        }),
         // The engine was told already whom to follow.
         Action::Forget(topic) => {
             tracing::info!(signer = %topic.signer, project = %topic.project, "not followed");
@@ -63,25 +59,62 @@ fn perform(outside: &Arc<Outside>, action: Action) {
     }
 }
 
-/// Writes an own Catalog, tells those who listen, and has the DHT told. Gives whether there is more to write.
-async fn flush(outside: &Arc<Outside>, project: &Project) -> bool {
+/// Starts something whose outcome is an event.
+fn tell<F>(name: &'static str, outside: &Arc<Outside>, work: impl FnOnce(Arc<Outside>) -> F)
+where
+    F: Future<Output = Event> + Send + 'static,
+{
+    let (to, event) = (outside.plans().catalogs.clone(), work(Arc::clone(outside)));
+    span::spawn(name, async move {
+        let _ = to.send(event.await).await;
+    });
+}
+
+/// Writes an own Catalog and tells of it. Gives what came of that, and whether Segments wait to be merged.
+async fn flush(outside: &Arc<Outside>, project: &Project) -> (Wrote, bool) {
     let (engine, of) = (Arc::clone(outside.engine()), project.clone());
-    let flushed = match span::blocking(move || engine.flush(&of)).await {
-        Ok(flushed) => flushed,
-        Err(error) => {
-            tracing::error!(%project, %error, "the catalog cannot be written");
-            return true;
+    match span::blocking(move || engine.flush(&of)).await {
+        Ok(flushed) => {
+            if let Some(head) = &flushed.head {
+                spread(outside, project, head).await;
+            }
+            (if flushed.rest { Wrote::Part } else { Wrote::All }, flushed.merge)
         }
-    };
-    if let (Some(head), Some(signer)) = (flushed.head, outside.engine().signer()) {
-        let topic = Topic { signer, project: project.clone() };
-        for handle in outside.networks_of(project) {
-            let say = Announce::Say(handle.network().name.clone(), What::Heads(topic.clone()));
-            let _ = outside.plans().announce.send(say).await;
-        }
-        push(outside, &topic, &head);
+        Err(error) => (failed(project, &error), false),
     }
-    flushed.rest
+}
+
+fn failed(project: &Project, error: &FlushError) -> Wrote {
+    tracing::error!(%project, %error, "the catalog cannot be written");
+    Wrote::Failed
+}
+
+/// Merges Segments of an own Catalog and tells of it. Gives whether more are waiting, or nothing when it failed.
+async fn merge(outside: &Arc<Outside>, project: &Project) -> Option<bool> {
+    let (engine, of) = (Arc::clone(outside.engine()), project.clone());
+    match span::blocking(move || engine.merge(&of)).await {
+        Ok(merged) => {
+            if let Some(head) = &merged.head {
+                spread(outside, project, head).await;
+            }
+            Some(merged.more)
+        }
+        Err(error) => {
+            failed(project, &error);
+            None
+        }
+    }
+}
+
+/// Tells those who listen of a new Head, and has the DHT told.
+async fn spread(outside: &Arc<Outside>, project: &Project, head: &Signed<Head>) {
+    let Some(signer) = outside.engine().signer() else { return };
+    let topic = Topic { signer, project: project.clone() };
+    push(outside, &topic, head);
+    for handle in outside.networks_of(project) {
+        let say = Announce::Say(handle.network().name.clone(), What::Heads(topic.clone()));
+        let _ = outside.plans().announce.send(say).await;
+    }
 }
 
 /// Pushes a new Head to everyone who wants it.
@@ -100,8 +133,8 @@ fn push(outside: &Arc<Outside>, topic: &Topic, head: &Signed<Head>) {
     }
 }
 
-/// A peer pushed a Head. Only those of topics that are followed and that are news are kept, and they are looked at with
-/// the next poll, which starts at once. Gives false when the Head is forged.
+/// A peer pushed a Head. Only those of topics that are followed and that are news are kept, and they are looked at at
+/// once. Gives false when the Head is forged.
 pub async fn pushed(outside: &Arc<Outside>, peer: &Peer, bytes: &HeadBytes) -> bool {
     let Ok(head) = Signed::<Head>::decode(bytes) else { return false };
     let Some(signer) = head.signers().next() else { return false };
@@ -117,16 +150,27 @@ pub async fn pushed(outside: &Arc<Outside>, peer: &Peer, bytes: &HeadBytes) -> b
     }
     let (instance, sequence, root, issued) = (claim.instance, claim.sequence, claim.root, claim.issued);
     let line = Line { signer, project: claim.project.clone(), name: claim.name.clone(), instance };
-    // An old Head is no news, however often it is told. One that contradicts what is known is looked at, and so is one
-    // whose Catalog could not be had yet.
-    let loaded = outside.engine().followed().listing(&topic, &instance).is_some_and(|l| l.issued >= issued);
-    let old =
-        |seen: &Seen| sequence < seen.sequence || (sequence == seen.sequence && root == seen.root && loaded);
-    if outside.ledger().last(&line).is_some_and(old) {
+    let listed = outside.engine().followed().listing(&topic, &instance).map(|listing| listing.issued);
+    let last = outside.ledger().last(&line).copied();
+    if let (Some(last), Some(listed)) = (last, listed)
+        && sequence < last.sequence
+        && issued.plus(STALE) < listed
+    {
+        let (have, got, from) = (Some(last), Seen { sequence, root }, Some(peer.clone()));
+        let (offence, head, at) = (Offence::Rollback, claim_digest(&head), clock::now());
+        outside.refused(Exhibit { topic, instance, offence, have, got, head, from, at, times: 1 });
         return true;
     }
-    outside.pushed(&topic, (instance, sequence), head);
-    outside.holder(&topic, peer).await;
+    // An old Head is no news, however often it is told. One that contradicts what is known is looked at, and so is one
+    // whose Catalog could not be had yet.
+    let loaded = listed.is_some_and(|listed| listed >= issued);
+    let old =
+        |seen: Seen| sequence < seen.sequence || (sequence == seen.sequence && root == seen.root && loaded);
+    if last.is_some_and(old) {
+        return true;
+    }
+    outside.pushed(&topic, (instance, sequence), (head, peer.clone()));
+    outside.holder(&topic, peer, Event::Pushed(topic.clone())).await;
     true
 }
 
@@ -187,167 +231,4 @@ pub fn ledger(engine: &Engine) -> Result<Ledger, IndexError> {
         Some((Line { signer, project, name, instance }, Seen::of(claim)))
     });
     Ok(Ledger::restore(lines))
-}
-
-/// Looks for news of a topic; gives whether something is known of it now.
-async fn poll(outside: &Arc<Outside>, topic: &Topic) -> bool {
-    let mut newest: BTreeMap<Instance, Signed<Head>> = BTreeMap::new();
-    for head in candidates(outside, topic).await {
-        let Ok(claim) = head.authentic() else { continue };
-        let known = newest.get(&claim.instance).and_then(|known| known.authentic().ok());
-        if known.is_none_or(|known| known.sequence < claim.sequence) {
-            newest.insert(claim.instance, head);
-        }
-    }
-    tracing::debug!(signer = %topic.signer, project = %topic.project, heads = newest.len(), "looked for news");
-    let mut well = true;
-    for (instance, head) in newest {
-        well &= take(outside, topic, instance, &head).await;
-    }
-    well && outside.engine().followed().knows(topic)
-}
-
-/// The Heads that a peer has of a topic and that are newer than those known here.
-async fn pull(outside: &Arc<Outside>, peer: &Peer, topic: &Topic) -> Option<Vec<Signed<Head>>> {
-    let handle = outside.network(&peer.network)?;
-    let link = handle.heads(handle.peer_of(peer).ok()?).await?;
-    let state = TopicState { topic: topic.clone(), known: Vec::new() };
-    let ask = link.ask(move |id| Heads::Pull(Pull { id, topics: vec![state] }));
-    let answer = async { ask.await?.next().await };
-    let Heads::Given(given) = tokio::time::timeout(limits::READ_STALL, answer).await.ok()?? else {
-        return None;
-    };
-    Some(given.heads.iter().filter_map(|head| Signed::decode(head).ok()).collect())
-}
-
-/// All Heads of a topic that can be had: pushed, remembered from an earlier run, of those who hold its Entries, and on
-/// the DHT. The DHT may be behind: the last thing that a signer published may not have got there before it went away.
-async fn candidates(outside: &Arc<Outside>, topic: &Topic) -> Vec<Signed<Head>> {
-    let mut heads = outside.take_pushed(topic);
-    let (engine, of) = (Arc::clone(outside.engine()), topic.clone());
-    heads.extend(span::blocking(move || heads_of(&engine, &of)).await.unwrap_or_default());
-    for peer in outside.holders(topic).into_iter().take(MAX_PULLED) {
-        heads.extend(pull(outside, &peer, topic).await.unwrap_or_default());
-    }
-    // A holder may know Heads of other signers as well.
-    heads.retain(|head| head.signers().eq([topic.signer]));
-    let key = DhtKey::catalog(&topic.signer, &topic.project);
-    for handle in outside.networks_of(&topic.project) {
-        for value in handle.get(key).await {
-            if let Ok(set) = HeadSet::receive(&value, &key) {
-                heads.extend(set.heads().cloned());
-            }
-        }
-    }
-    heads
-}
-
-/// Takes one Head, if the policy lets it and it does not go back, and fetches what is new of its Catalog; gives
-/// whether all is well with it.
-async fn take(outside: &Arc<Outside>, topic: &Topic, instance: Instance, head: &Signed<Head>) -> bool {
-    let engine = outside.engine();
-    let policy = engine.trusting().now();
-    let want = Want { project: topic.project.as_str(), recipe: None, subject: CATALOG.as_bytes() };
-    let refused = |reason: &str| {
-        engine.counts().refused(reason, &policy.name_of(&topic.signer));
-        tracing::warn!(signer = %topic.signer, project = %topic.project, reason, "a head was refused");
-        false
-    };
-    let claim = match policy.judge(head, &want, clock::now()) {
-        Ok(trusted) => match outside.ledger().take(&trusted) {
-            Ok(_) => head.authentic().expect("it was judged").clone(),
-            Err(error) => return refused(step_word(&error)),
-        },
-        Err(refusal) => return refused(refusal.reason.code()),
-    };
-    let held = engine.followed().listing(topic, &instance).map(|listing| (listing.issued, listing.not_after));
-    if held == Some((claim.issued, claim.not_after)) {
-        return true;
-    }
-    match load(outside, topic, instance, &claim).await {
-        Some(listing) => {
-            if let Err(error) = engine.store().index().keep_head(&topic.signer, head) {
-                tracing::warn!(%error, "a head cannot be remembered");
-            }
-            let keys = listing.catalog.rows();
-            tracing::info!(signer = %topic.signer, project = %topic.project, keys, "followed a catalog");
-            engine.followed_mut().take(topic, instance, listing);
-            let _ = outside.plans().fetch.send(fetch::event::Event::Moved).await;
-            true
-        }
-        None => false,
-    }
-}
-
-fn step_word(error: &potluck_protocol::head::StepError) -> &'static str {
-    use potluck_protocol::head::StepError;
-    match error {
-        StepError::Rollback { .. } => "rollback",
-        StepError::Fork { .. } => "fork",
-    }
-}
-
-/// Fetches the Catalog that a Head points to, and the filters that are not here yet.
-async fn load(outside: &Arc<Outside>, topic: &Topic, instance: Instance, head: &Head) -> Option<Listing> {
-    if head.size > MAX_CATALOG_BYTES as u64 {
-        return None;
-    }
-    let bytes = part(outside, topic, Need { digest: head.root, size: head.size }).await?;
-    let catalog: Catalog = codec::decode(&bytes, MAX_CATALOG_BYTES).ok()?;
-    if catalog.project != topic.project {
-        return None;
-    }
-    let known = {
-        let followed = outside.engine().followed();
-        let listing = followed.listing(topic, &instance);
-        let filters = |listing: &Listing| {
-            let digests = listing.catalog.segments.iter().map(|segment| segment.filter);
-            digests.zip(listing.filters.iter().cloned()).collect::<BTreeMap<Digest, Filter>>()
-        };
-        listing.map(filters).unwrap_or_default()
-    };
-    let missing = catalog.segments.iter().filter(|segment| !known.contains_key(&segment.filter));
-    let missing: Vec<_> =
-        missing.map(|segment| Need { digest: segment.filter, size: segment.filter_size }).collect();
-    if !missing.is_empty() && !bring(outside, topic, missing).await {
-        return None;
-    }
-    let mut filters = Vec::with_capacity(catalog.segments.len());
-    for segment in &catalog.segments {
-        let filter = match known.get(&segment.filter) {
-            Some(filter) => filter.clone(),
-            None => {
-                let need = Need { digest: segment.filter, size: segment.filter_size };
-                Filter::decode(&part(outside, topic, need).await?).ok()?
-            }
-        };
-        // A filter for other rows than the Segment has would make misses of hits, or the other way round.
-        if filter.keys() != segment.rows {
-            return None;
-        }
-        filters.push(filter);
-    }
-    Some(Listing { catalog, filters, issued: head.issued, not_after: head.not_after })
-}
-
-/// All bytes of one part of a Catalog.
-async fn part(outside: &Arc<Outside>, topic: &Topic, need: Need) -> Option<Vec<u8>> {
-    if !bring(outside, topic, vec![need]).await {
-        return None;
-    }
-    let store = outside.engine().store().clone();
-    span::blocking(move || store.bytes(&need.digest, need.size)).await.ok()?
-}
-
-/// Brings parts of a Catalog, which then may be passed on where the Project is shared.
-async fn bring(outside: &Arc<Outside>, topic: &Topic, needs: Vec<Need>) -> bool {
-    let digests: Vec<_> = needs.iter().map(|need| need.digest).collect();
-    let store = outside.engine().store().clone();
-    let absent =
-        needs.into_iter().filter(|need| !store.has(&need.digest).unwrap_or(false)).collect::<Vec<_>>();
-    if !absent.is_empty() && !outside.bring(topic, absent, BRING_WITHIN).await {
-        return false;
-    }
-    let project = topic.project.clone();
-    span::blocking(move || store.index().belong(&digests, &project, Durability::Fast)).await.is_ok()
 }

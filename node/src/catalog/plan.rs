@@ -1,24 +1,80 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! When to write what was published into a Catalog, and when to look for news of those that are followed.
+//! When to write what was published into a Catalog, when to merge its Segments, and when to look for news of those that
+//! are followed.
+//!
+//! Looks for news have stages, from the cheapest: what earlier runs left on the disk, then what peers pushed, then the
+//! peers that are connected and hold the topic, and the DHT only when none of those could say anything, or now and then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use potluck_protocol::action::Project;
 use potluck_protocol::peer::Topic;
+use serde::Serialize;
 
 use crate::plan::{Backoff, Moment, Plan};
 
-/// How long after a publication the Catalog is written: what is published meanwhile goes with it.
-pub const FLUSH_AFTER: Duration = Duration::from_millis(300);
-/// How often a Catalog is looked for when nobody pushes its news.
+/// How long after a publication the Catalog is written when nothing was written just before: what one tool publishes at
+/// once goes together.
+pub const FLUSH_SOON: Duration = Duration::from_millis(10);
+/// How long at least lies between the beginnings of two writes; what is published meanwhile goes together.
+pub const FLUSH_EVERY: Duration = Duration::from_millis(300);
+/// Most time that a Catalog rests after a write that took long. Up to that it rests as long as the write took, so that
+/// writing takes at most half of the time.
+pub const FLUSH_REST: Duration = Duration::from_millis(500);
+/// How soon a write or a merge that failed is tried again, at first and at last.
+pub const FLUSH_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// How often peers are asked for news that nobody pushes, give or take [`JITTER`].
 pub const POLL_EVERY: Duration = Duration::from_secs(60);
+/// How often the DHT is asked although peers answer: all of them may be behind, or keep something back.
+pub const DHT_EVERY: Duration = Duration::from_secs(600);
 /// How soon a look that found nothing is repeated, at first.
 pub const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// How long a topic is left alone after a look, whatever anybody says of it.
+/// How long a topic is left alone after a look, whatever anybody says of it. What was pushed does not wait.
 pub const POLL_GAP: Duration = Duration::from_millis(100);
 /// Most looks for news at a time: each may walk the DHT.
 pub const MAX_POLLS: usize = 16;
+/// Most looks at what was pushed at a time, beside those.
+pub const MAX_TAKES: usize = 16;
+/// How much earlier or later than planned a look may be made, in parts of a hundred: followers of one Catalog must not
+/// all ask at once.
+pub const JITTER: u64 = 25;
+
+/// Where news are looked for; shown to people as how a Catalog came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// What earlier runs kept on the disk.
+    Disk,
+    /// What peers pushed.
+    Push,
+    /// Peers that are connected and hold the topic.
+    Poll,
+    /// The DHT.
+    Dht,
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrote {
+    /// All that was published is listed.
+    All,
+    /// As much as one write may list; there is more.
+    Part,
+    /// Nothing was written.
+    Failed,
+}
+
+/// What came of a look for news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// What is newest there is known here now.
+    Well,
+    /// Nobody could say anything.
+    Nothing,
+    /// Something was refused or could not be had.
+    Failed,
+}
 
 /// What can happen.
 #[derive(Debug)]
@@ -27,23 +83,36 @@ pub enum Event {
     Share(BTreeSet<Project>),
     /// An own Entry was stored.
     Published(Project),
-    /// A flush ended; `rest` says whether there is more to write.
+    /// A write ended.
     Flushed {
         /// The Project.
         project: Project,
-        /// Whether anything is left, because there was too much or it went wrong.
-        rest: bool,
+        /// What came of it.
+        wrote: Wrote,
+        /// Whether Segments are waiting to be merged.
+        merge: bool,
+    },
+    /// A merge ended.
+    Merged {
+        /// The Project.
+        project: Project,
+        /// Whether more Segments are waiting to be merged; nothing when it failed.
+        more: Option<bool>,
     },
     /// These topics are to be followed; the set replaces the one before.
     Follow(BTreeSet<Topic>),
     /// There may be news of a topic: somebody says so, or somebody who may know came.
     Hint(Topic),
-    /// A look for news ended; `found` says whether any Head of the topic is known now.
-    Polled {
+    /// A peer pushed a Head of a topic that is news.
+    Pushed(Topic),
+    /// A look for news ended.
+    Looked {
         /// The topic.
         topic: Topic,
-        /// Whether all is well.
-        found: bool,
+        /// Where news were looked for.
+        source: Source,
+        /// What came of it.
+        found: Found,
     },
 }
 
@@ -52,53 +121,131 @@ pub enum Event {
 pub enum Action {
     /// Write what was published in a Project into its Catalog.
     Flush(Project),
+    /// Merge some Segments of a Project's Catalog, beside whatever is written.
+    Merge(Project),
     /// Look for news of a topic.
-    Poll(Topic),
+    Look(Topic, Source),
     /// A topic is no longer followed.
     Forget(Topic),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Own {
     due: Option<Moment>,
-    flushing: bool,
+    /// No write begins before this.
+    rests_until: Moment,
+    /// When the write that runs began.
+    flushing: Option<Moment>,
     again: bool,
+    backoff: Backoff,
+    merge: Option<Moment>,
+    merging: bool,
+    merge_backoff: Backoff,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        let backoff = Backoff::new(FLUSH_AGAIN.0, FLUSH_AGAIN.1);
+        Self {
+            due: None,
+            rests_until: Moment::default(),
+            flushing: None,
+            again: false,
+            backoff,
+            merge: None,
+            merging: false,
+            merge_backoff: backoff,
+        }
+    }
+}
+
+impl Own {
+    fn published(&mut self, now: Moment) {
+        if self.flushing.is_some() {
+            self.again = true;
+        } else if self.due.is_none() {
+            self.due = Some(now.plus(FLUSH_SOON).max(self.rests_until));
+        }
+    }
+
+    fn flushed(&mut self, now: Moment, wrote: Wrote) {
+        let Some(began) = self.flushing.take() else { return };
+        let again = std::mem::take(&mut self.again);
+        let rest = now.since(began).min(FLUSH_REST);
+        self.rests_until = now.plus(rest).max(began.plus(FLUSH_EVERY));
+        if wrote != Wrote::Failed {
+            self.backoff.reset();
+        }
+        self.due = match wrote {
+            Wrote::All => again.then_some(self.rests_until),
+            Wrote::Part => Some(now.plus(rest)),
+            // What is published meanwhile does not make a full disk any emptier.
+            Wrote::Failed => {
+                self.rests_until = now.plus(self.backoff.step());
+                Some(self.rests_until)
+            }
+        };
+    }
+
+    fn merged(&mut self, now: Moment, more: Option<bool>) {
+        self.merging = false;
+        match more {
+            Some(more) => {
+                self.merge_backoff.reset();
+                self.merge = if more { Some(now) } else { self.merge };
+            }
+            None => self.merge = Some(now.plus(self.merge_backoff.step())),
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Followed {
     due: Moment,
+    /// Where to look then.
+    source: Source,
     /// Not before this, whatever anybody says.
     rests_until: Moment,
     /// Whether the look that runs may have come too early.
     again: bool,
+    /// Whether anything was pushed that nobody looked at.
+    pushed: bool,
+    /// When the DHT is asked although peers answer.
+    dht: Moment,
     backoff: Backoff,
 }
 
 /// The Plan.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Catalogs {
     own: BTreeMap<Project, Own>,
     shared: BTreeSet<Project>,
     followed: BTreeMap<Topic, Followed>,
     /// Looks for news that have not ended, even if the topic is not followed any more.
     polling: BTreeSet<Topic>,
+    /// Looks at what was pushed that have not ended.
+    taking: BTreeSet<Topic>,
     actions: VecDeque<Action>,
+    chance: fastrand::Rng,
 }
 
 impl Catalogs {
-    /// Nothing shared, nobody followed.
-    pub fn new() -> Self {
-        Self::default()
+    /// Nothing shared, nobody followed. Nodes with different seeds do not ask at the same times.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            own: BTreeMap::new(),
+            shared: BTreeSet::new(),
+            followed: BTreeMap::new(),
+            polling: BTreeSet::new(),
+            taking: BTreeSet::new(),
+            actions: VecDeque::new(),
+            chance: fastrand::Rng::with_seed(seed),
+        }
     }
 
-    fn published(&mut self, now: Moment, project: Project) {
-        let own = self.own.entry(project).or_default();
-        if own.flushing {
-            own.again = true;
-        } else if own.due.is_none() {
-            own.due = Some(now.plus(FLUSH_AFTER));
-        }
+    fn jitter(&mut self, span: Duration) -> Duration {
+        let parts = self.chance.u64(100 - JITTER..=100 + JITTER);
+        span.mul_f64(parts as f64 / 100.0)
     }
 
     fn follow(&mut self, now: Moment, topics: BTreeSet<Topic>) {
@@ -110,23 +257,95 @@ impl Catalogs {
         for topic in topics {
             let backoff = Backoff::new(RETRY_FIRST, POLL_EVERY);
             let again = self.polling.contains(&topic);
-            self.followed.entry(topic).or_insert(Followed { due: now, rests_until: now, again, backoff });
+            let (source, pushed) = (Source::Disk, false);
+            let new = Followed { due: now, source, rests_until: now, again, pushed, dht: now, backoff };
+            self.followed.entry(topic).or_insert(new);
         }
     }
 
-    fn polled(&mut self, now: Moment, topic: &Topic, found: bool) {
+    fn looked(&mut self, now: Moment, (topic, source): (&Topic, Source), found: Found) {
+        if source == Source::Push {
+            self.taking.remove(topic);
+            // Whoever pushed it may have gone before its Catalog came; somebody else may have it.
+            if found != Found::Well {
+                self.hint(now, topic);
+            }
+            return;
+        }
         self.polling.remove(topic);
+        let every = self.jitter(POLL_EVERY);
+        let dht = self.jitter(DHT_EVERY);
         let Some(followed) = self.followed.get_mut(topic) else { return };
         let again = std::mem::take(&mut followed.again);
         followed.rests_until = now.plus(POLL_GAP);
-        followed.due = match (again, found) {
-            (true, _) => followed.rests_until,
-            (false, true) => {
+        if source == Source::Dht {
+            followed.dht = now.plus(dht);
+        }
+        let (due, next) = match (source, found) {
+            (Source::Disk, _) => (now, Source::Poll),
+            _ if again => (followed.rests_until, Source::Poll),
+            (Source::Poll, Found::Nothing | Found::Failed) => (now, Source::Dht),
+            (Source::Poll, Found::Well) if followed.dht <= now => (now, Source::Dht),
+            (_, Found::Well) => {
                 followed.backoff.reset();
-                now.plus(POLL_EVERY)
+                (now.plus(every), Source::Poll)
             }
-            (false, false) => now.plus(followed.backoff.step()),
+            (_, Found::Nothing | Found::Failed) => (now.plus(followed.backoff.step()), Source::Poll),
         };
+        (followed.due, followed.source) = (due, next);
+    }
+
+    /// There may be news.
+    fn hint(&mut self, now: Moment, topic: &Topic) {
+        let Some(followed) = self.followed.get_mut(topic) else { return };
+        // A hint that comes during a look may be about what that look has passed already.
+        if self.polling.contains(topic) {
+            followed.again = true;
+        } else {
+            followed.due = followed.due.min(now.max(followed.rests_until));
+        }
+    }
+
+    fn flush(&mut self, now: Moment) -> Option<Action> {
+        let shared = &self.shared;
+        let mut own = self.own.iter_mut().filter(|(project, _)| shared.contains(*project));
+        let (project, own) = own.find(|(_, own)| own.due.is_some_and(|due| due <= now))?;
+        own.due = None;
+        own.flushing = Some(now);
+        Some(Action::Flush(project.clone()))
+    }
+
+    /// One merge at a time: it reads and writes more than anything else here, and nobody waits for it.
+    fn merge(&mut self, now: Moment) -> Option<Action> {
+        if self.own.values().any(|own| own.merging) {
+            return None;
+        }
+        let (project, own) = self.own.iter_mut().find(|(_, own)| own.merge.is_some_and(|due| due <= now))?;
+        own.merge = None;
+        own.merging = true;
+        Some(Action::Merge(project.clone()))
+    }
+
+    fn look(&mut self, now: Moment) -> Option<Action> {
+        if self.taking.len() < MAX_TAKES {
+            let taking = &self.taking;
+            let mut pushed =
+                self.followed.iter_mut().filter(|(topic, one)| one.pushed && !taking.contains(*topic));
+            if let Some((topic, one)) = pushed.next() {
+                one.pushed = false;
+                let topic = topic.clone();
+                self.taking.insert(topic.clone());
+                return Some(Action::Look(topic, Source::Push));
+            }
+        }
+        if self.polling.len() >= MAX_POLLS {
+            return None;
+        }
+        let idle = self.followed.iter().filter(|(topic, _)| !self.polling.contains(*topic));
+        let (topic, one) = idle.filter(|(_, followed)| followed.due <= now).min_by_key(|(_, one)| one.due)?;
+        let (topic, source) = (topic.clone(), one.source);
+        self.polling.insert(topic.clone());
+        Some(Action::Look(topic, source))
     }
 }
 
@@ -136,58 +355,46 @@ impl Plan for Catalogs {
 
     fn feed(&mut self, now: Moment, event: Event) {
         match event {
-            Event::Share(projects) => self.shared = projects,
-            Event::Published(project) => self.published(now, project),
-            Event::Flushed { project, rest } => {
-                let own = self.own.entry(project).or_default();
-                own.flushing = false;
-                let again = std::mem::take(&mut own.again) || rest;
-                own.due = again.then(|| now.plus(FLUSH_AFTER));
+            Event::Share(projects) => {
+                self.own.retain(|project, own| {
+                    projects.contains(project) || own.due.is_some() || own.flushing.is_some() || own.merging
+                });
+                self.shared = projects;
             }
-            Event::Follow(topics) => self.follow(now, topics),
-            Event::Hint(topic) => {
-                if let Some(followed) = self.followed.get_mut(&topic) {
-                    // A hint that comes during a look may be about what that look has passed already.
-                    if self.polling.contains(&topic) {
-                        followed.again = true;
-                    } else {
-                        followed.due = followed.due.min(now.max(followed.rests_until));
-                    }
+            Event::Published(project) => self.own.entry(project).or_default().published(now),
+            Event::Flushed { project, wrote, merge } => {
+                let own = self.own.entry(project).or_default();
+                own.flushed(now, wrote);
+                if merge && own.merge.is_none() {
+                    own.merge = Some(now);
                 }
             }
-            Event::Polled { topic, found } => self.polled(now, &topic, found),
+            Event::Merged { project, more } => self.own.entry(project).or_default().merged(now, more),
+            Event::Follow(topics) => self.follow(now, topics),
+            Event::Hint(topic) => self.hint(now, &topic),
+            Event::Pushed(topic) => {
+                if let Some(followed) = self.followed.get_mut(&topic) {
+                    followed.pushed = true;
+                }
+            }
+            Event::Looked { topic, source, found } => self.looked(now, (&topic, source), found),
         }
     }
 
     fn take(&mut self, now: Moment) -> Option<Action> {
-        if let Some(action) = self.actions.pop_front() {
-            return Some(action);
-        }
-        let due = |own: &Own| own.due.is_some_and(|due| due <= now);
-        for (project, own) in &mut self.own {
-            if due(own) && self.shared.contains(project) {
-                own.due = None;
-                own.flushing = true;
-                return Some(Action::Flush(project.clone()));
-            }
-        }
-        if self.polling.len() >= MAX_POLLS {
-            return None;
-        }
-        let idle = self.followed.iter().filter(|(topic, _)| !self.polling.contains(*topic));
-        let (topic, _) = idle.filter(|(_, followed)| followed.due <= now).min_by_key(|(_, one)| one.due)?;
-        let topic = topic.clone();
-        self.polling.insert(topic.clone());
-        Some(Action::Poll(topic))
+        let waiting = self.actions.pop_front();
+        waiting.or_else(|| self.flush(now)).or_else(|| self.merge(now)).or_else(|| self.look(now))
     }
 
     fn wake_at(&self) -> Option<Moment> {
         let own = self.own.iter().filter(|(project, _)| self.shared.contains(*project));
         let flushes = own.filter_map(|(_, own)| own.due);
-        // One that waits for a place is looked at when another one ends.
+        // What waits for a place is looked at when another one ends.
+        let merging = self.own.values().any(|own| own.merging);
+        let merges = self.own.values().filter_map(|own| own.merge.filter(|_| !merging));
         let room = self.polling.len() < MAX_POLLS;
         let idle = self.followed.iter().filter(|(topic, _)| room && !self.polling.contains(*topic));
-        flushes.chain(idle.map(|(_, followed)| followed.due)).min()
+        flushes.chain(merges).chain(idle.map(|(_, followed)| followed.due)).min()
     }
 }
 
@@ -205,72 +412,187 @@ mod tests {
         Project::new(name).unwrap()
     }
 
+    fn topic() -> Topic {
+        Topic { signer: Signer::from_bytes([1; 32]), project: project("p") }
+    }
+
     fn all(plan: &mut Catalogs, now: Moment) -> Vec<Action> {
         let actions = std::iter::from_fn(|| plan.take(now)).collect();
         assert!(plan.wake_at().is_none_or(|at| at > now));
         actions
     }
 
+    fn flushed(wrote: Wrote) -> Event {
+        Event::Flushed { project: project("p"), wrote, merge: false }
+    }
+
     #[test]
-    fn publications_are_written_together_and_none_is_left() {
-        let mut plan = Catalogs::new();
+    fn the_first_publication_after_quiet_is_written_at_once_and_the_next_ones_together() {
+        let mut plan = Catalogs::new(0);
         let p = project("p");
+        let flush = [Action::Flush(p.clone())];
         plan.feed(at(0), Event::Published(p.clone()));
-        assert_eq!(all(&mut plan, at(10_000)), [], "it is not shared");
-        plan.feed(at(10_000), Event::Share([p.clone()].into()));
-        assert_eq!(all(&mut plan, at(10_000)), [Action::Flush(p.clone())]);
-        plan.feed(at(10_001), Event::Published(p.clone()));
-        plan.feed(at(10_002), Event::Published(p.clone()));
-        assert_eq!(all(&mut plan, at(20_000)), [], "it is being written");
-        plan.feed(at(20_000), Event::Flushed { project: p.clone(), rest: false });
-        assert_eq!(plan.wake_at(), Some(at(20_300)));
-        assert_eq!(all(&mut plan, at(20_300)), [Action::Flush(p.clone())]);
-        plan.feed(at(20_400), Event::Flushed { project: p, rest: false });
+        assert_eq!(all(&mut plan, at(9_000)), [], "it is not shared");
+        plan.feed(at(9_000), Event::Share([p.clone()].into()));
+        assert_eq!(all(&mut plan, at(9_000)), flush);
+        plan.feed(at(9_001), Event::Published(p.clone()));
+        plan.feed(at(9_002), Event::Published(p.clone()));
+        assert_eq!(all(&mut plan, at(9_020)), [], "it is being written");
+        plan.feed(at(9_020), flushed(Wrote::All));
+        assert_eq!(plan.wake_at(), Some(at(9_300)), "not more often than that");
+        assert_eq!(all(&mut plan, at(9_300)), flush);
+        plan.feed(at(9_310), flushed(Wrote::All));
+        assert_eq!(plan.wake_at(), None);
+        plan.feed(at(10_000), Event::Published(p.clone()));
+        assert_eq!(plan.wake_at(), Some(at(10_010)), "it was quiet for a while");
+        assert_eq!(all(&mut plan, at(10_010)), flush);
+        plan.feed(at(20_000), Event::Published(p));
+        plan.feed(at(20_010), flushed(Wrote::All));
+        assert_eq!(
+            plan.wake_at(),
+            Some(at(20_510)),
+            "after a write that took long it rests, and not for long"
+        );
+    }
+
+    #[test]
+    fn what_failed_is_tried_more_and_more_rarely_and_what_was_too_much_at_once() {
+        let mut plan = Catalogs::new(0);
+        let p = project("p");
+        let flush = [Action::Flush(p.clone())];
+        plan.feed(at(0), Event::Share([p.clone()].into()));
+        plan.feed(at(0), Event::Published(p.clone()));
+        assert_eq!(all(&mut plan, at(10)), flush);
+        plan.feed(at(20), flushed(Wrote::Part));
+        assert_eq!(all(&mut plan, at(30)), flush, "the rest does not wait");
+        plan.feed(at(40), flushed(Wrote::Failed));
+        assert_eq!(plan.wake_at(), Some(at(1_040)));
+        plan.feed(at(50), Event::Published(p.clone()));
+        assert_eq!(plan.wake_at(), Some(at(1_040)), "more to write does not make the disk emptier");
+        assert_eq!(all(&mut plan, at(1_040)), flush);
+        plan.feed(at(1_050), flushed(Wrote::Failed));
+        assert_eq!(plan.wake_at(), Some(at(3_050)));
+        assert_eq!(all(&mut plan, at(3_050)), flush);
+        plan.feed(at(3_060), flushed(Wrote::All));
+        assert_eq!(plan.wake_at(), None);
+        plan.feed(at(4_000), Event::Published(p));
+        assert_eq!(all(&mut plan, at(4_010)), flush, "all is well again");
+    }
+
+    #[test]
+    fn segments_are_merged_beside_what_is_written_one_catalog_at_a_time() {
+        let mut plan = Catalogs::new(0);
+        let (p, q) = (project("p"), project("q"));
+        plan.feed(at(0), Event::Share([p.clone(), q.clone()].into()));
+        for one in [&p, &q] {
+            plan.feed(at(0), Event::Published(one.clone()));
+        }
+        assert_eq!(all(&mut plan, at(10)), [Action::Flush(p.clone()), Action::Flush(q.clone())]);
+        for one in [&p, &q] {
+            plan.feed(at(20), Event::Flushed { project: one.clone(), wrote: Wrote::All, merge: true });
+        }
+        assert_eq!(all(&mut plan, at(20)), [Action::Merge(p.clone())]);
+        plan.feed(at(400), Event::Published(p.clone()));
+        assert_eq!(all(&mut plan, at(410)), [Action::Flush(p.clone())], "nobody waits for a merge");
+        plan.feed(at(500), Event::Merged { project: p.clone(), more: None });
+        assert_eq!(all(&mut plan, at(500)), [Action::Merge(q.clone())]);
+        plan.feed(at(600), Event::Merged { project: q.clone(), more: Some(true) });
+        assert_eq!(all(&mut plan, at(600)), [Action::Merge(q.clone())]);
+        plan.feed(at(700), Event::Merged { project: q, more: Some(false) });
+        assert_eq!(plan.wake_at(), Some(at(1_500)), "what failed is tried again later");
+        assert_eq!(all(&mut plan, at(1_500)), [Action::Merge(p)]);
+    }
+
+    #[test]
+    fn news_are_looked_for_where_that_is_cheapest_and_more_and_more_rarely() {
+        let mut plan = Catalogs::new(0);
+        let topic = topic();
+        let look = |source| [Action::Look(topic.clone(), source)];
+        let looked = |source, found| Event::Looked { topic: topic.clone(), source, found };
+        plan.feed(at(0), Event::Follow([topic.clone()].into()));
+        assert_eq!(all(&mut plan, at(0)), look(Source::Disk), "no packet for what is here");
+        plan.feed(at(1), looked(Source::Disk, Found::Nothing));
+        assert_eq!(all(&mut plan, at(1)), look(Source::Poll));
+        plan.feed(at(2), looked(Source::Poll, Found::Nothing));
+        assert_eq!(all(&mut plan, at(2)), look(Source::Dht), "nobody is connected who could say");
+        plan.feed(at(100), looked(Source::Dht, Found::Nothing));
+        assert_eq!(plan.wake_at(), Some(at(600)));
+        assert_eq!(all(&mut plan, at(600)), look(Source::Poll));
+        plan.feed(at(600), looked(Source::Poll, Found::Well));
+        let due = plan.wake_at().unwrap();
+        assert!(due >= at(600 + 45_000) && due <= at(600 + 75_000), "{due:?}");
+        plan.feed(at(700), Event::Hint(topic.clone()));
+        assert_eq!(all(&mut plan, at(700)), look(Source::Poll));
+        plan.feed(at(800), Event::Hint(topic.clone()));
+        plan.feed(at(900), looked(Source::Poll, Found::Well));
+        assert_eq!(all(&mut plan, at(999)), [], "not even hints make it restless");
+        assert_eq!(
+            all(&mut plan, at(1_000)),
+            look(Source::Poll),
+            "the hint may have come too late for that look"
+        );
+        plan.feed(at(900_000), looked(Source::Poll, Found::Well));
+        assert_eq!(all(&mut plan, at(900_000)), look(Source::Dht), "now and then, whatever the peers say");
+        plan.feed(at(900_001), looked(Source::Dht, Found::Well));
+        plan.feed(at(900_002), Event::Follow(BTreeSet::new()));
+        assert_eq!(all(&mut plan, at(900_002)), [Action::Forget(topic.clone())]);
+        plan.feed(at(900_003), Event::Hint(topic.clone()));
+        plan.feed(at(900_003), Event::Pushed(topic));
+        assert_eq!(all(&mut plan, at(999_999)), []);
         assert_eq!(plan.wake_at(), None);
     }
 
     #[test]
-    fn news_are_looked_for_more_and_more_rarely_until_some_come() {
-        let mut plan = Catalogs::new();
-        let topic = Topic { signer: Signer::from_bytes([1; 32]), project: project("p") };
-        let poll = [Action::Poll(topic.clone())];
+    fn what_is_pushed_waits_for_no_other_look() {
+        let mut plan = Catalogs::new(0);
+        let topic = topic();
         plan.feed(at(0), Event::Follow([topic.clone()].into()));
-        assert_eq!(all(&mut plan, at(0)), poll);
-        let polled = |found| Event::Polled { topic: topic.clone(), found };
-        plan.feed(at(100), polled(false));
-        assert_eq!(plan.wake_at(), Some(at(600)));
-        assert_eq!(all(&mut plan, at(600)), poll);
-        plan.feed(at(600), polled(false));
-        assert_eq!(plan.wake_at(), Some(at(1_600)));
-        plan.feed(at(700), Event::Hint(topic.clone()));
-        assert_eq!(all(&mut plan, at(700)), poll);
-        plan.feed(at(800), Event::Hint(topic.clone()));
-        plan.feed(at(900), polled(true));
-        assert_eq!(all(&mut plan, at(999)), [], "not even hints make it restless");
-        assert_eq!(all(&mut plan, at(1_000)), poll, "the hint may have come too late for that look");
-        plan.feed(at(1_000), polled(true));
-        assert_eq!(plan.wake_at(), Some(at(1_000).plus(POLL_EVERY)));
-        plan.feed(at(1_000), Event::Follow(BTreeSet::new()));
-        assert_eq!(all(&mut plan, at(1_000)), [Action::Forget(topic.clone())]);
-        plan.feed(at(1_000), Event::Hint(topic));
-        assert_eq!(plan.wake_at(), None);
+        assert_eq!(all(&mut plan, at(0)).len(), 1);
+        plan.feed(at(1), Event::Pushed(topic.clone()));
+        assert_eq!(all(&mut plan, at(1)), [Action::Look(topic.clone(), Source::Push)]);
+        plan.feed(at(2), Event::Pushed(topic.clone()));
+        assert_eq!(all(&mut plan, at(2)), [], "one at a time");
+        let looked = |source, found| Event::Looked { topic: topic.clone(), source, found };
+        plan.feed(at(3), looked(Source::Push, Found::Well));
+        assert_eq!(all(&mut plan, at(3)), [Action::Look(topic.clone(), Source::Push)]);
+        plan.feed(at(4), looked(Source::Disk, Found::Well));
+        assert_eq!(all(&mut plan, at(4)), [Action::Look(topic.clone(), Source::Poll)]);
+        plan.feed(at(5), looked(Source::Push, Found::Failed));
+        plan.feed(at(6), looked(Source::Poll, Found::Well));
+        assert_eq!(plan.wake_at(), Some(at(106)), "somebody else may have what the pusher had not");
     }
 
     #[test]
     fn a_topic_that_is_followed_again_is_looked_at_once_at_a_time() {
-        let mut plan = Catalogs::new();
-        let topic = Topic { signer: Signer::from_bytes([1; 32]), project: project("p") };
-        let poll = [Action::Poll(topic.clone())];
+        let mut plan = Catalogs::new(0);
+        let topic = topic();
         plan.feed(at(0), Event::Follow([topic.clone()].into()));
-        assert_eq!(all(&mut plan, at(0)), poll);
+        assert_eq!(all(&mut plan, at(0)), [Action::Look(topic.clone(), Source::Disk)]);
         plan.feed(at(1), Event::Follow(BTreeSet::new()));
         plan.feed(at(2), Event::Follow([topic.clone()].into()));
         assert_eq!(all(&mut plan, at(2)), [Action::Forget(topic.clone())]);
-        plan.feed(at(3), Event::Polled { topic, found: true });
-        assert_eq!(all(&mut plan, at(103)), poll, "that look was for another follower");
+        plan.feed(at(3), Event::Looked { topic: topic.clone(), source: Source::Poll, found: Found::Well });
+        assert_eq!(
+            all(&mut plan, at(103)),
+            [Action::Look(topic, Source::Poll)],
+            "that look was for another follower"
+        );
     }
 
-    /// One random world: flushes and looks for news end once each, whenever chance has it.
+    #[test]
+    fn nodes_do_not_ask_all_at_the_same_time() {
+        let due = |seed| {
+            let mut plan = Catalogs::new(seed);
+            plan.feed(at(0), Event::Follow([topic()].into()));
+            assert_eq!(all(&mut plan, at(0)).len(), 1);
+            plan.feed(at(0), Event::Looked { topic: topic(), source: Source::Dht, found: Found::Well });
+            plan.wake_at().unwrap()
+        };
+        let dues: BTreeSet<_> = (0..100).map(due).collect();
+        assert!(dues.len() > 30, "{}", dues.len());
+    }
+
+    /// One random world: writes, merges and looks for news end once each, whenever chance has it.
     fn world(seed: u64) -> Vec<String> {
         let mut chance = fastrand::Rng::with_seed(seed);
         let topics: Vec<_> = (0..40)
@@ -278,12 +600,13 @@ mod tests {
             .collect();
         let projects = ["a", "b", "c"].map(project);
         let some = |chance: &mut fastrand::Rng| topics.iter().filter(|_| chance.bool()).cloned().collect();
-        let (mut plan, mut now, mut log) = (Catalogs::new(), 0, Vec::new());
-        let (mut polls, mut flushes) = (Vec::<Topic>::new(), Vec::<Project>::new());
+        let (mut plan, mut now, mut log) = (Catalogs::new(seed), 0, Vec::new());
+        let (mut looks, mut flushes) = (Vec::<(Topic, Source)>::new(), Vec::<Project>::new());
+        let mut merges = Vec::<Project>::new();
         let (mut shared, mut unwritten) = (BTreeSet::new(), BTreeSet::new());
         for step in 0..400 {
             let last = step >= 300;
-            let event = match chance.u8(..9) {
+            let event = match chance.u8(..11) {
                 0 if !last => Event::Follow(some(&mut chance)),
                 1 if !last => {
                     shared = projects.iter().filter(|_| chance.bool()).cloned().collect();
@@ -296,12 +619,26 @@ mod tests {
                 }
                 3 | 4 if !flushes.is_empty() => {
                     let project = flushes.swap_remove(chance.usize(..flushes.len()));
-                    Event::Flushed { project, rest: !last && chance.u8(..5) == 0 }
+                    let wrote = match chance.u8(..5) {
+                        0 if !last => Wrote::Part,
+                        1 if !last => Wrote::Failed,
+                        _ => Wrote::All,
+                    };
+                    if wrote != Wrote::All {
+                        unwritten.insert(project.clone());
+                    }
+                    Event::Flushed { project, wrote, merge: chance.bool() }
                 }
-                5..7 if !polls.is_empty() => {
-                    let topic = polls.swap_remove(chance.usize(..polls.len()));
-                    Event::Polled { topic, found: chance.bool() }
+                5..7 if !looks.is_empty() => {
+                    let (topic, source) = looks.swap_remove(chance.usize(..looks.len()));
+                    let found = [Found::Well, Found::Nothing, Found::Failed][chance.usize(..3)];
+                    Event::Looked { topic, source, found }
                 }
+                7 if !merges.is_empty() => Event::Merged {
+                    project: merges.pop().unwrap(),
+                    more: [None, Some(true), Some(false)][chance.usize(..3)],
+                },
+                8 => Event::Pushed(topics[chance.usize(..topics.len())].clone()),
                 _ => Event::Hint(topics[chance.usize(..topics.len())].clone()),
             };
             log.push(format!("{now} {event:?}"));
@@ -314,25 +651,35 @@ mod tests {
                         unwritten.remove(&project);
                         flushes.push(project);
                     }
-                    Action::Poll(topic) => {
-                        assert!(!polls.contains(&topic) && polls.len() < MAX_POLLS);
-                        polls.push(topic);
+                    Action::Merge(project) => {
+                        assert!(merges.is_empty());
+                        merges.push(project);
+                    }
+                    Action::Look(topic, source) => {
+                        let pushed = source == Source::Push;
+                        let same = |look: &&(Topic, Source)| (look.1 == Source::Push) == pushed;
+                        assert!(!looks.iter().filter(same).any(|(other, _)| *other == topic));
+                        assert!(
+                            looks.iter().filter(same).count() < if pushed { MAX_TAKES } else { MAX_POLLS }
+                        );
+                        looks.push((topic, source));
                     }
                     Action::Forget(_) => {}
                 }
             }
-            now += chance.u64(..200);
+            now += if last { chance.u64(..2_000) } else { chance.u64(..200) };
         }
         let left: Vec<_> = unwritten.intersection(&shared).filter(|one| !flushes.contains(*one)).collect();
-        assert!(left.is_empty(), "{left:?} is not written");
+        assert!(left.iter().all(|one| plan.own[*one].due.is_some()), "{left:?} is forgotten");
+        assert!(plan.own.len() <= projects.len() && plan.actions.is_empty());
         log
     }
 
     #[test]
     fn in_any_world_everything_is_written_and_looked_for_once_at_a_time() {
-        for seed in 0..300 {
+        for seed in 0..150 {
             let run = std::panic::catch_unwind(|| world(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
-            assert!(seed > 20 || run == world(seed), "seed {seed} is told differently");
+            assert!(seed > 10 || run == world(seed), "seed {seed} is told differently");
         }
     }
 }

@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
+use potluck_protocol::action::ActionId;
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
     Data, Export, Failed, Failure, Greeting, Job, Lookup, MAX_DATA_BYTES, MAX_PATTERN_BYTES, Missing, Plain,
-    Publish, Read, Reply, Request, VERSION, Work,
+    Publish, Read, Reply, Request, VERSION, Why, Work,
 };
 use potluck_protocol::digest::Digest;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -61,7 +62,28 @@ impl Client {
     /// # Errors
     /// [`CacheError`].
     pub async fn status(&self) -> Result<Vec<u8>, CacheError> {
-        match self.one(|id| Request::Status(Plain { id })).await? {
+        self.told(|id| Request::Status(Plain { id })).await
+    }
+
+    /// Has the daemon look at the files of its home now, and enter and leave Networks as they say; gives the Networks
+    /// that it is in and those that it cannot enter, as one JSON object.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn refresh(&self) -> Result<Vec<u8>, CacheError> {
+        self.told(|id| Request::Refresh(Plain { id })).await
+    }
+
+    /// Why the last look-up of an action, or the last of all, was answered as it was, as one JSON object.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn why(&self, action: Option<ActionId>) -> Result<Vec<u8>, CacheError> {
+        self.told(move |id| Request::Why(Why { id, action })).await
+    }
+
+    async fn told(&self, make: impl FnOnce(u64) -> Request + Send + 'static) -> Result<Vec<u8>, CacheError> {
+        match self.one(make).await? {
             Reply::Report(report) => Ok(report.json.into_inner()),
             other => Err(unexpected(other)),
         }

@@ -37,7 +37,10 @@ impl Addressed for Reply {
 fn id_of(request: &Request) -> Option<u64> {
     Some(match request {
         Request::Greeting(_) => return None,
-        Request::Status(plain) | Request::Stop(plain) | Request::Forget(plain) => plain.id,
+        Request::Status(plain) | Request::Stop(plain) | Request::Forget(plain) | Request::Refresh(plain) => {
+            plain.id
+        }
+        Request::Why(why) => why.id,
         Request::Lookup(lookup) => lookup.id,
         Request::Missing(missing) => missing.id,
         Request::Read(read) => read.id,

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use potluck_protocol::action::ActionId;
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    self, Answers, Data, Export, Failed, Failure, Job, MAX_REPORT_BYTES, Missing, Plain, Published, Read,
-    Reply, Report, Request, VERSION, Welcome, Written,
+    self, Answers, Data, Export, Failed, Failure, Job, Missing, Plain, Published, Read, Reply, Report,
+    Request, VERSION, Welcome, Written,
 };
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
@@ -42,6 +43,10 @@ pub trait Daemon: Cache + 'static {
     fn status(&self) -> impl Future<Output = Vec<u8>> + Send;
     /// Asks the daemon to end.
     fn stop(&self);
+    /// Looks at the files of the home now, and enters and leaves Networks as they say; gives one JSON object.
+    fn refresh(&self) -> impl Future<Output = Vec<u8>> + Send;
+    /// Why the last look-up of an action, or of any, was answered as it was; gives one JSON object.
+    fn why(&self, action: Option<ActionId>) -> impl Future<Output = Result<Vec<u8>, CacheError>> + Send;
     /// Does something that takes long; gives one JSON object, and on the way says how far it is by others.
     fn work(&self, job: Job, progress: Progress) -> impl Future<Output = Result<Vec<u8>, CacheError>> + Send;
     /// A bundle of what is wanted, and one JSON object about it once it has ended well.
@@ -267,11 +272,9 @@ async fn answer(
 
 async fn reply<D: Daemon>(daemon: Arc<D>, id: u64, request: Request) -> Result<Reply, CacheError> {
     Ok(match request {
-        Request::Status(_) => {
-            let mut json = daemon.status().await;
-            json.truncate(MAX_REPORT_BYTES);
-            Reply::Report(Report { id, json: Bytes::new(json).expect("it was cut to its bound") })
-        }
+        Request::Status(_) => report(id, daemon.status().await)?,
+        Request::Refresh(_) => report(id, daemon.refresh().await)?,
+        Request::Why(why) => report(id, daemon.why(why.action).await?)?,
         Request::Stop(_) => {
             daemon.stop();
             Reply::Stopping(Plain { id })
@@ -302,6 +305,11 @@ async fn reply<D: Daemon>(daemon: Arc<D>, id: u64, request: Request) -> Result<R
             return Err(CacheError::Usage("this is not the place for that request".to_owned()));
         }
     })
+}
+
+fn report(id: u64, json: Vec<u8>) -> Result<Reply, CacheError> {
+    let json = Bytes::new(json).ok_or_else(|| CacheError::Store("the report is too long".to_owned()))?;
+    Ok(Reply::Report(Report { id, json }))
 }
 
 /// Sends stretches until they end.
@@ -355,17 +363,16 @@ where
     W: Future<Output = Result<Vec<u8>, CacheError>>,
 {
     let (to, mut from) = mpsc::channel(QUEUE);
-    let report = |json| Some(Report { id, json: Bytes::new(json)? });
+    let far = |json| Some(Report { id, json: Bytes::new(json)? });
     let telling = async {
-        while let Some(report) = from.recv().await.map(report) {
+        while let Some(report) = from.recv().await.map(far) {
             if let Some(report) = report {
                 let _ = replies.send(Reply::Progress(report)).await;
             }
         }
     };
     let (done, ()) = tokio::join!(work(to), telling);
-    let report = report(done?).ok_or_else(|| CacheError::Store("the report is too long".to_owned()))?;
-    Ok(Reply::Report(report))
+    report(id, done?)
 }
 
 async fn write<D: Daemon>(daemon: Arc<D>, id: u64, from: Incoming) -> Result<Reply, CacheError> {

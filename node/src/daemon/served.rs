@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use potluck_protocol::action::ActionId;
 use potluck_protocol::control::{Export, Job, MAX_REPORT_BYTES};
 use potluck_protocol::digest::Digest;
 use tokio::io::AsyncRead;
@@ -11,6 +12,7 @@ use tokio::io::AsyncRead;
 use super::Daemon;
 use crate::cache::{Answer, Cache, CacheError, Publication, Question, Stretches};
 use crate::control::server::{self, Progress, Reported};
+use crate::observe::span;
 use crate::work;
 
 /// The daemon as the control socket sees it.
@@ -47,6 +49,16 @@ impl server::Daemon for Served {
 
     fn stop(&self) {
         self.0.stop();
+    }
+
+    async fn refresh(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.0.memberships.refresh(true).await).unwrap_or_default()
+    }
+
+    async fn why(&self, action: Option<ActionId>) -> Result<Vec<u8>, CacheError> {
+        let engine = Arc::clone(&self.0.engine);
+        let why = span::blocking(move || engine.why(action)).await?;
+        serde_json::to_vec(&why).map_err(|error| CacheError::Store(error.to_string()))
     }
 
     async fn work(&self, job: Job, progress: Progress) -> Result<Vec<u8>, CacheError> {

@@ -12,6 +12,7 @@ use potluck_protocol::entry::{Entry, Output};
 use potluck_protocol::peer::{self, Found, Inline, MAX_CLAIMS, MAX_INLINE, MAX_INLINE_BYTES, Topic};
 use potluck_protocol::tree::Tree;
 
+use super::trace::Refused;
 use super::{Engine, Known, News, files, want};
 use crate::content::Durability;
 use crate::fetch::event::{Space, Verdict};
@@ -46,8 +47,15 @@ impl Engine {
     pub fn tell_peer(&self, question: &peer::Question) -> Result<Vec<Found>, StoreError> {
         let mut room = question.inline.min(MAX_INLINE_TOTAL);
         let mut all = Vec::new();
-        for action in &question.actions {
-            let entries = self.store.index().entries(action)?;
+        // What is absent is known from memory, and one view of the index serves all the others.
+        let present: Vec<_> =
+            question.actions.iter().filter(|action| self.store.index().maybe(action)).collect();
+        if present.is_empty() {
+            return Ok(all);
+        }
+        let view = self.store.index().view()?;
+        for action in present {
+            let entries = view.entries(action)?;
             let entries: Vec<_> = entries
                 .iter()
                 .filter(|entry| entry.authentic().is_ok_and(|entry| entry.project == question.project))
@@ -180,7 +188,11 @@ impl Engine {
         }
         let own = |signer| Some(signer) == self.own.signer();
         for signer in entry.signers().filter(|signer| !own(*signer)) {
-            self.counts.refused(refusal.reason.code(), &policy.name_of(&signer));
+            let name = policy.name_of(&signer);
+            self.counts.refused(refusal.reason.code(), &name);
+            let (reason, text) = (refusal.reason.code(), refusal.reason.explain(&policy));
+            let rule = refusal.rule.as_ref().map(ToString::to_string);
+            self.traces.refused(action, Refused { signer: name, reason, text, rule });
             tracing::info!(%action, %signer, reason = %refusal.reason, "a claim was refused");
         }
         Some(refusal.reason)

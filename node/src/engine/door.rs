@@ -15,6 +15,7 @@ use potluck_protocol::piece::PIECE_BYTES;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 
+use super::trace::{Begun, Ended, Here};
 use super::{Engine, Known, output_bytes};
 use crate::cache::{Cache, CacheError, Publication, Question, STRETCHES, Stretches};
 use crate::content::Durability;
@@ -34,17 +35,18 @@ impl Cache for Arc<Engine> {
         // What is answered from memory waits for nothing: somebody who asks in a loop must still let others run.
         tokio::task::coop::consume_budget().await;
         let Question { project, recipe, keys, deadline } = question;
-        let space = Space { project, recipe };
+        let space = Arc::new(Space { project, recipe });
         let ids = keys.iter().map(|key| ActionId::derive(&space.project, &space.recipe, key, None));
         let actions =
             ids.collect::<Result<Vec<_>, _>>().map_err(|error| CacheError::Usage(error.to_string()))?;
         let mut known = self.all_known(&space, &actions).await;
         let sought = self.to_seek(&space, &actions, &known);
+        let traced = self.trace(&space, (&actions, &known), &sought);
         let mut fetched = vec![false; actions.len()];
         if let Some(seeker) = self.seeker.get().filter(|_| !sought.is_empty()) {
             let places: Vec<_> = sought.iter().map(|(place, ..)| *place).collect();
             let wanted = sought.into_iter().map(|(_, action, topics)| (action, topics)).collect();
-            let misses = seeker.seek(space.clone(), wanted, deadline).await;
+            let misses = seeker.seek(Space::clone(&space), wanted, deadline).await;
             for (place, miss) in places.into_iter().zip(misses) {
                 match miss {
                     Some(miss) => known[place] = Err(miss),
@@ -58,7 +60,13 @@ impl Cache for Arc<Engine> {
             }
         }
         let answer = |(known, fetched)| self.answer(&space, known, fetched);
-        Ok(known.into_iter().zip(fetched).map(answer).collect())
+        let answers: Vec<_> = known.into_iter().zip(fetched.iter().copied()).map(answer).collect();
+        let ended = |(answer, fetched): (&Answer, bool)| match answer {
+            Answer::Hit(_) => Ended::Hit { fetched },
+            Answer::Miss(miss) => Ended::Miss(*miss),
+        };
+        self.traces.end(traced, answers.iter().zip(fetched).map(ended));
+        Ok(answers)
     }
 
     async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, CacheError> {
@@ -127,6 +135,9 @@ async fn next_stretch(
 
 type KnownOrMiss = Result<Known, Miss>;
 
+/// What is to be looked for: its place in the question, the action, and whose Catalogs list it.
+type Sought = (usize, ActionId, Vec<Topic>);
+
 impl Engine {
     /// What is known here about each action. A store that does not work makes misses of them.
     async fn all_known(self: &Arc<Self>, space: &Space, actions: &[ActionId]) -> Vec<KnownOrMiss> {
@@ -163,13 +174,30 @@ impl Engine {
         known
     }
 
-    /// Of what is not here, that which somebody who is followed lists.
-    fn to_seek(
+    /// Remembers what is known of a look-up at its beginning; gives its number.
+    fn trace(
         &self,
-        space: &Space,
-        actions: &[ActionId],
-        known: &[KnownOrMiss],
-    ) -> Vec<(usize, ActionId, Vec<Topic>)> {
+        space: &Arc<Space>,
+        (actions, known): (&[ActionId], &[KnownOrMiss]),
+        sought: &[Sought],
+    ) -> u64 {
+        let here = |known: &KnownOrMiss| match known {
+            Ok(Known::Here(_)) => Here::All,
+            Ok(Known::Lacks { blobs, .. }) => Here::Part(blobs.len()),
+            Ok(Known::Refused) => Here::Refused,
+            Ok(Known::Nothing) => Here::Nothing,
+            Err(_) => Here::Broken,
+        };
+        let mut sought = sought.iter().peekable();
+        let begun = actions.iter().zip(known).enumerate().map(|(place, (action, known))| {
+            let topics = sought.next_if(|(sought, ..)| *sought == place).map(|(_, _, topics)| topics.clone());
+            Begun { action: *action, here: here(known), listed: topics.unwrap_or_default() }
+        });
+        self.traces.begin(space, self.followed().count(&space.project), begun)
+    }
+
+    /// Of what is not here, that which somebody who is followed lists.
+    fn to_seek(&self, space: &Space, actions: &[ActionId], known: &[KnownOrMiss]) -> Vec<Sought> {
         let followed = self.followed();
         let sought = actions.iter().zip(known).enumerate().filter_map(|(place, (action, known))| {
             if matches!(known, Ok(Known::Here(_)) | Err(_)) {
@@ -181,6 +209,7 @@ impl Engine {
         sought.collect()
     }
 
+    #[cfg(feature = "net")]
     /// Looks among peers for what actions lack here, as a look-up would. What came of it is known afterwards.
     pub(crate) async fn bring(
         self: &Arc<Self>,

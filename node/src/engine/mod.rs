@@ -6,7 +6,8 @@
 //! * [`publish`]: own Entries and Catalogs;
 //! * [`answer`]: what peers say, judged, and what they are told;
 //! * [`trusting`]: the policy as it stands now, read again when its files change;
-//! * [`count`]: what is counted for people.
+//! * [`count`]: what is counted for people;
+//! * [`trace`] and [`why`]: what look-ups went through, and why they were answered so.
 
 pub mod answer;
 pub mod count;
@@ -14,11 +15,13 @@ pub mod door;
 pub mod publish;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 pub mod trusting;
+pub mod why;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use potluck_keys::pair::Signer;
@@ -47,6 +50,7 @@ use crate::observe::clock;
 use crate::store::{Store, StoreError};
 use crate::trust::TrustError;
 use count::{Counts, ProjectRow};
+use trace::Traces;
 use trusting::{Own, Trusting};
 
 /// Largest Tree that is taken, in bytes as encoded: that of a hundred thousand members.
@@ -131,10 +135,13 @@ pub struct Engine {
     followed: RwLock<Followed>,
     shared: RwLock<BTreeSet<Project>>,
     counts: Counts,
+    traces: Traces,
     seeker: OnceLock<Arc<dyn Seeker>>,
     news: OnceLock<mpsc::Sender<News>>,
     uses: Uses,
     collector: OnceLock<Arc<Collector>>,
+    /// Held while an own Catalog is replaced: the numbers of its Heads must never be given twice.
+    catalogs: Mutex<()>,
 }
 
 /// What is known about an action here and now.
@@ -187,10 +194,12 @@ impl Engine {
             followed: RwLock::default(),
             shared: RwLock::default(),
             counts: Counts::default(),
+            traces: Traces::default(),
             seeker: OnceLock::new(),
             news: OnceLock::new(),
             uses: Uses::default(),
             collector: OnceLock::new(),
+            catalogs: Mutex::default(),
         })
     }
 
@@ -233,6 +242,11 @@ impl Engine {
     /// What is counted.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// What the last look-ups went through.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// The Catalogs that are followed.

@@ -59,6 +59,17 @@ pub struct Flushed {
     pub head: Option<Signed<Head>>,
     /// Whether more is waiting than went into it.
     pub rest: bool,
+    /// Whether Segments are waiting to be merged.
+    pub merge: bool,
+}
+
+/// What came of a merge.
+#[derive(Debug)]
+pub struct MergedCatalog {
+    /// The new Head, when there was anything to merge.
+    pub head: Option<Signed<Head>>,
+    /// Whether more Segments are waiting.
+    pub more: bool,
 }
 
 /// Whether an own claim is dated so far ahead that nobody believes it, this node included: its clock was set back.
@@ -145,30 +156,69 @@ impl Engine {
     ///
     /// # Errors
     /// [`FlushError`]; nothing is lost then.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the lock.
     pub fn flush(&self, project: &Project) -> Result<Flushed, FlushError> {
-        let pair = self.own.pair().ok_or(FlushError::NoKey)?;
-        let index = self.store.index();
-        let listed = index.outbox(project, own::MAX_FLUSH)?;
-        let before = index.own_catalog(project)?;
+        let _alone = self.catalogs.lock().expect("nobody panics while writing a catalog");
+        let listed = self.store.index().outbox(project, own::MAX_FLUSH)?;
+        let before = self.store.index().own_catalog(project)?;
         if listed.is_empty() {
-            return Ok(Flushed { head: None, rest: false });
+            let merge = before.is_some_and(|own| own::waits(&own.catalog));
+            return Ok(Flushed { head: None, rest: false, merge });
         }
-        let last: Option<Signed<Head>> = before.as_ref().map(|own| Signed::decode(&own.head)).transpose()?;
-        let sequence = last.as_ref().map(|head| head.authentic().map(|head| head.sequence)).transpose()?;
-        let catalog = before.map(|own| own.catalog);
+        let catalog = before.as_ref().map(|own| own.catalog.clone());
         let next = own::next(project, catalog, &listed, |reference| self.segment(reference))?;
+        let merge = own::waits(&next.catalog);
+        let head = self.replace(before.as_ref(), next, &listed)?;
+        Ok(Flushed { head: Some(head), rest: listed.len() == own::MAX_FLUSH, merge })
+    }
+
+    /// Merges some large Segments of a Project's Catalog, while it may be written as well. Blocks.
+    ///
+    /// # Errors
+    /// [`FlushError`]; nothing is lost then.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the lock.
+    pub fn merge(&self, project: &Project) -> Result<MergedCatalog, FlushError> {
+        let index = self.store.index();
+        let before = index.own_catalog(project)?.map(|own| own.catalog);
+        let merge = before.map(|catalog| own::Merge::of(&catalog, |reference| self.segment(reference)));
+        let Some(merge) = merge.transpose()?.flatten() else {
+            return Ok(MergedCatalog { head: None, more: false });
+        };
+        let _alone = self.catalogs.lock().expect("nobody panics while writing a catalog");
+        let before = index.own_catalog(project)?;
+        let now = before.as_ref().and_then(|own| merge.adopt(own.catalog.clone()));
+        let Some(next) = now else { return Ok(MergedCatalog { head: None, more: true }) };
+        let more = own::waits(&next.catalog);
+        Ok(MergedCatalog { head: Some(self.replace(before.as_ref(), next, &[])?), more })
+    }
+
+    /// Puts the next state of an own Catalog in place of the one before. Whoever calls this holds the lock.
+    fn replace(
+        &self,
+        before: Option<&OwnCatalog>,
+        next: own::Next,
+        listed: &[(ActionId, Digest)],
+    ) -> Result<Signed<Head>, FlushError> {
+        let pair = self.own.pair().ok_or(FlushError::NoKey)?;
+        let last: Option<Signed<Head>> = before.map(|own| Signed::decode(&own.head)).transpose()?;
+        let sequence = last.as_ref().map(|head| head.authentic().map(|head| head.sequence)).transpose()?;
         let mut blobs = Vec::with_capacity(next.blobs.len());
         for blob in &next.blobs {
             blobs.push(self.store.keep(blob, Durability::Durable)?);
         }
         let root = *blobs.last().expect("the catalog's own encoding is the last blob");
         let size = next.blobs.last().map_or(0, |blob| blob.len() as u64);
-        let head = self.head(project, sequence.unwrap_or(0) + 1, (root, size))?;
+        let project = next.catalog.project.clone();
+        let head = self.head(&project, sequence.unwrap_or(0) + 1, (root, size))?;
         let bytes = Bytes::new(head.bytes().to_vec()).expect("a signed head has its bound");
         let own = OwnCatalog { catalog: next.catalog, head: bytes };
-        index.flush(&own, &listed, &blobs)?;
-        self.tell(News::Holds(Topic { signer: pair.signer(), project: project.clone() }));
-        Ok(Flushed { head: Some(head), rest: listed.len() == own::MAX_FLUSH })
+        self.store.index().flush(&own, listed, &blobs)?;
+        self.tell(News::Holds(Topic { signer: pair.signer(), project }));
+        Ok(head)
     }
 
     fn head(&self, project: &Project, sequence: u64, at: (Digest, u64)) -> Result<Signed<Head>, FlushError> {
@@ -201,7 +251,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`FlushError`].
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the lock.
     pub fn own_head(&self, project: &Project) -> Result<Option<Signed<Head>>, FlushError> {
+        // Two Heads of one number, one renewed and one written, would look like a fork.
+        let _alone = self.catalogs.lock().expect("nobody panics while writing a catalog");
         let Some(own) = self.store.index().own_catalog(project)? else { return Ok(None) };
         let signed: Signed<Head> = Signed::decode(&own.head)?;
         let head = signed.authentic()?.clone();
@@ -216,11 +271,12 @@ impl Engine {
         Ok(Some(fresh))
     }
 
-    /// The own Catalog of a Project, for showing.
+    /// The own Catalog of a Project and its Head, for showing.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn own_catalog(&self, project: &Project) -> Result<Option<Catalog>, StoreError> {
-        Ok(self.store.index().own_catalog(project)?.map(|own| own.catalog))
+    /// [`FlushError`].
+    pub fn own_catalog(&self, project: &Project) -> Result<Option<(Catalog, Signed<Head>)>, FlushError> {
+        let own = self.store.index().own_catalog(project)?;
+        own.map(|own| Ok((own.catalog, Signed::decode(&own.head)?))).transpose()
     }
 }

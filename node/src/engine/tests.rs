@@ -352,7 +352,7 @@ async fn a_catalog_lists_what_was_published_and_its_head_counts_up() {
         assert_eq!((head.authentic().unwrap().sequence, flushed.rest), (sequence, false));
         assert!(node.engine.store().has(&head.authentic().unwrap().root).unwrap());
     }
-    let catalog = node.engine.own_catalog(&project).unwrap().unwrap();
+    let (catalog, _) = node.engine.own_catalog(&project).unwrap().unwrap();
     assert_eq!((catalog.rows(), catalog.segments.len()), (6, 3));
     let head = node.engine.own_head(&project).unwrap().unwrap();
     assert_eq!(head.authentic().unwrap().sequence, 6);

@@ -32,26 +32,32 @@ fn perform(outside: &Arc<Outside>, action: Action) {
         Action::Find(topic) => tell(outside, find(Arc::clone(outside), topic)),
         Action::Ask { question, peer, space, actions } => {
             let outside_too = Arc::clone(outside);
+            outside.engine().traces().asking(&peer, &actions);
             tell(outside, async move {
-                let verdicts = ask(&outside_too, &peer, &space, actions).await;
+                let verdicts = ask(&outside_too, &peer, &space, actions.clone()).await;
+                outside_too.engine().traces().asked(&peer, &actions, verdicts.as_deref());
                 Event::Answered { question, verdicts }
             });
         }
         Action::Fetch { transfer, peer, need } => {
             let outside_too = Arc::clone(outside);
+            outside.engine().traces().fetching(&peer, need);
             tell(outside, async move {
                 let outcome = fetch(&outside_too, &peer, need).await;
+                outside_too.engine().traces().fetched(&peer, need, outcome);
                 Event::Brought { transfer, outcome }
             });
         }
         Action::Review(space, action) => {
             let engine = Arc::clone(outside.engine());
+            let known = Arc::clone(&engine);
             tell(outside, async move {
                 let verdict = span::blocking(move || engine.verdict(&space, &action)).await;
                 let verdict = verdict.unwrap_or_else(|error| {
                     tracing::warn!(%error, "the store does not work");
                     Verdict::Nothing
                 });
+                known.traces().needs(&action, &verdict);
                 Event::Reviewed { action, verdict }
             });
         }
@@ -79,9 +85,11 @@ fn tell(outside: &Arc<Outside>, work: impl Future<Output = Event> + Send + 'stat
 async fn find(outside: Arc<Outside>, topic: Topic) -> Event {
     let key = DhtKey::holders(&topic.signer, &topic.project, 0);
     let mut peers = Vec::new();
+    outside.engine().traces().seeking(&topic);
     for handle in outside.networks_of(&topic.project) {
         peers.extend(handle.providers(key).await.iter().map(|peer| handle.name(peer)));
     }
+    outside.engine().traces().sought(&topic, peers.len());
     Event::Holders { topic, peers, sought: true }
 }
 
@@ -124,5 +132,5 @@ async fn ask(
 async fn fetch(outside: &Arc<Outside>, peer: &Peer, need: Need) -> Brought {
     let Some(handle) = outside.network(&peer.network) else { return Brought::Failed };
     let Ok(id) = handle.peer_of(peer) else { return Brought::Failed };
-    transfer::fetch(outside.engine(), handle, id, need).await
+    transfer::fetch(outside.engine(), &handle, id, need).await
 }

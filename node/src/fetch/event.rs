@@ -117,8 +117,8 @@ pub enum Event {
         /// How.
         outcome: Brought,
     },
-    /// A Catalog of these topics moved: what nobody had a moment ago may be there now.
-    Moved,
+    /// A Catalog of this topic moved: what nobody had a moment ago may be there now.
+    Moved(Topic),
 }
 
 /// What can be done.

@@ -105,7 +105,7 @@ impl Fetch {
         let Wait { look, action, topics, mut until } = wait;
         let known = self.searches.contains_key(&action);
         let full = self.looks >= MAX_LOOKS || !known && self.searches.len() >= MAX_SEARCHES;
-        if let Some(miss) = self.nothing.of(now, &action).or(full.then_some(Miss::Late)) {
+        if let Some(miss) = self.nothing.of(now, &action, &topics).or(full.then_some(Miss::Late)) {
             return self.actions.push_back(Action::Settle { look, action, miss: Some(miss) });
         }
         let number = self.number();
@@ -155,8 +155,8 @@ impl Fetch {
     /// Nobody can give this action: all who wait are told.
     fn fail(&mut self, now: Moment, action: ActionId) {
         let Some(search) = self.searches.get(&action) else { return };
-        let miss = search.miss();
-        self.nothing.note(now, action, (now.plus(NOTHING_FOR), miss));
+        let (miss, topics) = (search.miss(), Arc::clone(&search.topics));
+        self.nothing.note(now, (action, topics), (now.plus(NOTHING_FOR), miss));
         self.settle(action, Some(miss));
     }
 
@@ -370,7 +370,7 @@ impl Fetch {
             self.peers.found(now, topic, !fresh.is_empty());
         }
         if !fresh.is_empty() {
-            self.nothing.clear();
+            self.nothing.forget(topic);
             self.transfers.met(now, (topic, &fresh), &mut self.peers);
         } else if sought {
             self.transfers.revise(now, &mut self.peers);
@@ -455,7 +455,7 @@ impl Plan for Fetch {
                     self.gone(now, &liar);
                 }
             }
-            Event::Moved => self.nothing.clear(),
+            Event::Moved(topic) => self.nothing.forget(&topic),
         }
         self.follow_up(now);
     }

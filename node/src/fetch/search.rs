@@ -185,7 +185,7 @@ impl Search {
 /// For what there was nothing a moment ago, and why.
 #[derive(Default)]
 pub(super) struct Nothing {
-    known: BTreeMap<ActionId, (Moment, Miss)>,
+    known: BTreeMap<ActionId, (Moment, Miss, Topics)>,
     /// The same, the oldest first.
     order: VecDeque<(Moment, ActionId)>,
 }
@@ -194,26 +194,36 @@ impl Nothing {
     /// Most that are remembered.
     pub(super) const MAX: usize = 8192;
 
-    pub(super) fn of(&self, now: Moment, action: &ActionId) -> Option<Miss> {
-        self.known.get(action).filter(|(until, _)| *until > now).map(|(_, miss)| *miss)
+    /// Why there was nothing a moment ago, if all of these topics were looked at then.
+    pub(super) fn of(&self, now: Moment, action: &ActionId, topics: &[Topic]) -> Option<Miss> {
+        let (until, miss, looked) = self.known.get(action)?;
+        (*until > now && topics.iter().all(|topic| looked.contains(topic))).then_some(*miss)
     }
 
-    pub(super) fn note(&mut self, now: Moment, action: ActionId, (until, miss): (Moment, Miss)) {
+    /// Nobody who holds these topics has it.
+    pub(super) fn note(
+        &mut self,
+        now: Moment,
+        (action, topics): (ActionId, Topics),
+        (until, miss): (Moment, Miss),
+    ) {
         while let Some((ends, oldest)) = self.order.front().copied()
             && (ends <= now || self.order.len() >= Self::MAX)
         {
             self.order.pop_front();
-            if self.known.get(&oldest).is_some_and(|(until, _)| *until == ends) {
+            if self.known.get(&oldest).is_some_and(|(until, ..)| *until == ends) {
                 self.known.remove(&oldest);
             }
         }
-        self.known.insert(action, (until, miss));
+        self.known.insert(action, (until, miss, topics));
         self.order.push_back((until, action));
     }
 
-    pub(super) fn clear(&mut self) {
-        self.known.clear();
-        self.order.clear();
+    /// There is news of a topic: whatever nobody had of it may be there now.
+    pub(super) fn forget(&mut self, topic: &Topic) {
+        self.known.retain(|_, (_, _, topics)| !topics.contains(topic));
+        let known = &self.known;
+        self.order.retain(|(ends, action)| known.get(action).is_some_and(|(until, ..)| until == ends));
     }
 
     #[cfg(test)]

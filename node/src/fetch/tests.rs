@@ -399,7 +399,9 @@ fn that_there_was_nothing_is_forgotten_with_news_and_with_time() {
     case.knows_nothing(1 + 1);
     case.found(&[]);
     assert_eq!(is_sought(&mut case), None);
-    case.feed(Event::Moved);
+    case.feed(Event::Moved(topic(9)));
+    assert_eq!(is_sought(&mut case), None, "that is news of something else");
+    case.feed(Event::Moved(topic(0)));
     let ask = is_sought(&mut case).unwrap();
     case.knows_nothing(ask);
     assert_eq!(is_sought(&mut case), None);

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::catalog::evidence::Offence;
+use crate::catalog::plan::Source;
 use crate::engine::count::{Numbers, ProjectRow};
 use crate::gc::report::{Cause, End};
 
@@ -21,6 +23,8 @@ pub struct Status {
     pub peers: Vec<PeerRow>,
     /// The Catalogs that are followed, and the own ones.
     pub catalogs: Vec<CatalogRow>,
+    /// Heads that were refused because they go back, contradict what was seen, or have ended.
+    pub evidence: Vec<EvidenceRow>,
     /// What is counted since the start.
     #[serde(flatten)]
     pub numbers: Numbers,
@@ -92,8 +96,45 @@ pub struct CatalogRow {
     pub keys: u64,
     /// How old its newest Head is, in seconds; absent when none was seen yet.
     pub age_s: Option<u64>,
+    /// The number of that Head.
+    pub sequence: Option<u64>,
+    /// How it came; absent for the own one.
+    pub source: Option<Source>,
+    /// How long ago a look for news last ended well, in seconds.
+    pub looked_s: Option<u64>,
+    /// Whether that Head has ended: its signer is silent, or is kept from being heard.
+    pub frozen: bool,
     /// Whether it is this node's own.
     pub own: bool,
+}
+
+/// A Head that was refused, beside the one that was seen before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EvidenceRow {
+    /// What is wrong with it.
+    pub what: Offence,
+    /// The owner's name for its signer, or its fingerprint.
+    pub signer: String,
+    /// The Project.
+    pub project: String,
+    /// Which of the signer's machines speaks in it.
+    pub instance: String,
+    /// The number of the one seen before.
+    pub have_sequence: Option<u64>,
+    /// Where that points.
+    pub have_root: Option<String>,
+    /// Its own number.
+    pub got_sequence: u64,
+    /// Where it points.
+    pub got_root: String,
+    /// Its name: the Digest of what was signed.
+    pub head: String,
+    /// The peer that offered it; absent when it stood on the DHT or on the disk.
+    pub from: Option<String>,
+    /// When that was first, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How often there was one like it.
+    pub times: u64,
 }
 
 /// The store.

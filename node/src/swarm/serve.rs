@@ -22,6 +22,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::{Handle, limits};
 use crate::catalog;
+use crate::catalog::plan::Event;
 use crate::link::{read_message_within, write_message};
 use crate::observe::span;
 use crate::outside::Outside;
@@ -195,7 +196,7 @@ async fn hello(asker: &Asker, mut stream: PeerStream) {
             followed.contains(*topic) && outside.shares(&peer.network, topic.project.as_str())
         };
         for topic in holds.difference(&held).filter(new) {
-            outside.holder(topic, peer).await;
+            outside.holder(topic, peer, Event::Hint(topic.clone())).await;
         }
         held = holds;
         // Nobody has that much news: the others on this machine are not to wait for one who talks all the time.

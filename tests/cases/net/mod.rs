@@ -2,9 +2,11 @@
 //! Whole nodes in one process, on loopback, with real swarms and real sockets.
 
 mod admission;
+mod apart;
 mod carrier;
 mod dht;
 mod flood;
+mod following;
 mod honest;
 mod socket;
 
@@ -202,7 +204,7 @@ impl Stranger {
     async fn enter(network: &Network, known: &[&Node]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let identity = swarm::identity(&identity_path(folder.path())).unwrap();
-        let peers = known.iter().map(|node| node.address.clone()).collect();
+        let peers = known.iter().map(|node| node.address.clone()).chain(network.peers.clone()).collect();
         let network = Network { peers, ..network.clone() };
         let (handle, events) = swarm::enter(&network, &identity).await.unwrap();
         let stranger = Self { handle, _folder: folder, _events: events };

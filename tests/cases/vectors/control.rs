@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Vectors of what local processes and the daemon say to each other.
 
-use potluck_protocol::action::{Project, Recipe};
+use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
     Alias, Answer, Answers, Collect, Data, Export, Failed, Failure, Find, Greeting, Job, Lookup, Miss,
     Missing, Pin, Pins, Plain, Publish, Published, Read, Reply, Report, Request, Restore, Unpin, VERSION,
-    Verify, Welcome, Work, Written,
+    Verify, Welcome, Why, Work, Written,
 };
 use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES, Sha256};
 use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
@@ -72,9 +72,14 @@ fn requests(sheet: &mut Sheet) {
         &Request::Export(Export { id: 8, project: None, toolchain: None }),
     );
     sheet.good("Request", "import", &Request::Import(Data { id: 9, bytes: bytes(b"bundle"), last: false }));
+    sheet.good("Request", "refresh", &Request::Refresh(Plain { id: 11 }));
+    sheet.good("Request", "why the last", &Request::Why(Why { id: 12, action: None }));
+    let action = Some(ActionId::from_bytes(*Digest::of(b"action").as_bytes()));
+    let why = sheet.good("Request", "why", &Request::Why(Why { id: 12, action }));
     sheet.spoil_record("Request", &lookup, &[1]);
     for (why, bad) in [
-        ("an unknown variant", with(&greeting, &[0], Item::Uint(12))),
+        ("an unknown variant", with(&greeting, &[0], Item::Uint(14))),
+        ("an action of 31 bytes", with(&why, &[1, 2], Item::Bytes(vec![1; 31]))),
         ("the body of another variant", with(&greeting, &[0], Item::Uint(1))),
         ("an empty client", with(&greeting, &[1, 2], text(""))),
         ("a client of 65 bytes", with(&greeting, &[1, 2], text(&"c".repeat(65)))),

@@ -162,6 +162,7 @@ records! {
     control::Restore { digest, folder, name, device, inode, umask, replace, modified_ms }
     control::Work { id, job }
     control::Export { id, project, toolchain }
+    control::Why { id, action }
     control::Welcome { version, pid }
     control::Report { id, json }
     control::Answers { id, answers }
@@ -175,7 +176,7 @@ choices! {
     peer::Heads { Push, Pull, Given }
     peer::Ask { Question, Answer }
     peer::Blobs { Want, Have, Values, Piece, End, Stop }
-    control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget, Work, Export, Import }
+    control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget, Work, Export, Import, Refresh, Why }
     control::Job { Collect, Verify, Pin, Unpin, Pins, Restore, Alias, Find }
     control::Reply { Welcome, Report, Stopping, Answers, Missing, Data, Written, Published, Failed, Progress }
     control::Answer { Hit, Miss }

@@ -45,7 +45,8 @@ impl Which {
     }
 }
 
-fn read(project: &str, recipe: &str, key: &str) -> Result<(Project, Recipe, Vec<u8>), Failure> {
+/// A key of a tool, as it is named on the command line.
+pub(super) fn read(project: &str, recipe: &str, key: &str) -> Result<(Project, Recipe, Vec<u8>), Failure> {
     let project = Project::new(project).map_err(|error| Failure::usage(error.to_string()))?;
     let recipe = Recipe::new(recipe).map_err(|error| Failure::usage(error.to_string()))?;
     let digits = key.as_bytes();

@@ -31,7 +31,7 @@ fn said(what: &What, well: bool) -> Event {
 }
 
 fn plan() -> Announce {
-    Announce::new(7, BTreeMap::new())
+    Announce::new(7)
 }
 
 /// All that is to be said now, and what is to be kept and withdrawn.
@@ -133,8 +133,9 @@ fn a_restart_says_nothing_that_stands() {
     // The next run begins its time anew, half an hour later.
     let day = at(86_400_000 + 1_800_000);
     let before: BTreeMap<_, _> =
-        kept.into_iter().map(|(key, due)| (key, Moment::default().plus(due.since(day)))).collect();
-    let mut second = Announce::new(8, before.clone());
+        kept.into_iter().map(|((_, what), due)| (what, Moment::default().plus(due.since(day)))).collect();
+    let mut second = Announce::new(8);
+    second.feed(at(0), Event::Stood(net(), before.clone()));
     for number in 0..49 {
         second.feed(at(0), Event::Stand(net(), What::Holds(topic(number))));
     }
@@ -147,7 +148,8 @@ fn a_restart_says_nothing_that_stands() {
     let later = all(&mut second, Moment::default().plus(SETTLED)).1;
     assert!(later.contains(&Do::Withdraw(net(), gone)), "{later:?}");
     // A change is said all the same.
-    let mut third = Announce::new(9, before);
+    let mut third = Announce::new(9);
+    third.feed(at(0), Event::Stood(net(), before));
     third.feed(at(0), Event::Say(net(), What::Holds(topic(1))));
     assert_eq!(says(&mut third, at(0)), [What::Holds(topic(1))]);
 }
@@ -283,8 +285,9 @@ fn what_fails_again_and_again_costs_no_more_than_there_is() {
 fn world(seed: u64) -> Vec<String> {
     let mut chance = fastrand::Rng::with_seed(seed);
     let (mut now, mut log) = (0, Vec::new());
-    let before = (0..5).map(|number| ((net(), heads(number)), at(chance.u64(..5000)))).collect();
-    let mut plan = Announce::new(seed, before);
+    let before = (0..5).map(|number| (heads(number), at(chance.u64(..5000)))).collect();
+    let mut plan = Announce::new(seed);
+    plan.feed(at(0), Event::Stood(net(), before));
     let mut running = Vec::<Key>::new();
     // What should stand but was not said well since it was last to be said.
     let mut owed = BTreeSet::new();

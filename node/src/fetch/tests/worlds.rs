@@ -191,7 +191,7 @@ impl World {
         }
         for _ in 0..self.chance.usize(..6) {
             let nonsense = match self.chance.u8(..4) {
-                0 => Event::Moved,
+                0 => Event::Moved(topic(self.chance.u8(..2))),
                 1 => Event::Answered { question: 1 << 40, verdicts: None },
                 2 => Event::Brought { transfer: 1 << 40, outcome: Brought::Bad },
                 _ => Event::Gone(peer("nobody")),
