@@ -5,6 +5,7 @@ mod admission;
 mod carrier;
 mod flood;
 mod honest;
+mod pieces;
 mod socket;
 
 use std::collections::BTreeSet;
