@@ -152,7 +152,10 @@ impl Daemon {
         });
         *daemon.tasks() = vec![
             gc::driver::start(&daemon.engine, settings),
-            span::spawn("fetch plan", fetch::driver::run(Arc::clone(&outside), fetch_from)),
+            span::spawn(
+                "fetch plan",
+                fetch::driver::run(Arc::clone(&outside), fetch_from, home.root().join("peers")),
+            ),
             span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from)),
             span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from)),
             span::spawn("packing plan", packing::driver::run(daemon.engine.store().clone())),

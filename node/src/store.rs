@@ -4,10 +4,12 @@
 //! Whoever writes waits for hashing and writing only. Packing is left to [`crate::packing`], which is told what waits
 //! for it; and reaching the disk to [`Store::sync`], which whoever publishes calls for all Blobs at once.
 
+mod arriving;
 mod buffers;
 mod durable;
 mod writing;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -33,7 +35,7 @@ use crate::content::{
 };
 use crate::gc::budget::Floor;
 use crate::gc::protect::{Hold, Protected};
-use crate::index::{Index, IndexError, MAX_INLINE_BYTES, View};
+use crate::index::{Index, IndexError, View};
 use crate::observe::clock;
 use crate::packing::plan::Event;
 
@@ -44,6 +46,7 @@ const READ_THREADS: usize = 4;
 /// How often it is told that the store is in use.
 const STIR_EVERY: Duration = Duration::from_millis(200);
 
+pub use arriving::Arriving;
 pub use writing::{Receiving, Writing, unpack};
 
 /// Why the store did not do what was asked. That a Blob is absent is not an error.
@@ -92,6 +95,8 @@ pub struct Store {
 struct Known {
     room: Room,
     syncing: Syncing,
+    /// Blobs whose pieces come just now.
+    arriving: Mutex<BTreeMap<Digest, std::sync::Weak<arriving::Inner>>>,
     /// Bytes of small Blobs, once they have been counted.
     small: Mutex<Option<u64>>,
     ahead: Arc<Semaphore>,
@@ -159,6 +164,7 @@ impl Store {
         let known = Arc::new(Known {
             room: Room::new(folder, floor),
             syncing: Syncing::default(),
+            arriving: Mutex::default(),
             small: Mutex::default(),
             ahead: Arc::new(Semaphore::new(MAX_AHEAD)),
             buffers: Arc::default(),
@@ -350,18 +356,6 @@ impl Store {
         let mut writing = self.begin();
         writing.write(bytes)?;
         Ok(writing.finish(durability)?.0)
-    }
-
-    /// Starts to take a Blob whose pieces come from elsewhere, in any order.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn receive(&self, pieces: Pieces) -> Result<Receiving, StoreError> {
-        self.known.room.take(0)?;
-        if pieces.size() <= MAX_INLINE_BYTES as u64 {
-            return Ok(Receiving::Small { store: self.clone(), pieces, bytes: None });
-        }
-        Ok(Receiving::Large { store: self.clone(), incoming: self.content.begin_known(pieces)? })
     }
 
     /// Makes everything durable that was written [`Durability::Fast`]: one wait for the file system, however many Blobs
@@ -579,6 +573,7 @@ mod tests {
     }
 
     use super::*;
+    use crate::index::MAX_INLINE_BYTES;
     use crate::observe::span;
 
     fn store() -> (tempfile::TempDir, Store) {

@@ -271,13 +271,16 @@ record! {
         2 => one digest: Digest,
         /// Whether its chaining values are wanted, which come first.
         3 => one values: bool,
-        /// Its pieces that are wanted; none to learn only what the other side has.
+        /// Its pieces that are wanted; none to learn only what the other side has. If that is a part, it says so again
+        /// whenever it has more, until it has all or is told to stop.
         4 => many(MAX_RANGES) pieces: Run,
     }
 }
 
 record! {
-    /// What the asked side has of a Blob: the first answer to a [`Want`].
+    /// What the asked side has of a Blob: the first answer to a [`Want`], and to one of no pieces further ones as well,
+    /// each in place of the one before. Of the pieces that are wanted it sends those that it has; if it lacks some, it
+    /// ends with [`No::NotHere`].
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Have, check Have::check {
         /// The id of the question.

@@ -19,6 +19,11 @@ pub(crate) struct Link {
     pub(crate) twice_percent: u32,
 }
 
+/// A span rounded up to what the world's clock can tell apart: who is woken before his time would be so for ever.
+pub(crate) fn round_up(span: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+}
+
 /// A message that will arrive.
 struct Arrival<M> {
     at: Time,

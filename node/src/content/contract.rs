@@ -12,7 +12,7 @@ use super::*;
 const PIECE: usize = PIECE_BYTES;
 
 /// Bytes that do not shrink.
-pub(super) fn random(len: usize) -> Vec<u8> {
+pub(crate) fn random(len: usize) -> Vec<u8> {
     let mut out = vec![0; len];
     blake3::Hasher::new().update(b"random").finalize_xof().fill(&mut out);
     out

@@ -5,11 +5,15 @@
 //! |---|---|
 //! | `blobs/ab/<Digest>` | a Blob in its [`crate::content::form`]; `ab` are the first two digits of its name |
 //! | `staging/` | what is being written, under names of no meaning |
+//! | `staging/<Digest>.part`, `.list` | what came of a Blob of which more is to come, and its [`crate::content::part`] |
 //! | `quarantine/<Digest>` | a Blob that was found damaged |
 //!
 //! Files have mode 0600 and folders 0700. A file appears in `blobs` whole, by being renamed from `staging`, and is
 //! never changed there; one that holds the same Blob packed may be renamed over it. One process owns the folder; others must not write there.
 
+mod parts;
+
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io;
 use std::num::NonZeroU64;
@@ -18,6 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parts::{LIST, Part, part_name};
+pub use parts::{MAX_PART_BYTES, MAX_PARTS, PART_LIFE};
 use potluck_protocol::digest::Digest;
 use rustix::fs::{Advice, fadvise};
 
@@ -42,6 +48,8 @@ struct Folders {
     shards: [Shard; 256],
     packers: Arc<Packers>,
     files: Files,
+    /// The Blobs whose parts are in use.
+    parts: Mutex<BTreeSet<Digest>>,
 }
 
 /// What is known of a folder below `blobs`.
@@ -90,7 +98,8 @@ impl DiskContent {
     pub fn open_by(root: &Path, files: Files) -> Result<Self, ContentError> {
         let [blobs, staging, quarantine] = ["blobs", "staging", "quarantine"].map(|name| root.join(name));
         let (shards, packers) = (std::array::from_fn(|_| Shard::default()), Arc::default());
-        let folders = Folders { blobs, staging, quarantine, shards, packers, files };
+        let parts = Mutex::default();
+        let folders = Folders { blobs, staging, quarantine, shards, packers, files, parts };
         for folder in [&folders.blobs, &folders.staging, &folders.quarantine] {
             folders.make(folder)?;
         }
@@ -308,6 +317,8 @@ pub struct DiskDraft {
     /// Bytes that are written, and how many of them are on their way to the disk.
     written: u64,
     ahead: u64,
+    /// What is noted of it, when it can be taken up.
+    part: Option<Part>,
     folders: Arc<Folders>,
     guard: Arc<Protected>,
 }
@@ -350,9 +361,17 @@ impl DiskDraft {
 
 impl Drop for DiskDraft {
     fn drop(&mut self) {
-        if !self.named {
-            // What cannot be removed is swept at the next start.
+        // What cannot be removed is swept at the next start.
+        // A part with nothing in it is worth nothing.
+        let stays = |part: &Part| !part.spent && self.written > 0;
+        if !self.named && !self.part.as_ref().is_some_and(stays) {
             let _ = self.folders.files.remove(&self.path);
+        }
+        if let Some(part) = &self.part {
+            if !stays(part) {
+                let _ = self.folders.files.remove(&part.path);
+            }
+            self.folders.parts().remove(&part.digest);
         }
     }
 }
@@ -371,7 +390,28 @@ impl Draft for DiskDraft {
         Ok(())
     }
 
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ContentError> {
+        let read = self.file.read_exact_at(bytes, offset);
+        read.map_err(|error| ContentError::io("read", &self.path, error))
+    }
+
+    fn cut(&mut self, len: u64) -> Result<(), ContentError> {
+        let cut = self.folders.files.set_len((&self.file, &self.path), len);
+        cut.map_err(|error| ContentError::io("cut", &self.path, error))?;
+        self.written = len;
+        self.ahead = self.ahead.min(len);
+        let part = self.part.as_mut().filter(|_| len == 0);
+        part.map_or(Ok(()), |part| part.clear(&self.folders.files))
+    }
+
+    fn note(&mut self, note: &[u8]) -> Result<(), ContentError> {
+        self.part.as_mut().map_or(Ok(()), |part| part.note(&self.folders.files, note))
+    }
+
     fn keep(mut self, digest: &Digest, durability: Durability) -> Result<Arrival, ContentError> {
+        if let Some(part) = &mut self.part {
+            part.spent = true;
+        }
         // The name may be taken by a Blob that is being removed just now.
         self.guard.write(digest);
         if durability == Durability::Durable {
@@ -464,7 +504,20 @@ impl Content for DiskContent {
             .and_then(|file| Ok(file.keep()?))
             .map_err(|error| ContentError::io("write to", staging, error))?;
         let (folders, guard) = (Arc::clone(&self.folders), Arc::clone(&self.guard));
-        Ok(DiskDraft { file, path, named: false, written: 0, ahead: 0, folders, guard })
+        Ok(DiskDraft { file, path, named: false, written: 0, ahead: 0, part: None, folders, guard })
+    }
+
+    fn part(&self, digest: &Digest, limit: u64) -> Result<(DiskDraft, Vec<u8>), ContentError> {
+        if !self.folders.parts().insert(*digest) {
+            return Ok((self.draft()?, Vec::new()));
+        }
+        self.part_of(digest, limit).inspect_err(|_| {
+            self.folders.parts().remove(digest);
+        })
+    }
+
+    fn has_part(&self, digest: &Digest) -> bool {
+        self.folders.part(digest, LIST).exists()
     }
 
     fn kept(&self, digest: &Digest) -> Result<Option<DiskKept>, ContentError> {
@@ -491,6 +544,8 @@ impl Content for DiskContent {
         let mut swept = Swept::default();
         let mut leftovers = Vec::new();
         list(&self.folders.staging, |entry, bytes| leftovers.push((entry.path(), bytes)))?;
+        let kept = self.folders.worth_keeping(&BTreeSet::new())?;
+        leftovers.retain(|(path, _)| !part_name(path).is_some_and(|digest| kept.contains(&digest)));
         for (path, bytes) in leftovers {
             if gone(|path| self.folders.files.remove(path), &path, "remove")? {
                 swept.removed += 1;

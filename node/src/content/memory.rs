@@ -45,6 +45,15 @@ impl Draft for MemoryDraft {
         Ok(())
     }
 
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ContentError> {
+        read(&self.bytes, offset, bytes)
+    }
+
+    fn cut(&mut self, len: u64) -> Result<(), ContentError> {
+        self.bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        Ok(())
+    }
+
     fn keep(mut self, digest: &Digest, _: Durability) -> Result<Arrival, ContentError> {
         let mut shelves = lock(&self.shelves);
         if let Some(known) = shelves.blobs.get(digest) {
@@ -64,6 +73,15 @@ impl Draft for MemoryDraft {
     }
 }
 
+fn read(from: &[u8], offset: u64, bytes: &mut [u8]) -> Result<(), ContentError> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let stretch = start.checked_add(bytes.len()).and_then(|end| from.get(start..end));
+    let stretch = stretch
+        .ok_or_else(|| ContentError::io("read", Path::new("memory"), io::ErrorKind::UnexpectedEof.into()))?;
+    bytes.copy_from_slice(stretch);
+    Ok(())
+}
+
 /// A Blob that is being read.
 #[derive(Debug, Clone)]
 pub struct MemoryKept(Arc<Vec<u8>>);
@@ -81,13 +99,7 @@ impl Kept for MemoryKept {
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ContentError> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let stretch = start.checked_add(bytes.len()).and_then(|end| self.0.get(start..end));
-        let stretch = stretch.ok_or_else(|| {
-            ContentError::io("read", Path::new("memory"), io::ErrorKind::UnexpectedEof.into())
-        })?;
-        bytes.copy_from_slice(stretch);
-        Ok(())
+        read(&self.0, offset, bytes)
     }
 }
 

@@ -22,6 +22,7 @@ pub mod form;
 pub mod memory;
 pub mod opened;
 pub mod pack;
+mod part;
 mod repack;
 pub mod room;
 pub mod staging;
@@ -251,13 +252,34 @@ pub enum Repacked {
     Stopped,
 }
 
-/// A backend's part of a Blob that is being written. Dropped, it leaves nothing.
+/// A backend's part of a Blob that is being written. Dropped, it leaves nothing, unless it is of [`Content::part`].
 pub trait Draft: Send {
     /// Writes `bytes` at `offset`, which is where the last write that succeeded ended.
     ///
     /// # Errors
     /// When the backend cannot; the same offset may be tried again.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ContentError>;
+
+    /// Fills `bytes` from `offset` on, of what was written.
+    ///
+    /// # Errors
+    /// When the backend cannot, or nothing was written there.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ContentError>;
+
+    /// Throws away what was written beyond `len` bytes; with all that was written, what was noted as well.
+    ///
+    /// # Errors
+    /// When the backend cannot.
+    fn cut(&mut self, len: u64) -> Result<(), ContentError>;
+
+    /// Notes something for whoever takes the draft up later, after what was noted before. A draft that cannot be taken
+    /// up has no use for it.
+    ///
+    /// # Errors
+    /// When the backend cannot.
+    fn note(&mut self, _note: &[u8]) -> Result<(), ContentError> {
+        Ok(())
+    }
 
     /// Ends the draft and gives it its name, in one step.
     ///
@@ -376,6 +398,43 @@ pub trait Content: Send + Sync {
         Ok(Incoming::new(self.draft()?, pieces, Arc::clone(self.packers())))
     }
 
+    /// A draft of a Blob whose name is known, that may be taken up when it was dropped before its end, by a later process
+    /// as well; with what was noted of it, at most `limit` bytes. Where a backend has no such thing, or somebody has it
+    /// just now, it is an ordinary draft of which nothing is noted.
+    ///
+    /// # Errors
+    /// When the backend cannot write.
+    fn part(&self, _digest: &Digest, _limit: u64) -> Result<(Self::Draft, Vec<u8>), ContentError> {
+        Ok((self.draft()?, Vec::new()))
+    }
+
+    /// Whether there may be something of a Blob that [`Content::take_up`] finds.
+    fn has_part(&self, _digest: &Digest) -> bool {
+        false
+    }
+
+    /// Starts a Blob that others have, by the list of its pieces, so that it can be taken up.
+    ///
+    /// # Errors
+    /// When the backend cannot write.
+    fn begin_part(&self, pieces: Pieces) -> Result<Incoming<Self::Draft>, ContentError> {
+        let (draft, _) = self.part(pieces.digest(), 0)?;
+        Incoming::begin(draft, pieces, Arc::clone(self.packers()))
+    }
+
+    /// Takes up a Blob of `size` bytes that was not ended. Each piece is checked; those that are not what they should be
+    /// are missing. Nothing when there is nothing of it.
+    ///
+    /// # Errors
+    /// When the backend cannot read or write.
+    fn take_up(&self, digest: &Digest, size: u64) -> Result<Option<Incoming<Self::Draft>>, ContentError> {
+        if !self.has_part(digest) {
+            return Ok(None);
+        }
+        let (draft, notes) = self.part(digest, part::max_bytes(size))?;
+        Incoming::take_up(draft, (&notes, digest, size), Arc::clone(self.packers()))
+    }
+
     /// Packs the pieces of a Blob that wait for it, and puts the result in its place. `go` is asked before each piece
     /// whether to go on, and may wait. A Blob that nothing is to be done about counts as packed.
     ///
@@ -410,7 +469,7 @@ pub trait Content: Send + Sync {
 }
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 #[cfg(test)]
 mod tests {
     use super::*;

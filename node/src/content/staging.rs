@@ -4,13 +4,13 @@
 use std::mem;
 use std::sync::Arc;
 
-use potluck_protocol::digest::MAX_BLOB_BYTES;
+use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES};
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceHasher, Pieces};
 
 use crate::content::form::{Form, Place, ending};
 use crate::content::pack::{Flaw, Packers};
-use crate::content::{Arrival, ContentError, Draft, Durability, Stored};
+use crate::content::{Arrival, ContentError, Draft, Durability, Stored, part};
 
 /// A draft and how far it is written.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl<D: Draft> Staging<D> {
 }
 
 /// A Blob whose pieces come from others, packed and in any order. Each is checked before it is kept, so a Blob that is
-/// finished is whole and true. Dropped before its end, it leaves nothing.
+/// finished is whole and true. Dropped before its end, it leaves nothing but what its draft does.
 #[derive(Debug)]
 pub struct Incoming<D> {
     growing: Growing<D>,
@@ -177,6 +177,59 @@ impl<D: Draft> Incoming<D> {
         // No more than what the list itself takes in memory, except for the one piece that needs no list.
         let places = vec![None; usize::try_from(missing).expect("as many as values in memory, or one")];
         Self { growing: Growing::new(draft), pieces, places, missing, packers }
+    }
+
+    /// The same, and notes what it is, so that it can be taken up.
+    pub(crate) fn begin(draft: D, pieces: Pieces, packers: Arc<Packers>) -> Result<Self, ContentError> {
+        let mut new = Self::new(draft, pieces, packers);
+        new.growing.draft.cut(0)?;
+        new.growing.draft.note(&part::head(&new.pieces))?;
+        Ok(new)
+    }
+
+    /// Takes up what was noted of a Blob of that name and size: each piece that is there is read and checked. Nothing
+    /// when the notes are not about it.
+    pub(crate) fn take_up(
+        draft: D,
+        (notes, digest, size): (&[u8], &Digest, u64),
+        packers: Arc<Packers>,
+    ) -> Result<Option<Self>, ContentError> {
+        let Some((pieces, rows)) = part::read(notes, digest, size) else { return Ok(None) };
+        let mut taken = Self::new(draft, pieces, packers);
+        let mut packed = Vec::new();
+        for (index, place) in rows {
+            packed.resize(place.len as usize, 0);
+            // What cannot be read has not reached the disk.
+            let read = !taken.has(index) && taken.growing.draft.read_at(place.offset, &mut packed).is_ok();
+            let (pieces, piece) = (&taken.pieces, (place.form.packing(), &packed[..]));
+            if read && taken.packers.with(|packer| packer.check(pieces, index, piece)).is_ok() {
+                taken.growing.end = taken.growing.end.max(place.offset + u64::from(place.len));
+                taken.places[usize::try_from(index).expect("the check found such a piece")] = Some(place);
+                taken.missing -= 1;
+            }
+        }
+        if taken.missing == taken.pieces.count() {
+            return Ok(None);
+        }
+        taken.growing.draft.cut(taken.growing.end)?;
+        Ok(Some(taken))
+    }
+
+    /// What checks pieces, for those who do that where it holds up nobody else; see [`Incoming::take`].
+    pub(crate) fn packers(&self) -> &Arc<Packers> {
+        &self.packers
+    }
+
+    /// A piece that came, as it is packed; nothing when it did not. Not checked again: whoever receives it does that.
+    ///
+    /// # Errors
+    /// What the backend says when it cannot read.
+    pub fn packed(&self, index: u64) -> Result<Option<(Packing, Vec<u8>)>, ContentError> {
+        let place = usize::try_from(index).ok().and_then(|at| self.places.get(at)).copied().flatten();
+        let Some(place) = place else { return Ok(None) };
+        let mut bytes = vec![0; place.len as usize];
+        self.growing.draft.read_at(place.offset, &mut bytes)?;
+        Ok(Some((place.form.packing(), bytes)))
     }
 
     /// The Blob's name, size and chaining values.
@@ -201,19 +254,20 @@ impl<D: Draft> Incoming<D> {
     /// [`ContentError::Refused`] when it is not that piece; [`ContentError::NoSuchPiece`]; or what the backend says
     /// when it cannot write. After each of them the right piece can still come.
     pub fn put(&mut self, index: u64, packing: Packing, packed: &[u8]) -> Result<bool, ContentError> {
-        let digest = *self.pieces.digest();
         if self.has(index) {
             return Ok(false);
         }
-        let checked = self.packers.with(|packer| packer.check(&self.pieces, index, (packing, packed)));
-        match checked {
-            Err(Flaw::Piece(PieceError::NoSuchPiece { index, count })) => {
-                return Err(ContentError::NoSuchPiece { digest, index, count });
-            }
-            Err(source) => return Err(ContentError::Refused { digest, index, source }),
-            Ok(()) => {}
+        check(&self.packers, &self.pieces, (index, packing, packed))?;
+        self.take(index, packing, packed)
+    }
+
+    /// The same for a piece that [`check`] found to be right.
+    pub(crate) fn take(&mut self, index: u64, packing: Packing, packed: &[u8]) -> Result<bool, ContentError> {
+        if self.has(index) {
+            return Ok(false);
         }
         let place = self.growing.append(packing.into(), packed)?;
+        self.growing.draft.note(&part::row(index, &place))?;
         self.places[usize::try_from(index).expect("the check found such a piece")] = Some(place);
         self.missing -= 1;
         Ok(true)
@@ -231,12 +285,29 @@ impl<D: Draft> Incoming<D> {
     }
 }
 
+/// Whether this is a piece of a Blob, as it is packed. However it is packed, no more is unpacked than the piece has
+/// bytes.
+///
+/// # Errors
+/// [`ContentError::Refused`] when it is not that piece, or [`ContentError::NoSuchPiece`].
+pub(crate) fn check(
+    packers: &Packers,
+    pieces: &Pieces,
+    (index, packing, packed): (u64, Packing, &[u8]),
+) -> Result<(), ContentError> {
+    let digest = *pieces.digest();
+    packers.with(|packer| packer.check(pieces, index, (packing, packed))).map_err(|flaw| match flaw {
+        Flaw::Piece(PieceError::NoSuchPiece { index, count }) => {
+            ContentError::NoSuchPiece { digest, index, count }
+        }
+        source => ContentError::Refused { digest, index, source },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
     use std::path::Path;
-
-    use potluck_protocol::digest::Digest;
 
     use super::*;
     use crate::content::contract::random;
@@ -250,6 +321,14 @@ mod tests {
                 return Ok(());
             }
             Err(ContentError::io("write", Path::new("x"), io::ErrorKind::StorageFull.into()))
+        }
+
+        fn read_at(&self, _: u64, _: &mut [u8]) -> Result<(), ContentError> {
+            Ok(())
+        }
+
+        fn cut(&mut self, _: u64) -> Result<(), ContentError> {
+            Ok(())
         }
 
         fn keep(self, _: &Digest, _: Durability) -> Result<Arrival, ContentError> {

@@ -143,6 +143,19 @@ impl Trace {
         }
     }
 
+    /// What comes of one Blob from one peer, part by part, is one step.
+    fn fetching(&mut self, now: Moment, peer: &Peer, need: Need) {
+        let goes_on = |step: &&mut Step| match &step.what {
+            What::Fetched(from, of, None | Some(Brought::Part)) => from == peer && *of == need,
+            _ => false,
+        };
+        let what = What::Fetched(peer.clone(), need, None);
+        match self.steps.iter_mut().rev().find(goes_on) {
+            Some(step) => (step.took, step.what) = (None, what),
+            None => self.begin(now, what),
+        }
+    }
+
     fn wants(&mut self, verdict: &Verdict) {
         if let Verdict::Needs { blobs, .. } = verdict {
             let room = MAX_WANTED.saturating_sub(self.wanted.len());
@@ -330,7 +343,7 @@ impl Traces {
     /// A Blob is fetched.
     pub fn fetching(&self, peer: &Peer, need: Need) {
         let now = clock::moment();
-        let begin = |trace: &mut Trace| trace.begin(now, What::Fetched(peer.clone(), need, None));
+        let begin = |trace: &mut Trace| trace.fetching(now, peer, need);
         self.kept().concerned(|trace| trace.wanted.contains(&need.digest), begin);
     }
 

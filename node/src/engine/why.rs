@@ -152,6 +152,10 @@ fn micros(span: Duration) -> u64 {
 fn brought(outcome: Brought) -> &'static str {
     match outcome {
         Brought::Done => "done",
+        Brought::Part => "part",
+        Brought::NotThere => "not-there",
+        Brought::Busy => "busy",
+        Brought::OtherSize => "other-size",
         Brought::Failed => "failed",
         Brought::Bad => "bad-piece",
         Brought::NoRoom => "no-room",

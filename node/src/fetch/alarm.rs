@@ -17,25 +17,32 @@ impl<K> Default for Alarms<K> {
     }
 }
 
-impl<K: Ord + Copy> Alarms<K> {
+impl<K: Ord + Clone> Alarms<K> {
     /// Sets the alarm of a key in place of the one before, or takes it away.
     pub(super) fn set(&mut self, key: K, at: Option<Moment>) {
         let before = match at {
-            Some(at) => self.at.insert(key, at),
+            Some(at) => self.at.insert(key.clone(), at),
             None => self.at.remove(&key),
         };
         if let Some(before) = before {
-            self.order.remove(&(before, key));
+            self.order.remove(&(before, key.clone()));
         }
         if let Some(at) = at {
             self.order.insert((at, key));
         }
     }
 
+    /// Sets the alarm of a key, unless it has an earlier one.
+    pub(super) fn set_first(&mut self, key: K, at: Moment) {
+        if self.at.get(&key).is_none_or(|before| *before > at) {
+            self.set(key, Some(at));
+        }
+    }
+
     /// Takes one whose time has come.
     pub(super) fn due(&mut self, now: Moment) -> Option<K> {
-        let (_, key) = *self.order.first().filter(|(at, _)| *at <= now)?;
-        self.set(key, None);
+        let (_, key) = self.order.first().filter(|(at, _)| *at <= now)?.clone();
+        self.set(key.clone(), None);
         Some(key)
     }
 

@@ -2,30 +2,79 @@
 //! Carries out what the fetch Plan says.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use potluck_keys::ring;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::names::DhtKey;
 use potluck_protocol::peer::{Ask, MAX_INLINE_BYTES, Question, Topic};
 use tokio::sync::mpsc;
 
-use super::event::{Action, Brought, Event, Need, Space, Verdict};
+use super::download::Downloads;
+use super::event::{Action, Brought, Event, Space, Verdict};
 use super::plan::Fetch;
+use super::remembered::{self, MAX_FILE_BYTES};
+use super::standing::Record;
 use crate::drive::drive;
-use crate::observe::span;
+use crate::observe::{clock, span};
 use crate::outside::Outside;
 use crate::peer::Peer;
-use crate::swarm::{limits, transfer};
+use crate::swarm::limits;
+use crate::swarm::transfer::{self, Job};
 
 /// How many bytes of Trees and small files are taken with an answer, for each action.
 const INLINE: u64 = 4 * MAX_INLINE_BYTES as u64;
 
-/// Runs the Plan until nobody can send events any more.
-pub async fn run(outside: Arc<Outside>, events: mpsc::Receiver<Event>) {
-    drive(Fetch::new(), events, |action| perform(&outside, action)).await;
+/// Runs the Plan until nobody can send events any more. What is known about peers is kept in the file `remembered`.
+pub async fn run(outside: Arc<Outside>, events: mpsc::Receiver<Event>, remembered: PathBuf) {
+    let salt = salt();
+    let downloads = Arc::new(Downloads::default());
+    let path = remembered.clone();
+    let known = span::blocking(move || {
+        // Without it one learns anew.
+        ring::read(&path, MAX_FILE_BYTES)
+            .map(|bytes| remembered::read(&bytes, clock::now()))
+            .unwrap_or_default()
+    });
+    let plan = Fetch::new(salt).remembering(known.await);
+    let driven = Driven { outside, downloads, remembered };
+    drive(plan, events, |action| perform(&driven, action)).await;
 }
 
-fn perform(outside: &Arc<Outside>, action: Action) {
+/// Keeps what is known about peers for the next run.
+fn remember(path: PathBuf, records: Vec<(Peer, Record)>) {
+    let write = move || {
+        let folder = path.parent().unwrap_or(&path);
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+        file.write_all(&remembered::write(&records, clock::now()))?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok::<_, std::io::Error>(())
+    };
+    span::spawn("remember", async move {
+        if let Err(error) = span::blocking(write).await {
+            tracing::warn!(%error, "what is known about peers cannot be kept");
+        }
+    });
+}
+
+/// A number that differs from node to node.
+fn salt() -> u64 {
+    let mut salt = [0; 8];
+    // Without any, all nodes would begin with the same pieces, and share them all the same.
+    let _ = getrandom::fill(&mut salt);
+    u64::from_le_bytes(salt)
+}
+
+/// What the driver works with.
+struct Driven {
+    outside: Arc<Outside>,
+    downloads: Arc<Downloads>,
+    remembered: PathBuf,
+}
+
+fn perform(Driven { outside, downloads, remembered }: &Driven, action: Action) {
     match action {
         Action::Settle { look, action, miss } => outside.settle(look, action, miss),
         Action::Delivered { bring, all } => outside.delivered(bring, all),
@@ -39,15 +88,30 @@ fn perform(outside: &Arc<Outside>, action: Action) {
                 Event::Answered { question, verdicts }
             });
         }
-        Action::Fetch { transfer, peer, need } => {
-            let outside_too = Arc::clone(outside);
+        Action::Open { need, projects } => {
+            let (store, download) = (outside.engine().store().clone(), downloads.begin(&need, projects));
+            tell(outside, async move {
+                let opened = span::blocking(move || Downloads::look(&download, &store, &need)).await;
+                Event::Opened { need, opened }
+            });
+        }
+        Action::Fetch { transfer, peer, need, pieces } => {
+            let (outside_too, downloads) = (Arc::clone(outside), Arc::clone(downloads));
+            // At once: it may be stopped before it has begun.
+            let stopped = downloads.started(transfer);
             outside.engine().traces().fetching(&peer, need);
             tell(outside, async move {
-                let outcome = fetch(&outside_too, &peer, need).await;
+                let download = downloads.of(&need);
+                let job = Job { transfer, need, pieces, download, stopped };
+                let outcome = fetch(&outside_too, &peer, job).await;
+                downloads.stop(transfer);
                 outside_too.engine().traces().fetched(&peer, need, outcome);
                 Event::Brought { transfer, outcome }
             });
         }
+        Action::Stop(transfer) => downloads.stop(transfer),
+        Action::Close(need) => downloads.close(&need),
+        Action::Remember(records) => remember(remembered.clone(), records),
         Action::Review(space, action) => {
             let engine = Arc::clone(outside.engine());
             let known = Arc::clone(&engine);
@@ -129,8 +193,8 @@ async fn ask(
     }
 }
 
-async fn fetch(outside: &Arc<Outside>, peer: &Peer, need: Need) -> Brought {
+async fn fetch(outside: &Arc<Outside>, peer: &Peer, job: Job) -> Brought {
     let Some(handle) = outside.network(&peer.network) else { return Brought::Failed };
     let Ok(id) = handle.peer_of(peer) else { return Brought::Failed };
-    transfer::fetch(outside.engine(), &handle, id, need).await
+    transfer::fetch((outside.engine(), &outside.plans().fetch), (&handle, id), job).await
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What can happen to a search or a transfer, and what can be done about it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use potluck_protocol::action::{ActionId, Project, Recipe};
@@ -8,6 +9,8 @@ use potluck_protocol::control::Miss;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Topic;
 
+use super::bits::Bits;
+use super::standing::Record;
 use crate::peer::Peer;
 use crate::plan::Moment;
 
@@ -52,12 +55,39 @@ pub enum Verdict {
 pub enum Brought {
     /// The Blob is here, and checked.
     Done,
-    /// The peer has not got it, or is busy, or went away.
+    /// All pieces that were asked for came, or it was told to stop; of the Blob others are still missing.
+    Part,
+    /// The peer has not got it, or not all that was asked for.
+    NotThere,
+    /// The peer sends as much as it wants to, and can be asked again later.
+    Busy,
+    /// The peer went away, or does not keep to the protocol.
     Failed,
+    /// The peer has a Blob of another size under that name. Either it lies or the claim is wrong that this node goes by:
+    /// which one, nobody knows before the last piece was checked.
+    OtherSize,
     /// A piece was not what the Digest names.
     Bad,
     /// The Blob could not be kept here, which is nobody's fault out there.
     NoRoom,
+}
+
+/// What is here of a Blob of several pieces when somebody begins to need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// All of it.
+    Here,
+    /// These pieces, from an earlier run or none.
+    Part(Bits),
+}
+
+/// Which pieces of a Blob a peer says that it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Has {
+    /// All.
+    All,
+    /// These, for now.
+    Some(Bits),
 }
 
 /// What can happen.
@@ -110,6 +140,27 @@ pub enum Event {
         /// What is now known about it.
         verdict: Verdict,
     },
+    /// The answer to [`Action::Open`].
+    Opened {
+        /// The Blob.
+        need: Need,
+        /// What is here of it; nothing when it cannot be kept here.
+        opened: Option<Opened>,
+    },
+    /// A peer says what it has of the Blob of a transfer, at first and whenever that grew.
+    Has {
+        /// The transfer.
+        transfer: u64,
+        /// What.
+        has: Has,
+    },
+    /// A piece of a Blob of several pieces came by a transfer, was checked and is kept.
+    Piece {
+        /// The transfer.
+        transfer: u64,
+        /// Which.
+        index: u64,
+    },
     /// A transfer ended.
     Brought {
         /// The transfer.
@@ -137,15 +188,31 @@ pub enum Action {
     },
     /// Find out who holds Entries of a topic.
     Find(Topic),
-    /// Fetch a Blob.
+    /// See what is here of a Blob of several pieces, and make ready to take the others.
+    Open {
+        /// Which.
+        need: Need,
+        /// In which Projects it is needed: while it comes, its pieces may go where one of those is shared.
+        projects: BTreeSet<Project>,
+    },
+    /// Fetch pieces of a Blob.
     Fetch {
         /// For [`Event::Brought`].
         transfer: u64,
         /// From whom.
         peer: Peer,
-        /// Which.
+        /// Which Blob.
         need: Need,
+        /// Which pieces, in the order in which they are wanted, at most [`super::spread::MAX_RUN`]; none to hear what the
+        /// peer has as long as that grows. A Blob of one piece has piece 0.
+        pieces: Vec<u64>,
     },
+    /// What is left of a transfer is not wanted any more.
+    Stop(u64),
+    /// Nobody needs a Blob any more that was opened: what came of it stays for the next one who does.
+    Close(Need),
+    /// Keep what is known about peers for the next run.
+    Remember(Vec<(Peer, Record)>),
     /// All Blobs asked for are here: see what is known about the action now.
     Review(Space, ActionId),
     /// Answer a tool.

@@ -19,7 +19,7 @@ use super::alarm::Alarms;
 use super::event::{Action, Event, Space, Verdict};
 use super::peers::{Peers, Topics};
 use super::search::{Look, Nothing, Parts, Search};
-use super::standing::Standing;
+use super::standing::{Record, Standing};
 use super::transfers::{Ended, For, Transfers};
 use crate::peer::Peer;
 use crate::plan::{Moment, Plan};
@@ -42,6 +42,9 @@ pub const NOTHING_FOR: Duration = Duration::from_secs(5);
 pub const MAX_SEARCHES: usize = 8192;
 /// Most tools that wait at a time, each counted once for each action; a further one is told at once that it is late.
 pub const MAX_LOOKS: usize = 65_536;
+
+/// How often it is said what the next run should know about peers, if there is news.
+pub const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
 /// Blobs that are wanted for themselves.
 struct Bring {
@@ -82,12 +85,29 @@ pub struct Fetch {
     alarms: Alarms<Alarm>,
     actions: VecDeque<Action>,
     next: u64,
+    /// When to say what is known about peers, if it is to be said.
+    remember_at: Option<Moment>,
 }
 
 impl Fetch {
-    /// Nobody known, nothing wanted.
-    pub fn new() -> Self {
-        Self::default()
+    /// Nobody known, nothing wanted. The salt makes nodes that fetch one Blob begin at different places.
+    pub fn new(salt: u64) -> Self {
+        Self { transfers: Transfers::new(salt), ..Self::default() }
+    }
+
+    /// The same with what an earlier run remembered about peers. This one says from time to time what the next one should.
+    #[must_use]
+    pub fn remembering(mut self, records: Vec<(Peer, Record)>) -> Self {
+        self.peers.standing.recall(records);
+        self.remember_at = Some(Moment::default().plus(REMEMBER_EVERY));
+        self
+    }
+
+    fn remember(&mut self, now: Moment) {
+        if self.remember_at.is_some_and(|at| at <= now) {
+            self.remember_at = Some(now.plus(REMEMBER_EVERY));
+            self.actions.extend(self.peers.standing.changed().map(Action::Remember));
+        }
     }
 
     /// What is remembered about peers.
@@ -449,6 +469,11 @@ impl Plan for Fetch {
                 self.judged(now, (action, true), verdict);
                 self.advance(now, action);
             }
+            Event::Opened { need, opened } => self.transfers.opened(now, (need, opened), &mut self.peers),
+            Event::Has { transfer, has } => self.transfers.has(now, (transfer, has), &mut self.peers),
+            Event::Piece { transfer, index } => {
+                self.transfers.piece(now, (transfer, index), &mut self.peers);
+            }
             Event::Brought { transfer, outcome } => {
                 if let Some(liar) = self.transfers.brought(now, (transfer, outcome), &mut self.peers) {
                     self.actions.push_back(Action::Drop(liar.clone()));
@@ -462,7 +487,11 @@ impl Plan for Fetch {
 
     fn take(&mut self, now: Moment) -> Option<Action> {
         self.expire(now);
-        self.actions.extend(self.transfers.start(now, &self.peers));
+        self.transfers.start(now, &mut self.peers);
+        // To start may end something, and what was to be stopped stands before what is to begin.
+        self.follow_up(now);
+        self.actions.append(&mut self.transfers.actions);
+        self.remember(now);
         while let Some(topic) = self.peers.next_find() {
             self.actions.push_back(Action::Find(topic));
         }
@@ -470,7 +499,7 @@ impl Plan for Fetch {
     }
 
     fn wake_at(&self) -> Option<Moment> {
-        self.alarms.next().into_iter().chain(self.transfers.wake_at()).min()
+        self.alarms.next().into_iter().chain(self.transfers.wake_at()).chain(self.remember_at).min()
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The fetch Plan in single cases. Random worlds are in [`worlds`].
 
+mod pieces;
 mod worlds;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use potluck_protocol::peer::Topic;
 
 use super::event::{Action, Brought, Event, Need, Space, Verdict};
 use super::plan::{AFTERLIFE, Fetch, HEDGE_AFTER, MIN_TRANSFER, NOTHING_FOR};
-use super::transfers::{MAX_TRANSFERS_PER_PEER, PATIENCE};
+use super::transfers::{MAX_TRANSFERS, MAX_TRANSFERS_PER_PEER, PATIENCE};
 use crate::peer::Peer;
 use crate::plan::{Moment, Plan as _};
 
@@ -58,7 +59,7 @@ struct Case {
 impl Case {
     /// These hold topic 0.
     fn with(holders: &[&str]) -> Self {
-        let mut case = Self { plan: Fetch::new(), now: at(0) };
+        let mut case = Self { plan: Fetch::new(1), now: at(0) };
         for name in holders {
             assert_eq!(case.met(name), []);
         }
@@ -135,7 +136,7 @@ fn asked(actions: &[Action]) -> Vec<(u64, &str)> {
 /// The transfers among these: number, peer and Blob.
 fn fetched(actions: &[Action]) -> Vec<(u64, &str, Need)> {
     let fetched = |action| match action {
-        &Action::Fetch { transfer, ref peer, need } => Some((transfer, &*peer.id, need)),
+        &Action::Fetch { transfer, ref peer, need, .. } => Some((transfer, &*peer.id, need)),
         _ => None,
     };
     actions.iter().filter_map(fetched).collect()
@@ -234,13 +235,13 @@ fn a_tool_is_told_at_its_deadline_and_the_search_goes_on_for_the_next() {
 fn the_afterlife_of_a_search_ends() {
     let mut case = Case::with(&["ann"]);
     let ask = question(&case.look(1, 1, 100));
-    let fetch = transfer(&case.answer(ask, 1, needs([1, 2, 3, 4, 5], 0)).split_off(3));
+    let fetch = transfer(&case.answer(ask, 1, needs([1, 2, 3, 4, 5], 0)).split_off(4));
     case.pass(ms(MIN_TRANSFER));
     assert_eq!(case.plan.wake_at(), Some(at(100).plus(AFTERLIFE)).min(Some(at(0).plus(PATIENCE))));
     case.pass(60_000);
-    assert_eq!(case.plan.len(), 8, "four transfers run, and nobody wants them any more");
+    assert_eq!(case.plan.len(), 10, "five transfers run, and nobody wants them any more");
     case.brought(fetch, Brought::Failed);
-    assert_eq!(case.plan.len(), 6);
+    assert_eq!(case.plan.len(), 8);
 }
 
 #[test]
@@ -309,7 +310,7 @@ fn a_bad_piece_sends_to_another_holder_and_three_make_an_outcast() {
     let ask = question(&case.look(1, 1, 100));
     let started = case.answer(ask, 1, needs([1, 2, 3, 4], 0));
     let all: Vec<_> = fetched(&started).iter().map(|(transfer, ..)| *transfer).collect();
-    assert_eq!(all.len(), MAX_TRANSFERS_PER_PEER);
+    assert_eq!(all.len(), 4);
     case.met("ann");
     assert_eq!(fetched(&case.brought(all[0], Brought::Bad))[0].1, "ann");
     assert_eq!(fetched(&case.brought(all[1], Brought::Bad))[0].1, "ann");
@@ -421,9 +422,9 @@ fn whoever_goes_away_is_not_waited_for_and_is_asked_again_on_return() {
     assert_eq!(case.feed(Event::Gone(peer("ann"))), [Action::Find(topic(0))]);
     let again = question(&case.met("ann"));
     assert_eq!(case.silent(ask), []);
-    let fetch = transfer(&case.answer(again, 1, needs([1, 2, 3, 4, 5], 20_000)).split_off(3));
+    let fetch = transfer(&case.answer(again, 1, needs([1, 2, 3, 4, 5], 20_000)).split_off(4));
     assert_eq!(case.feed(Event::Gone(peer("ann"))), []);
-    assert_eq!(fetched(&case.met("ann")).len(), MAX_TRANSFERS_PER_PEER);
+    assert_eq!(fetched(&case.met("ann")).len(), 5);
     assert_eq!(case.brought(fetch, Brought::Failed), [], "that was before it went away");
     assert_eq!(case.plan.standing().of(&peer("ann")).failures, 0);
 }
@@ -446,10 +447,10 @@ fn a_transfer_whose_only_source_left_waits_a_moment() {
 
 #[test]
 fn slow_transfers_do_not_block_others() {
-    let mut case = Case::with(&["a", "b", "c", "d"]);
-    let blobs = (0..16).map(need).collect();
+    let mut case = Case::with(&["a", "b"]);
+    let blobs = (0..MAX_TRANSFERS as u64).map(need).collect();
     let started = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, until: at(90_000) });
-    assert_eq!(fetched(&started).len(), 16);
+    assert_eq!(fetched(&started).len(), MAX_TRANSFERS);
     assert_eq!(case.met("honest"), [], "there is no place");
     let again = case.pass(ms(PATIENCE) + 100);
     let from: Vec<_> = fetched(&again).iter().map(|(_, whom, _)| *whom).collect();
@@ -460,7 +461,7 @@ fn slow_transfers_do_not_block_others() {
         delivered = case.brought(fetch, Brought::Done);
         todo.extend(fetched(&delivered).iter().map(|(transfer, ..)| *transfer));
     }
-    assert_eq!(delivered, [Action::Delivered { bring: 1, all: true }]);
+    assert!(delivered.contains(&Action::Delivered { bring: 1, all: true }), "{delivered:?}");
     for (fetch, ..) in fetched(&started) {
         assert_eq!(case.brought(fetch, Brought::Failed), []);
     }
@@ -470,9 +471,9 @@ fn slow_transfers_do_not_block_others() {
 #[test]
 fn a_slow_transfer_that_ends_at_last_makes_room() {
     let mut case = Case::with(&["ann"]);
-    let blobs = (0..5).map(need).collect();
+    let blobs = (0..=MAX_TRANSFERS_PER_PEER as u64).map(need).collect();
     let started = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, until: at(90_000) });
-    assert_eq!(case.pass(20_000), [], "ann has no place for the fifth");
+    assert_eq!(case.pass(20_000), [], "ann has no place for the last one");
     assert_eq!(fetched(&case.brought(fetched(&started)[0].0, Brought::Done)).len(), 1);
 }
 

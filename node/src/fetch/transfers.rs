@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which Blob is fetched from whom, and when. Whoever needs the same Blob shares one transfer.
 //!
-//! A transfer that somebody needs is in one of four states: under way; waiting, as there is somebody who may have it
-//! but not room for one more; parked, as nobody is left and somebody may yet be found; or lost, which ends it. One that
-//! takes far longer than it should frees its place for others, and is fetched from a second source as well if there is
-//! one: who is slow on purpose shall block nobody.
+//! A Blob that somebody needs is in one of five states: under way; waiting, as there is somebody who may have it but not
+//! room for one more; spread, when it has several pieces, which `spreading` fetches from several peers; parked, as
+//! nobody is left and somebody may yet be found; or lost, which ends it. A transfer that takes longer than most do is
+//! begun a second time elsewhere. One that takes far longer than it should frees its place for others: who is slow on
+//! purpose shall block nobody.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,23 +13,30 @@ use std::time::Duration;
 
 use potluck_protocol::action::ActionId;
 use potluck_protocol::peer::Topic;
+use potluck_protocol::piece::{PIECE_BYTES, piece_count};
 
 use super::alarm::Alarms;
 use super::event::{Action, Brought, Need};
+use super::load::Load;
 use super::peers::{Peers, Topics};
+use super::spread::Spread;
 use crate::peer::Peer;
 use crate::plan::Moment;
 
-/// Most transfers at a time, from all peers.
-pub const MAX_TRANSFERS: usize = 16;
-/// Most transfers at a time from one peer: they share one stream.
-pub const MAX_TRANSFERS_PER_PEER: usize = 4;
+/// Most small Blobs under way at a time, from all peers.
+pub const MAX_TRANSFERS: usize = 64;
+/// Most transfers at a time from one peer, half of what it lets wait: they share one stream.
+pub const MAX_TRANSFERS_PER_PEER: usize = 32;
+/// Most Blobs of several pieces that come at a time.
+pub const MAX_SPREADS: usize = 8;
 /// How long a transfer of no bytes may take before another source is tried as well.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// How many bytes a second more are waited for.
 pub const SLOWEST: u64 = 256 * 1024;
 /// How long somebody who went away may take to come back, when there is nobody else.
 pub const GRACE: Duration = Duration::from_secs(1);
+/// Nobody is late so soon.
+pub const LEAST_LATE: Duration = Duration::from_millis(50);
 /// How many of those that wait for the same holders are looked at when one could start.
 const LOOKAHEAD: usize = 64;
 
@@ -50,55 +58,102 @@ pub(super) struct Ended {
     pub(super) here: bool,
 }
 
+/// How far a Blob of several pieces is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// It has one piece, or was not begun.
+    Still,
+    /// It is looked at what is here of it.
+    Opening,
+    /// Pieces come.
+    Open(Box<Spread>),
+}
+
 /// The transfer of one Blob.
-struct Transfer {
+pub(super) struct Transfer {
     /// Its place in the line.
     number: u64,
-    topics: Topics,
-    tried: BTreeSet<Peer>,
-    /// Those under way; at most one of them is prompt.
-    running: BTreeSet<u64>,
+    pub(super) topics: Topics,
+    pub(super) tried: BTreeSet<Peer>,
+    /// Those under way.
+    pub(super) running: BTreeSet<u64>,
     /// Until when somebody who went away is waited for.
     grace: Option<Moment>,
-    wanted: BTreeSet<For>,
+    pub(super) wanted: BTreeSet<For>,
+    pub(super) phase: Phase,
 }
 
 /// One that is under way.
-struct Running {
-    need: Need,
-    peer: Peer,
+pub(super) struct Running {
+    pub(super) need: Need,
+    pub(super) peer: Peer,
+    /// The pieces that are still to come.
+    pub(super) pieces: Vec<u64>,
+    /// Whether it only says what the peer has.
+    pub(super) watch: bool,
+    pub(super) asked: Moment,
+    /// Whether the peer has said anything.
+    pub(super) heard: bool,
     /// Whether it takes no longer than it should.
-    prompt: bool,
+    pub(super) prompt: bool,
+    /// Whether it takes longer than most do.
+    pub(super) late: bool,
     /// Whether the peer went away since: how it ends says nothing of the peer, should that be back.
-    gone: bool,
+    pub(super) gone: bool,
+    /// Whether it was told to stop, as nobody waits for it.
+    pub(super) stopped: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Alarm {
+impl Running {
+    /// What is still to come, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        if piece_count(self.need.size) == 1 {
+            self.need.size
+        } else {
+            (self.pieces.len() * PIECE_BYTES) as u64
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Alarm {
+    /// A transfer takes longer than most do.
+    Late(u64),
+    /// It takes longer than it should.
     Slow(u64),
     Grace(Need),
+    /// A peer is not busy any more, or may be asked again for something that it had not.
+    Again(Peer),
 }
 
 /// All transfers.
 #[derive(Default)]
 pub(super) struct Transfers {
-    all: BTreeMap<Need, Transfer>,
+    pub(super) all: BTreeMap<Need, Transfer>,
     /// Those that wait for a place, by who may have them, in the order in which they were wanted.
     waiting: BTreeMap<Topics, BTreeSet<(u64, Need)>>,
     parked: BTreeSet<Need>,
-    running: BTreeMap<u64, Running>,
-    /// How many of them are prompt.
+    /// Those of several pieces that were begun.
+    pub(super) spreads: BTreeSet<Need>,
+    pub(super) running: BTreeMap<u64, Running>,
+    /// How many small ones are prompt.
     prompt: usize,
-    /// How many of them are from each peer.
-    load: BTreeMap<Peer, usize>,
-    alarms: Alarms<Alarm>,
+    pub(super) load: BTreeMap<Peer, Load>,
+    pub(super) alarms: Alarms<Alarm>,
     ended: VecDeque<Ended>,
+    pub(super) actions: VecDeque<Action>,
     /// Whether there may be anything to start.
-    stirred: bool,
+    pub(super) stirred: bool,
     next: u64,
+    /// Makes this node begin elsewhere than others.
+    pub(super) salt: u64,
 }
 
 impl Transfers {
+    pub(super) fn new(salt: u64) -> Self {
+        Self { salt, ..Self::default() }
+    }
+
     /// Somebody needs a Blob that these topics' holders may have.
     pub(super) fn want(&mut self, now: Moment, (need, wanted): (Need, For), of: (&Topics, &mut Peers)) {
         let (topics, peers) = of;
@@ -114,13 +169,17 @@ impl Transfers {
         self.place(now, need, peers);
     }
 
-    /// Somebody no longer needs a Blob. A transfer that runs is let run: it is paid for already.
+    /// Somebody no longer needs a Blob. The transfer of a small one that runs is let run: it is paid for already.
     pub(super) fn unwant(&mut self, need: Need, wanted: For) {
         let Some(transfer) = self.all.get_mut(&need) else { return };
         transfer.wanted.remove(&wanted);
         if transfer.wanted.is_empty() {
             self.displace(&need);
-            self.drop_if_idle(&need);
+            if self.spreads.contains(&need) {
+                self.end(need, false);
+            } else {
+                self.drop_if_idle(&need);
+            }
         }
     }
 
@@ -136,7 +195,7 @@ impl Transfers {
     }
 
     /// Takes a transfer out of wherever it waits.
-    fn displace(&mut self, need: &Need) {
+    pub(super) fn displace(&mut self, need: &Need) {
         self.parked.remove(need);
         self.alarms.set(Alarm::Grace(*need), None);
         let Some(transfer) = self.all.get(need) else { return };
@@ -149,19 +208,44 @@ impl Transfers {
     }
 
     /// Puts a transfer of which something changed where it belongs.
-    fn place(&mut self, now: Moment, need: Need, peers: &mut Peers) {
+    pub(super) fn place(&mut self, now: Moment, need: Need, peers: &mut Peers) {
         self.displace(&need);
         self.drop_if_idle(&need);
         let Some(transfer) = self.all.get_mut(&need) else { return };
-        if transfer.wanted.is_empty() || transfer.running.iter().any(|number| self.running[number].prompt) {
+        let running = &self.running;
+        let well = |number: &u64| running[number].prompt && !running[number].late;
+        let mut tried = transfer.tried.clone();
+        let busy_with_it = transfer.running.iter().map(|number| &running[number]).filter(|one| !one.gone);
+        tried.extend(busy_with_it.map(|one| one.peer.clone()));
+        if transfer.wanted.is_empty() {
             return;
         }
-        if peers.any_but(&transfer.topics, &transfer.tried) {
+        let begun = match transfer.phase {
+            Phase::Still if transfer.running.iter().any(well) => return,
+            Phase::Still => false,
+            Phase::Opening => return,
+            Phase::Open(_) => {
+                self.stirred = true;
+                if self.has_source(now, &need, peers) {
+                    return;
+                }
+                true
+            }
+        };
+        let Some(transfer) = self.all.get_mut(&need) else { return };
+        if !begun && peers.any_but(&transfer.topics, &tried) {
             transfer.grace = None;
+            let ready = |peer: &Peer| {
+                !tried.contains(peer) && self.load.get(peer).is_none_or(|load| load.not_before <= now)
+            };
+            if peers.ranked(&transfer.topics, ready).is_empty() {
+                // Those who are busy may be so for long: there may be others.
+                peers.find(now, &transfer.topics);
+            }
             let line = self.waiting.entry(Arc::clone(&transfer.topics)).or_default();
             line.insert((transfer.number, need));
             self.stirred = true;
-        } else if !transfer.running.is_empty() {
+        } else if !begun && !transfer.running.is_empty() {
             // It may be slow, but it is all there is.
         } else if peers.find(now, &transfer.topics) {
             self.parked.insert(need);
@@ -175,61 +259,116 @@ impl Transfers {
     }
 
     /// A Blob is here, or will not come.
-    fn end(&mut self, need: Need, here: bool) {
+    pub(super) fn end(&mut self, need: Need, here: bool) {
         self.displace(&need);
         let Some(transfer) = self.all.remove(&need) else { return };
         self.ended.extend(transfer.wanted.into_iter().map(|wanted| Ended { need, wanted, here }));
+        for number in transfer.running {
+            self.stop(number);
+        }
+        if self.spreads.remove(&need) {
+            self.actions.push_back(Action::Close(need));
+            self.stirred = true;
+        }
+    }
+
+    /// Nobody waits for what is left of a transfer.
+    pub(super) fn stop(&mut self, number: u64) {
+        let Some(running) = self.running.get_mut(&number) else { return };
+        if !std::mem::replace(&mut running.stopped, true) {
+            self.actions.push_back(Action::Stop(number));
+        }
+        self.slow(number);
     }
 
     /// Starts what there is room for.
-    pub(super) fn start(&mut self, now: Moment, peers: &Peers) -> Vec<Action> {
-        let mut actions = Vec::new();
+    pub(super) fn start(&mut self, now: Moment, peers: &mut Peers) {
         if !std::mem::take(&mut self.stirred) {
-            return actions;
+            return;
+        }
+        // What was begun is to be ended.
+        for need in self.spreads.clone() {
+            self.start_pieces(now, need, peers);
         }
         // Whoever has waited longest comes first.
         let mut lines: Vec<_> = self.waiting.iter().map(|(of, line)| (line.first().copied(), of)).collect();
         lines.sort_unstable();
         let lines: Vec<_> = lines.into_iter().map(|(_, topics)| Arc::clone(topics)).collect();
         for topics in lines {
-            if self.prompt >= MAX_TRANSFERS {
-                break;
-            }
-            self.start_line(now, (&topics, peers), &mut actions);
+            self.start_line(now, (&topics, peers));
         }
-        actions
     }
 
-    fn start_line(&mut self, now: Moment, (topics, peers): (&Topics, &Peers), actions: &mut Vec<Action>) {
-        let load = |load: &BTreeMap<Peer, usize>, peer: &Peer| load.get(peer).copied().unwrap_or(0);
-        let mut free = peers.ranked(topics, |peer| load(&self.load, peer) < MAX_TRANSFERS_PER_PEER);
+    fn start_line(&mut self, now: Moment, (topics, peers): (&Topics, &mut Peers)) {
+        let mut free = peers.ranked(topics, |peer| self.is_free((peer, 0), (now, peers)));
         let line = self.waiting.get(topics).into_iter().flatten();
         let front: Vec<_> = line.take(LOOKAHEAD).map(|(_, need)| *need).collect();
         for need in front {
-            if self.prompt >= MAX_TRANSFERS || free.is_empty() {
+            if free.is_empty() {
                 return;
             }
-            let tried = &self.all[&need].tried;
-            let Some(at) = free.iter().position(|peer| !tried.contains(peer)) else { continue };
-            let peer = free[at].clone();
-            actions.push(self.launch(now, need, peer.clone()));
-            if load(&self.load, &peer) >= MAX_TRANSFERS_PER_PEER {
-                free.remove(at);
+            let transfer = &self.all[&need];
+            let running = || transfer.running.iter().map(|number| &self.running[number]);
+            let busy_with_it = |peer: &Peer| running().any(|one| !one.gone && one.peer == *peer);
+            let fit = |peer: &&Peer| !transfer.tried.contains(*peer) && !busy_with_it(peer);
+            let Some(peer) = free.iter().find(fit).cloned() else { continue };
+            if piece_count(need.size) > 1 {
+                if self.spreads.len() < MAX_SPREADS {
+                    self.open(need);
+                }
+                continue;
+            }
+            if self.prompt >= MAX_TRANSFERS || !self.is_free((&peer, need.size), (now, peers)) {
+                continue;
+            }
+            self.displace(&need);
+            self.launch((now, peers), (need, peer.clone()), vec![0]);
+            if !self.is_free((&peer, 0), (now, peers)) {
+                free.retain(|one| *one != peer);
             }
         }
     }
 
-    fn launch(&mut self, now: Moment, need: Need, peer: Peer) -> Action {
-        self.displace(&need);
+    /// Begins a transfer of these pieces; gives its number.
+    pub(super) fn launch(
+        &mut self,
+        (now, peers): (Moment, &Peers),
+        (need, peer): (Need, Peer),
+        pieces: Vec<u64>,
+    ) -> u64 {
         self.next += 1;
         let number = self.next;
-        self.all.get_mut(&need).expect("it waited a moment ago").running.insert(number);
-        self.running.insert(number, Running { need, peer: peer.clone(), prompt: true, gone: false });
-        self.prompt += 1;
-        *self.load.entry(peer.clone()).or_default() += 1;
-        let within = PATIENCE.saturating_add(Duration::from_secs(need.size / SLOWEST));
-        self.alarms.set(Alarm::Slow(number), Some(now.plus(within)));
-        Action::Fetch { transfer: number, peer, need }
+        self.all.get_mut(&need).expect("it is needed").running.insert(number);
+        let fetch = Action::Fetch { transfer: number, peer: peer.clone(), need, pieces: pieces.clone() };
+        self.actions.push_back(fetch);
+        let ([heard, late, gone, stopped], watch) = ([false; 4], pieces.is_empty());
+        let running =
+            Running { need, peer, pieces, watch, asked: now, heard, prompt: true, late, gone, stopped };
+        if !watch {
+            let load = self.load.entry(running.peer.clone()).or_default();
+            if load.runs == 0 {
+                load.last = now;
+            }
+            load.runs += 1;
+            load.bytes += running.bytes();
+        }
+        self.prompt += usize::from(piece_count(need.size) == 1);
+        self.running.insert(number, running);
+        self.watch_over(number, (now, peers));
+        number
+    }
+
+    /// Sets when a transfer is late and when it is slow, unless something comes before.
+    pub(super) fn watch_over(&mut self, number: u64, (now, peers): (Moment, &Peers)) {
+        let Some(running) = self.running.get(&number).filter(|running| running.prompt) else { return };
+        // Behind what else is under way from that peer.
+        let load = self.load.get(&running.peer).map_or(0, |load| load.bytes);
+        let before = if running.watch { Duration::ZERO } else { peers.standing.takes(&running.peer, load) };
+        let patience = PATIENCE.saturating_add(Duration::from_secs(load.max(running.bytes()) / SLOWEST));
+        self.alarms.set(Alarm::Slow(number), Some(now.plus(patience)));
+        let late = peers.standing.p90(&running.peer).filter(|_| !running.watch && !running.late);
+        let late = late.map(|late| now.plus(late.max(LEAST_LATE).saturating_add(before).min(patience)));
+        self.alarms.set(Alarm::Late(number), late);
     }
 
     /// A transfer ended; gives the peer if it lied once too often.
@@ -240,38 +379,55 @@ impl Transfers {
         peers: &mut Peers,
     ) -> Option<Peer> {
         self.slow(number);
-        let Running { need, peer, gone, .. } = self.running.remove(&number)?;
+        self.unload(number);
+        let running = self.running.remove(&number)?;
         self.stirred = true;
-        if !gone {
-            self.unload(&peer);
-        }
+        let need = running.need;
         if let Some(transfer) = self.all.get_mut(&need) {
             transfer.running.remove(&number);
-            if !gone {
-                transfer.tried.insert(peer.clone());
-            }
+        }
+        if outcome == Brought::Busy && !running.gone {
+            let load = self.load.entry(running.peer.clone()).or_default();
+            load.not_before = now.plus(load.busy.step());
+            self.alarms.set(Alarm::Again(running.peer.clone()), Some(load.not_before));
+        } else if let Some(load) = self.load.get_mut(&running.peer) {
+            load.busy.reset();
+            self.forget_load(&running.peer);
         }
         let mut drop = None;
+        let peer = &running.peer;
         match outcome {
             Brought::Done => {
-                peers.standing.good(&peer);
+                peers.standing.good(peer);
+                if piece_count(need.size) == 1 && !running.gone {
+                    let load = self.load.get(peer).map_or(running.asked, |load| load.last);
+                    peers.standing.waited(peer, now.since(running.asked.max(load)));
+                }
                 self.end(need, true);
             }
-            Brought::Failed if gone => {}
-            Brought::Failed => peers.standing.failed(&peer),
-            Brought::Bad => drop = peers.standing.bad(&peer).then_some(peer),
             Brought::NoRoom => self.end(need, false),
+            Brought::Bad => drop = peers.standing.bad(peer).then(|| peer.clone()),
+            // What was stopped, or is of somebody who went away, says nothing.
+            _ if running.gone || running.stopped => {}
+            Brought::Part => peers.standing.good(peer),
+            Brought::Busy => {}
+            Brought::NotThere if running.watch || self.spreads.contains(&need) => {}
+            Brought::NotThere | Brought::Failed | Brought::OtherSize => peers.standing.failed(peer),
         }
+        self.came_to(now, (&running, number), outcome);
         self.place(now, need, peers);
         drop
     }
 
-    fn unload(&mut self, peer: &Peer) {
-        if let Some(load) = self.load.get_mut(peer) {
-            *load -= 1;
-            if *load == 0 {
-                self.load.remove(peer);
-            }
+    /// What a transfer that ended means for whom the Blob is fetched from next.
+    fn came_to(&mut self, now: Moment, (running, number): (&Running, u64), outcome: Brought) {
+        let Some(transfer) = self.all.get_mut(&running.need) else { return };
+        if let Phase::Open(spread) = &mut transfer.phase {
+            spread.unask(number, &running.pieces);
+            return self.source_ended(now, (running, number), outcome);
+        }
+        if !running.gone && !running.stopped && outcome != Brought::Busy {
+            transfer.tried.insert(running.peer.clone());
         }
     }
 
@@ -279,10 +435,11 @@ impl Transfers {
     fn slow(&mut self, number: u64) -> Option<(Need, Peer)> {
         let running = self.running.get_mut(&number)?;
         if std::mem::take(&mut running.prompt) {
-            self.prompt -= 1;
+            self.prompt -= usize::from(piece_count(running.need.size) == 1);
             self.stirred = true;
         }
         self.alarms.set(Alarm::Slow(number), None);
+        self.alarms.set(Alarm::Late(number), None);
         Some((running.need, running.peer.clone()))
     }
 
@@ -291,11 +448,25 @@ impl Transfers {
         while let Some(alarm) = self.alarms.due(now) {
             let need = match alarm {
                 Alarm::Grace(need) => need,
+                Alarm::Again(peer) => {
+                    self.forget_load(&peer);
+                    self.stirred = true;
+                    continue;
+                }
+                Alarm::Late(number) => {
+                    let Some(running) = self.running.get_mut(&number) else { continue };
+                    (running.late, self.stirred) = (true, true);
+                    running.need
+                }
                 Alarm::Slow(number) => {
                     let Some((need, peer)) = self.slow(number) else { continue };
-                    peers.standing.failed(&peer);
-                    if let Some(transfer) = self.all.get_mut(&need) {
-                        transfer.tried.insert(peer);
+                    if self.spreads.contains(&need) {
+                        self.pieces_slow(now, number, peers);
+                    } else {
+                        peers.standing.failed(&peer);
+                        if let Some(transfer) = self.all.get_mut(&need) {
+                            transfer.tried.insert(peer);
+                        }
                     }
                     need
                 }
@@ -315,10 +486,12 @@ impl Transfers {
         let from: Vec<_> = from.map(|(number, running)| (*number, running.need)).collect();
         for (number, need) in from {
             self.slow(number);
-            self.unload(peer);
+            self.unload(number);
             self.running.get_mut(&number).expect("it was there a moment ago").gone = true;
+            self.source_gone(&need, number);
             self.place(now, need, peers);
         }
+        self.forget_load(peer);
         let lines = self.waiting.iter().filter(|(of, _)| !of.is_disjoint(topics));
         let concerned: Vec<_> = lines.flat_map(|(_, line)| line).map(|(_, need)| *need).collect();
         for need in concerned {
@@ -335,6 +508,9 @@ impl Transfers {
                 transfer.tried.retain(|peer| !fresh.contains(peer));
                 concerned.push(*need);
             }
+        }
+        for need in &concerned {
+            self.sources_back(need, fresh);
         }
         self.stirred = true;
         for need in concerned {
@@ -354,18 +530,25 @@ impl Transfers {
     pub(super) fn len(&self) -> usize {
         let waiting: usize = self.waiting.values().map(BTreeSet::len).sum();
         assert!(
-            self.prompt <= MAX_TRANSFERS && self.load.values().all(|load| *load <= MAX_TRANSFERS_PER_PEER)
+            self.prompt <= MAX_TRANSFERS
+                && self.load.values().all(|load| load.runs <= MAX_TRANSFERS_PER_PEER)
         );
-        assert_eq!(self.load.values().sum::<usize>(), self.running.values().filter(|one| !one.gone).count());
+        let runs: Vec<_> = self.running.values().filter(|one| !one.gone && !one.watch).collect();
+        assert_eq!(self.load.values().map(|load| load.runs).sum::<usize>(), runs.len());
+        assert_eq!(
+            self.load.values().map(|load| load.bytes).sum::<u64>(),
+            runs.iter().map(|one| one.bytes()).sum::<u64>()
+        );
         assert!(waiting + self.parked.len() <= self.all.len() && self.ended.is_empty());
-        assert!(self.alarms.len() <= self.running.len() + self.parked.len());
-        self.all.len() + self.running.len()
+        assert!(self.spreads.len() <= MAX_SPREADS && self.actions.is_empty());
+        self.check_pieces();
+        self.all.len() + self.running.len() + self.spreads.len()
     }
 }
 
 impl Transfer {
     fn new(number: u64, topics: &Topics) -> Self {
         let (tried, running, wanted) = Default::default();
-        Self { number, topics: Arc::clone(topics), tried, running, grace: None, wanted }
+        Self { number, topics: Arc::clone(topics), tried, running, grace: None, wanted, phase: Phase::Still }
     }
 }

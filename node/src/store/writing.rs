@@ -85,6 +85,20 @@ pub enum Receiving {
     },
 }
 
+impl Store {
+    /// Starts to take a Blob whose pieces come from elsewhere, in any order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn receive(&self, pieces: Pieces) -> Result<Receiving, StoreError> {
+        self.known.room.take(0)?;
+        if pieces.size() <= MAX_INLINE_BYTES as u64 {
+            return Ok(Receiving::Small { store: self.clone(), pieces, bytes: None });
+        }
+        Ok(Receiving::Large { store: self.clone(), incoming: self.content.begin_known(pieces)? })
+    }
+}
+
 impl Receiving {
     /// Takes a piece, if it is the right one.
     ///

@@ -30,8 +30,15 @@ pub const MAX_STREAMS_PER_PEER: usize = 4;
 pub const MAX_STREAMS: usize = MAX_CONNECTIONS as usize * MAX_STREAMS_PER_PEER;
 /// Most questions of peers that are looked up at a time, in all: the disk is there for the tools on this machine first.
 pub const MAX_WORK: usize = 32;
-/// Most Blobs that are open to be sent, to all peers of one Network together.
+/// Most Blobs that stay open to be sent, to all peers of one Network together: whoever comes back for another piece
+/// finds his open, if it is not too long ago. Nobody has a place there.
 pub const MAX_OPEN_BLOBS: usize = 128;
+/// How long one stays open that nobody reads.
+pub const OPEN_BLOB_LIFE: Duration = Duration::from_secs(10);
+/// Most Blobs of which one stream is told what more comes of them here.
+pub const MAX_WATCHED: usize = 16;
+/// How often it is told that.
+pub const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// Most Blobs that are sent in turn on one stream.
 pub const MAX_SENDING: usize = 4;
 /// Most requests that wait on one inbound stream.

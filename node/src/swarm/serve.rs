@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Answers peers: one loop a purpose takes their streams, one task a stream serves it. All within limits, and only
-//! about Projects that are shared in that Network.
+//! about Projects that are shared in that Network. Blobs are served by [`blobs`], in turns that [`gate`] gives.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod blobs;
+mod gate;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
 use libp2p::PeerId;
-use potluck_protocol::codec::{Bytes, Wire as _, Writer};
-use potluck_protocol::digest::Digest;
+use potluck_protocol::codec::{Wire as _, Writer};
 use potluck_protocol::frame::Message;
 use potluck_protocol::names::Purpose;
-use potluck_protocol::peer::{
-    Answer, Ask, Blobs, End, Found, Have, Heads, Hello, MAX_VALUES_BYTES, No, Piece, Question, Run, Topic,
-    Values, Want,
-};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use potluck_protocol::peer::{Answer, Ask, Found, Heads, Hello, Question, Topic};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
+use self::blobs::Shelf;
+use self::gate::Gate;
 use super::{Handle, limits};
 use crate::catalog;
 use crate::catalog::plan::Event;
@@ -27,7 +28,6 @@ use crate::link::{read_message_within, write_message};
 use crate::observe::span;
 use crate::outside::Outside;
 use crate::peer::Peer;
-use crate::store::Blob;
 
 type PeerStream = tokio_util::compat::Compat<libp2p::Stream>;
 
@@ -44,8 +44,10 @@ struct Asker {
 struct Bounds {
     /// Places for what is being looked up on the disk.
     work: Arc<Semaphore>,
-    /// Places for Blobs that are open to be sent.
-    blobs: Arc<Semaphore>,
+    /// Blobs that are open to be sent.
+    shelf: Arc<Shelf>,
+    /// Whose turn it is to be sent something.
+    gate: Arc<Gate>,
 }
 
 impl Asker {
@@ -60,43 +62,14 @@ impl Asker {
         })
         .await
     }
-
-    /// The Blob, if this asker may have it.
-    async fn find(&self, digest: Digest) -> Option<Blob> {
-        let (outside, network) = (Arc::clone(&self.outside), Arc::clone(&self.peer.network));
-        let found = self.work(move || {
-            outside.engine().blob_for_peer(&digest, |project| outside.shares(&network, project))
-        });
-        let found = found.await.unwrap_or_else(|error| {
-            tracing::warn!(blob = %digest, %error, "a blob cannot be served");
-            None
-        });
-        if let Some(blob) = &found {
-            self.outside.asked(&self.peer, digest, blob.pieces().size());
-        }
-        found
-    }
-
-    /// One piece as it is stored, if the asker may still have it. The peer checks it.
-    async fn piece(&self, of: &Sent, index: u64) -> Option<Piece> {
-        let Sent { id, digest, blob } = of.clone();
-        let size = blob.pieces().range(index).map(|range| range.end - range.start)?;
-        let (outside, network) = (Arc::clone(&self.outside), Arc::clone(&self.peer.network));
-        let packed = self.work(move || {
-            let shared = |project: &str| outside.shares(&network, project);
-            let may = outside.engine().store().index().belongs(&digest, shared).unwrap_or(false);
-            may.then(|| blob.packed(index).ok()).flatten()
-        });
-        let (packing, bytes) = packed.await?;
-        Some(Piece { id, index, size, packing, bytes: Bytes::new(bytes)? })
-    }
 }
 
 /// Serves all purposes of a Network, until the tasks that are given are ended.
 pub fn serve(outside: &Arc<Outside>, handle: &Handle) -> Vec<tokio::task::JoinHandle<()>> {
     let bounds = Bounds {
         work: Arc::new(Semaphore::new(limits::MAX_WORK)),
-        blobs: Arc::new(Semaphore::new(limits::MAX_OPEN_BLOBS)),
+        shelf: Arc::default(),
+        gate: Gate::new(None),
     };
     let serve = |purpose| {
         // Before anything is awaited: whoever connects now is to be heard.
@@ -133,7 +106,7 @@ async fn accept(
                 Purpose::Hello => hello(&asker, stream.compat()).await,
                 Purpose::Heads => heads(&asker, stream.compat()).await,
                 Purpose::Ask => ask(&asker, stream.compat()).await,
-                Purpose::Blob => blobs(&asker, stream.compat()).await,
+                Purpose::Blob => blobs::serve(&asker, stream.compat()).await,
                 Purpose::Kademlia => {}
             }
             drop(place);
@@ -280,163 +253,4 @@ fn parts(id: u64, found: Vec<Found>) -> Vec<Answer> {
     }
     parts.last_mut().expect("there is at least one").last = true;
     parts
-}
-
-/// The peer wants Blobs.
-async fn blobs(asker: &Asker, stream: PeerStream) {
-    let (mut reader, writer) = tokio::io::split(stream);
-    let (to, messages) = mpsc::channel(limits::MAX_WAITING);
-    let reading = async move {
-        while let Some(message) = heard::<Blobs>(&mut reader).await {
-            if to.send(message).await.is_err() {
-                return;
-            }
-        }
-    };
-    let serving = Serving { asker, writer, messages, waiting: VecDeque::new(), sending: VecDeque::new() };
-    tokio::select! {
-        () = serving.run() => {}
-        // Whoever stops asking still gets what it asked for.
-        () = async { reading.await; std::future::pending().await } => {}
-    }
-}
-
-/// What one stream of Blobs has under way. Several are sent in turn, a piece of each, so that a large one does not hold
-/// up the others; the rest waits.
-struct Serving<'a> {
-    asker: &'a Asker,
-    writer: WriteHalf<PeerStream>,
-    messages: mpsc::Receiver<Blobs>,
-    waiting: VecDeque<Want>,
-    sending: VecDeque<Sending>,
-}
-
-/// A Blob in answer to a question.
-#[derive(Clone)]
-struct Sent {
-    id: u64,
-    digest: Digest,
-    blob: Arc<Blob>,
-}
-
-/// A Blob that is being sent.
-struct Sending {
-    of: Sent,
-    /// The pieces that are still to be sent.
-    runs: VecDeque<Run>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Sending {
-    fn next(&mut self) -> Option<u64> {
-        let run = self.runs.front_mut()?;
-        let index = run.first;
-        (run.first, run.count) = (run.first + 1, run.count - 1);
-        if run.count == 0 {
-            self.runs.pop_front();
-        }
-        // What lies beyond the end is not there to be sent.
-        if index < self.of.blob.pieces().count() { Some(index) } else { self.skip() }
-    }
-
-    fn skip(&mut self) -> Option<u64> {
-        let count = self.of.blob.pieces().count();
-        self.runs.retain(|run| run.first < count);
-        if self.runs.is_empty() { None } else { self.next() }
-    }
-}
-
-impl Serving<'_> {
-    /// Serves until the stream ends or the peer does not keep to the protocol.
-    async fn run(mut self) {
-        while self.step().await.is_some() {}
-        let _ = self.writer.shutdown().await;
-    }
-
-    /// Does the next thing; nothing when there will be none.
-    async fn step(&mut self) -> Option<()> {
-        if self.sending.is_empty() && self.waiting.is_empty() {
-            let message = self.messages.recv().await?;
-            self.heard(message).await?;
-        }
-        while let Ok(message) = self.messages.try_recv() {
-            self.heard(message).await?;
-        }
-        while self.sending.len() < limits::MAX_SENDING
-            && let Some(want) = self.waiting.pop_front()
-        {
-            self.begin(want).await?;
-        }
-        let Some(mut sending) = self.sending.pop_front() else { return Some(()) };
-        let id = sending.of.id;
-        let Some(index) = sending.next() else { return self.end(id, None).await };
-        let Some(piece) = self.asker.piece(&sending.of, index).await else {
-            return self.end(id, Some(No::NotHere)).await;
-        };
-        self.asker.outside.engine().counts().served(piece.bytes.len() as u64);
-        self.say(Blobs::Piece(piece)).await?;
-        self.sending.push_back(sending);
-        Some(())
-    }
-
-    async fn say(&mut self, message: Blobs) -> Option<()> {
-        send(&mut self.writer, &message).await.then_some(())
-    }
-
-    async fn end(&mut self, id: u64, no: Option<No>) -> Option<()> {
-        self.say(Blobs::End(End { id, no })).await
-    }
-
-    /// Takes a message; nothing when the peer does not keep to the protocol.
-    async fn heard(&mut self, message: Blobs) -> Option<()> {
-        match message {
-            Blobs::Want(want) => {
-                let known = self.waiting.iter().map(|want| want.id);
-                let known =
-                    known.chain(self.sending.iter().map(|sending| sending.of.id)).any(|id| id == want.id);
-                if known || self.waiting.len() >= limits::MAX_WAITING {
-                    return None;
-                }
-                self.waiting.push_back(want);
-            }
-            Blobs::Stop(stop) => {
-                let before = self.waiting.len() + self.sending.len();
-                self.waiting.retain(|want| want.id != stop.id);
-                self.sending.retain(|sending| sending.of.id != stop.id);
-                if self.waiting.len() + self.sending.len() < before {
-                    self.end(stop.id, Some(No::Stopped)).await?;
-                }
-            }
-            _ => return None,
-        }
-        Some(())
-    }
-
-    /// Begins to answer one question.
-    async fn begin(&mut self, want: Want) -> Option<()> {
-        let Want { id, digest, values, pieces } = want;
-        // An open Blob is an open file, and there are only so many.
-        let Ok(place) = Arc::clone(&self.asker.bounds.blobs).try_acquire_owned() else {
-            return self.end(id, Some(No::Busy)).await;
-        };
-        let Some(blob) = self.asker.find(digest).await else { return self.end(id, Some(No::NotHere)).await };
-        self.say(Blobs::Have(Have { id, size: blob.pieces().size(), bitmap: None })).await?;
-        if values {
-            self.values(id, &blob).await?;
-        }
-        let of = Sent { id, digest, blob: Arc::new(blob) };
-        self.sending.push_back(Sending { of, runs: pieces.into(), _place: place });
-        Some(())
-    }
-
-    async fn values(&mut self, id: u64, blob: &Blob) -> Option<()> {
-        let all = &blob.pieces().list().values;
-        for (at, values) in all.chunks(MAX_VALUES_BYTES / 32).enumerate() {
-            let first = (at * (MAX_VALUES_BYTES / 32)) as u64;
-            let values =
-                Bytes::new(values.as_flattened().to_vec()).expect("a chunk has the bound of a message");
-            self.say(Blobs::Values(Values { id, first, values })).await?;
-        }
-        Some(())
-    }
 }

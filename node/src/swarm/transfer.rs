@@ -1,124 +1,302 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Fetches one Blob from one peer, checking each piece as it comes.
+//! Fetches pieces of a Blob from one peer, checking each as it comes.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::PeerId;
-use potluck_protocol::peer::{Blobs, Run, Stop, Want};
+use potluck_protocol::peer::{Blobs, End, Have, No, Piece, Run, Stop, Want};
 use potluck_protocol::piece::{PieceList, Pieces, piece_count};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Handle, limits};
 use crate::engine::Engine;
-use crate::fetch::event::{Brought, Need};
-use crate::link::Answers;
+use crate::fetch::bits::Bits;
+use crate::fetch::download::Download;
+use crate::fetch::event::{Brought, Event, Has, Need};
+use crate::link::{Answers, Link};
 use crate::observe::span;
-use crate::store::{Receiving, StoreError};
+use crate::store::{Arriving, StoreError};
 
-/// Why a transfer ended before its time.
+/// What to fetch.
+#[derive(Debug)]
+pub struct Job {
+    /// Its number.
+    pub transfer: u64,
+    /// The Blob.
+    pub need: Need,
+    /// The pieces of it; none to hear what the peer has, as long as that grows.
+    pub pieces: Vec<u64>,
+    /// What came of it already, when it has several pieces.
+    pub download: Option<Arc<Download>>,
+    /// Ends when it is to be stopped.
+    pub stopped: oneshot::Receiver<()>,
+}
+
+/// Why a transfer ended otherwise than with all that was wanted.
 enum Cut {
-    /// The peer has not got it, is too slow, or went away.
+    /// The peer has not got it, or says so.
+    Said(Option<No>),
+    /// It is too slow, or went away.
     Failed,
+    /// It has a Blob of so many bytes.
+    OtherSize(u64),
     /// What came is not what was asked for.
     Bad(String),
     /// It cannot be kept here.
     NoRoom(StoreError),
 }
 
-/// Fetches a Blob, unless it is here already.
-pub async fn fetch(engine: &Engine, handle: &Handle, peer: PeerId, need: Need) -> Brought {
-    if engine.store().has(&need.digest).unwrap_or(false) {
+/// Neighbours go together.
+fn runs(pieces: &[u64]) -> Vec<Run> {
+    let mut sorted = pieces.to_vec();
+    sorted.sort_unstable();
+    let mut runs: Vec<Run> = Vec::new();
+    for first in sorted {
+        match runs.last_mut() {
+            Some(run) if run.first + run.count == first => run.count += 1,
+            _ => runs.push(Run { first, count: 1 }),
+        }
+    }
+    runs
+}
+
+/// Fetches what a job says, and tells the Plan of it.
+pub async fn fetch(
+    (engine, events): (&Engine, &mpsc::Sender<Event>),
+    (handle, peer): (&Handle, PeerId),
+    job: Job,
+) -> Brought {
+    let Job { transfer, need, pieces, download, stopped } = job;
+    let Need { digest, size } = need;
+    let single = piece_count(size) == 1;
+    if single && engine.store().has(&digest).unwrap_or(false) {
         return Brought::Done;
     }
     let Some(link) = handle.blobs(peer).await else { return Brought::Failed };
-    let Need { digest, size } = need;
     // One piece needs no list: its hash is the name.
-    let count = piece_count(size);
-    let pieces = vec![Run { first: 0, count }];
-    let want = move |id| Blobs::Want(Want { id, digest, values: count > 1, pieces });
-    let Some(mut answers) = link.ask(want).await else { return Brought::Failed };
-    let ended = take(engine, need, &mut answers, |bytes| handle.came(peer, bytes)).await;
-    if ended.is_err() {
-        link.say(Blobs::Stop(Stop { id: answers.id })).await;
+    let values =
+        !single && !pieces.is_empty() && download.as_ref().is_none_or(|one| one.arriving().is_none());
+    let wanted = runs(&pieces);
+    let want = move |id| Blobs::Want(Want { id, digest, values, pieces: wanted });
+    let Some(answers) = link.ask(want).await else { return Brought::Failed };
+    let id = answers.id;
+    let left = pieces.iter().copied().collect();
+    let mut taking = Taking { engine, events, from: (handle, peer), transfer, need, values, left, answers };
+    let ended = tokio::select! {
+        ended = taking.run(download) => ended,
+        // Told to stop: what is under way is let go.
+        _ = stopped => {
+            stop(&link, id).await;
+            return Brought::Part;
+        }
+    };
+    if !matches!(ended, Ok(_) | Err(Cut::Said(_))) {
+        stop(&link, id).await;
     }
+    outcome(engine, (peer, &need), ended)
+}
+
+async fn stop(link: &Link<Blobs, Blobs>, id: u64) {
+    link.say(Blobs::Stop(Stop { id })).await;
+}
+
+fn outcome(engine: &Engine, (peer, need): (PeerId, &Need), ended: Result<Brought, Cut>) -> Brought {
+    let blob = &need.digest;
     match ended {
-        Ok(()) => Brought::Done,
+        Ok(brought) => brought,
+        Err(Cut::Said(None | Some(No::Stopped))) => Brought::Part,
+        Err(Cut::Said(Some(No::NotHere))) => Brought::NotThere,
+        Err(Cut::Said(Some(No::Busy))) => Brought::Busy,
         Err(Cut::Failed) => Brought::Failed,
+        Err(Cut::OtherSize(size)) => {
+            tracing::info!(%peer, %blob, size, claimed = need.size, "it is said to have another size");
+            engine.counts().refused("other-size", &peer.to_base58());
+            Brought::OtherSize
+        }
         Err(Cut::Bad(why)) => {
-            tracing::warn!(%peer, blob = %digest, why, "a piece was refused");
+            tracing::warn!(%peer, %blob, why, "a piece was refused");
             engine.counts().refused("bad-piece", &peer.to_base58());
             Brought::Bad
         }
         Err(Cut::NoRoom(error)) => {
-            tracing::warn!(blob = %digest, %error, "a blob cannot be kept");
+            tracing::warn!(%blob, %error, "a blob cannot be kept");
             Brought::NoRoom
         }
     }
 }
 
-async fn next(answers: &mut Answers<Blobs>, stall: Duration) -> Result<Blobs, Cut> {
-    let next = tokio::time::timeout(stall, answers.next()).await;
-    next.ok().flatten().ok_or(Cut::Failed)
+/// What one peer sends in answer to one question.
+struct Taking<'a> {
+    engine: &'a Engine,
+    events: &'a mpsc::Sender<Event>,
+    from: (&'a Handle, PeerId),
+    transfer: u64,
+    need: Need,
+    /// Whether the list was asked for.
+    values: bool,
+    /// The pieces that are still to come.
+    left: BTreeSet<u64>,
+    answers: Answers<Blobs>,
 }
 
-async fn take(
-    engine: &Engine,
-    need: Need,
-    answers: &mut Answers<Blobs>,
-    came: impl Fn(u64),
-) -> Result<(), Cut> {
-    match next(answers, limits::READ_STALL).await? {
-        // A partial holder will do once pieces come from several peers; for now it does not.
-        Blobs::Have(have) if have.bitmap.is_none() => {
-            if have.size != need.size {
-                return Err(Cut::Bad(format!("it has {} bytes instead of {}", have.size, need.size)));
+impl Taking<'_> {
+    async fn next(&mut self, stall: Duration) -> Result<Blobs, Cut> {
+        let next = tokio::time::timeout(stall, self.answers.next()).await;
+        next.ok().flatten().ok_or(Cut::Failed)
+    }
+
+    async fn run(&mut self, download: Option<Arc<Download>>) -> Result<Brought, Cut> {
+        let have = match self.next(limits::READ_STALL).await? {
+            Blobs::Have(have) => have,
+            Blobs::End(End { no, .. }) => return Err(Cut::Said(no)),
+            _ => return Err(Cut::Failed),
+        };
+        self.has(have).await?;
+        let Some(download) = download.filter(|_| piece_count(self.need.size) > 1) else {
+            return self.small().await;
+        };
+        if self.left.is_empty() {
+            return self.watch().await;
+        }
+        let arriving = match download.arriving() {
+            // It was asked for before somebody else had given it.
+            Some(arriving) => {
+                if self.values {
+                    self.list().await?;
+                }
+                arriving
+            }
+            None => {
+                let (pieces, store) = (self.list().await?, self.engine.store().clone());
+                span::blocking(move || download.listed(&store, pieces)).await.map_err(Cut::NoRoom)?
+            }
+        };
+        self.pieces(&arriving).await
+    }
+
+    /// The peer says what it has.
+    async fn has(&self, have: Have) -> Result<(), Cut> {
+        if have.size != self.need.size {
+            return Err(Cut::OtherSize(have.size));
+        }
+        let count = piece_count(have.size);
+        if count == 1 {
+            return Ok(());
+        }
+        let has = match have.bitmap {
+            None => Has::All,
+            Some(bitmap) => {
+                let bits = Bits::read(&bitmap, count);
+                Has::Some(bits.ok_or_else(|| Cut::Bad("it has pieces beyond the last".to_owned()))?)
+            }
+        };
+        let _ = self.events.send(Event::Has { transfer: self.transfer, has }).await;
+        Ok(())
+    }
+
+    /// Hears what the peer has, for as long as it says so.
+    async fn watch(&mut self) -> Result<Brought, Cut> {
+        loop {
+            match self.answers.next().await.ok_or(Cut::Failed)? {
+                Blobs::Have(have) => self.has(have).await?,
+                Blobs::End(End { no, .. }) => return Err(Cut::Said(no)),
+                _ => return Err(Cut::Failed),
             }
         }
-        _ => return Err(Cut::Failed),
     }
-    let pieces = list(need, answers).await?;
-    let store = engine.store().clone();
-    let count = pieces.count();
-    let mut receiving = span::blocking(move || store.receive(pieces)).await.map_err(Cut::NoRoom)?;
-    for index in 0..count {
-        let Blobs::Piece(piece) = next(answers, limits::PIECE_STALL).await? else { return Err(Cut::Failed) };
-        // Somebody who sends one piece over and over is no reason to believe that there is no room here.
-        if piece.index != index {
-            return Err(Cut::Bad(format!("it sent piece {} instead of {index}", piece.index)));
+
+    /// The pieces of the Blob, by a list that was checked against its name.
+    async fn list(&mut self) -> Result<Pieces, Cut> {
+        let count = piece_count(self.need.size);
+        let mut values = Vec::new();
+        while count > 1 && (values.len() as u64) < count {
+            let more = match self.next(limits::PIECE_STALL).await? {
+                Blobs::Values(more) => more,
+                Blobs::End(End { no, .. }) => return Err(Cut::Said(no)),
+                _ => return Err(Cut::Failed),
+            };
+            if more.first != values.len() as u64 || more.values.is_empty() {
+                return Err(Cut::Bad("its list of pieces has gaps".to_owned()));
+            }
+            let (more, _) = more.values.as_chunks::<32>();
+            if more.len() as u64 > count - values.len() as u64 {
+                return Err(Cut::Bad("its list of pieces is too long".to_owned()));
+            }
+            values.extend_from_slice(more);
         }
-        came(piece.bytes.len() as u64);
-        engine.counts().fetched(piece.bytes.len() as u64);
-        receiving = put(receiving, piece).await?;
+        let list = PieceList { size: self.need.size, values };
+        list.verify(&self.need.digest).map_err(|error| Cut::Bad(error.to_string()))
     }
-    match next(answers, limits::READ_STALL).await? {
-        Blobs::End(_) => span::blocking(move || receiving.finish()).await.map_err(Cut::NoRoom),
-        _ => Err(Cut::Failed),
+
+    /// The next piece, of those that are still to come; nothing after the last.
+    async fn piece(&mut self) -> Result<Option<Piece>, Cut> {
+        match self.next(limits::PIECE_STALL).await? {
+            Blobs::Piece(piece) => {
+                // Somebody who sends one piece over and over is no reason to believe that there is no room here.
+                if !self.left.remove(&piece.index) {
+                    return Err(Cut::Bad(format!("it sent piece {}, which nobody asked for", piece.index)));
+                }
+                let bytes = piece.bytes.len() as u64;
+                self.engine.counts().fetched(bytes);
+                self.from.0.came(self.from.1, bytes);
+                Ok(Some(piece))
+            }
+            Blobs::End(End { no: None, .. }) if self.left.is_empty() => Ok(None),
+            Blobs::End(End { no, .. }) => Err(Cut::Said(no.or(Some(No::NotHere)))),
+            _ => Err(Cut::Failed),
+        }
+    }
+
+    /// The pieces of a larger Blob, each of which is kept at once.
+    async fn pieces(&mut self, arriving: &Arriving) -> Result<Brought, Cut> {
+        while let Some(piece) = self.piece().await? {
+            let (index, to) = (piece.index, arriving.clone());
+            let done = span::blocking(move || {
+                let last = to.put(piece.index, piece.packing, &piece.bytes)?;
+                if last {
+                    to.finish()?;
+                }
+                Ok(last)
+            });
+            let last = done.await.map_err(cut)?;
+            let _ = self.events.send(Event::Piece { transfer: self.transfer, index }).await;
+            if last {
+                return Ok(Brought::Done);
+            }
+        }
+        Ok(Brought::Part)
+    }
+
+    /// The only piece of a small one.
+    async fn small(&mut self) -> Result<Brought, Cut> {
+        let list = PieceList { size: self.need.size, values: Vec::new() };
+        let pieces = list.verify(&self.need.digest).map_err(|error| Cut::Bad(error.to_string()))?;
+        let Some(piece) = self.piece().await? else { return Err(Cut::Failed) };
+        let store = self.engine.store().clone();
+        let kept = span::blocking(move || {
+            let mut receiving = store.receive(pieces)?;
+            receiving.put(piece.index, piece.packing, &piece.bytes)?;
+            receiving.finish()
+        });
+        kept.await.map_err(cut)?;
+        Ok(Brought::Done)
     }
 }
 
-/// The pieces of the Blob, by a list that was checked against its name.
-async fn list(need: Need, answers: &mut Answers<Blobs>) -> Result<Pieces, Cut> {
-    let count = piece_count(need.size);
-    let mut values = Vec::new();
-    while count > 1 && (values.len() as u64) < count {
-        let Blobs::Values(more) = next(answers, limits::PIECE_STALL).await? else { return Err(Cut::Failed) };
-        if more.first != values.len() as u64 || more.values.is_empty() {
-            return Err(Cut::Bad("its list of pieces has gaps".to_owned()));
-        }
-        let (more, _) = more.values.as_chunks::<32>();
-        if more.len() as u64 > count - values.len() as u64 {
-            return Err(Cut::Bad("its list of pieces is too long".to_owned()));
-        }
-        values.extend_from_slice(more);
-    }
-    let list = PieceList { size: need.size, values };
-    list.verify(&need.digest).map_err(|error| Cut::Bad(error.to_string()))
+fn cut(error: StoreError) -> Cut {
+    if error.is_refusal() { Cut::Bad(error.to_string()) } else { Cut::NoRoom(error) }
 }
 
-async fn put(mut receiving: Receiving, piece: potluck_protocol::peer::Piece) -> Result<Receiving, Cut> {
-    span::blocking(move || match receiving.put(piece.index, piece.packing, &piece.bytes) {
-        Ok(()) => Ok(receiving),
-        Err(error) if error.is_refusal() => Err(Cut::Bad(error.to_string())),
-        Err(error) => Err(Cut::NoRoom(error)),
-    })
-    .await
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_go_together() {
+        let run = |first, count| Run { first, count };
+        assert_eq!(runs(&[7, 2, 3, 1, 9]), [run(1, 3), run(7, 1), run(9, 1)]);
+        assert_eq!(runs(&[]), []);
+    }
 }

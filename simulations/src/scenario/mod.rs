@@ -3,6 +3,7 @@
 
 mod fleet;
 mod office;
+mod share;
 
 use serde_json::Value;
 
@@ -10,4 +11,4 @@ use serde_json::Value;
 type Scenario = (&'static str, fn(u64) -> Value);
 
 /// Every scenario.
-pub(crate) const ALL: &[Scenario] = &[("fleet", fleet::run), ("office", office::run)];
+pub(crate) const ALL: &[Scenario] = &[("fleet", fleet::run), ("office", office::run), ("share", share::run)];

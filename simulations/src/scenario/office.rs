@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use potluck_keys::pair::Signer;
 use potluck_keys::time::Time;
-use potluck_node::fetch::event::{Action, Brought, Event, Need, Space, Verdict};
+use potluck_node::fetch::bits::Bits;
+use potluck_node::fetch::event::{Action, Brought, Event, Has, Need, Opened, Space, Verdict};
 use potluck_node::fetch::plan::Fetch;
 use potluck_node::peer::Peer;
 use potluck_node::plan::{Moment, Plan as _};
@@ -18,9 +19,10 @@ use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::catalog::Filter;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::{MAX_INLINE_BYTES, Topic};
+use potluck_protocol::piece::{piece_count, piece_range};
 use serde_json::{Value, json};
 
-use crate::world::{Link, World};
+use crate::world::{Link, World, round_up};
 
 const PEERS: usize = 6;
 const BUILT: u64 = 300;
@@ -56,10 +58,12 @@ enum Message {
         from: usize,
         transfer: u64,
         need: Need,
+        pieces: Vec<u64>,
     },
     Blob {
         transfer: u64,
         need: Need,
+        pieces: Vec<u64>,
         outcome: Brought,
     },
     Found(Vec<usize>),
@@ -71,6 +75,8 @@ struct Node {
     plan: Fetch,
     claims: BTreeSet<ActionId>,
     store: BTreeSet<Digest>,
+    /// What came of Blobs of several pieces.
+    parts: BTreeMap<Digest, Bits>,
     todo: Vec<ActionId>,
     looks: BTreeMap<u64, Time>,
     /// When all that it has to send is sent.
@@ -120,6 +126,10 @@ fn action(number: u64) -> ActionId {
     ActionId::from_bytes(*Digest::of(&number.to_le_bytes()).as_bytes())
 }
 
+fn piece_bytes(need: &Need, index: u64) -> u64 {
+    piece_range(need.size, index).map_or(0, |range| range.end - range.start)
+}
+
 impl Office {
     fn new(seed: u64) -> Self {
         let mut world = World::new(seed, START, LINK);
@@ -135,9 +145,10 @@ impl Office {
         let nodes = (0..PEERS).map(|number| {
             let mut todo: Vec<_> = (0..BUILT + UNKNOWN).map(action).collect();
             world.chance().shuffle(&mut todo);
-            let (claims, store, looks) = Default::default();
+            let (claims, store, parts, looks) = Default::default();
             let holds = number == 0;
-            Node { plan: Fetch::new(), claims, store, todo, looks, sent_at: START, holds, here: true }
+            let plan = Fetch::new(number as u64);
+            Node { plan, claims, store, parts, todo, looks, sent_at: START, holds, here: true }
         });
         let mut nodes: Vec<_> = nodes.collect();
         nodes[0].claims = built.keys().copied().collect();
@@ -177,9 +188,18 @@ impl Office {
                 self.count.packets_for_misses += u64::from(unknown);
                 self.world.send(number(&peer), &Message::Question { from, question, actions });
             }
-            Action::Fetch { transfer, peer, need } => {
-                self.world.send(number(&peer), &Message::Want { from, transfer, need });
+            Action::Open { need, .. } => {
+                let here = self.nodes[from].store.contains(&need.digest);
+                let part = self.nodes[from].parts.entry(need.digest);
+                let part = part.or_insert_with(|| Bits::none(piece_count(need.size))).clone();
+                let opened = Some(if here { Opened::Here } else { Opened::Part(part) });
+                self.feed(from, Event::Opened { need, opened });
             }
+            Action::Fetch { transfer, peer, need, pieces } => {
+                self.world.send(number(&peer), &Message::Want { from, transfer, need, pieces });
+            }
+            // What was asked for comes all the same.
+            Action::Stop(_) | Action::Close(_) => {}
             Action::Find(_) => {
                 let holds = |number: &usize| self.nodes[*number].holds && self.nodes[*number].here;
                 let found = (0..PEERS).filter(holds).collect();
@@ -206,7 +226,9 @@ impl Office {
                         .for_each(|to| self.world.send(to, &Message::Holds(from)));
                 }
             }
-            Action::Delivered { .. } | Action::Drop(_) => unreachable!("nothing is brought, and nobody lies"),
+            Action::Delivered { .. } | Action::Drop(_) | Action::Remember(_) => {
+                unreachable!("nothing is brought, nobody lies, and there is no next run")
+            }
         }
     }
 
@@ -241,21 +263,23 @@ impl Office {
                 let verdicts = known.map(|known| known.into_iter().map(judge).collect());
                 self.feed(at, Event::Answered { question, verdicts });
             }
-            Message::Want { from, transfer, need } => {
+            Message::Want { from, transfer, need, pieces } => {
                 let has = here && self.nodes[at].store.contains(&need.digest);
-                let outcome = if has { Brought::Done } else { Brought::Failed };
+                let outcome = if has { Brought::Part } else { Brought::NotThere };
                 let begins = self.nodes[at].sent_at.max(self.world.now());
+                let bytes: u64 = pieces.iter().map(|index| piece_bytes(&need, *index)).sum();
                 let takes =
-                    if has { Duration::from_millis(1 + need.size / BYTES_PER_MS) } else { Duration::ZERO };
+                    if has { Duration::from_millis(1 + bytes / BYTES_PER_MS) } else { Duration::ZERO };
                 self.nodes[at].sent_at = begins.plus(takes);
                 let delay = begins.plus(takes).since(self.world.now());
-                self.world.after(delay, from, Message::Blob { transfer, need, outcome });
+                self.world.after(delay, from, Message::Blob { transfer, need, pieces, outcome });
             }
-            Message::Blob { transfer, need, outcome } => {
-                if outcome == Brought::Done {
-                    self.count.moved += need.size;
-                    self.keep(at, &need);
-                }
+            Message::Blob { transfer, need, pieces, outcome } => {
+                let outcome = if outcome == Brought::Part {
+                    self.take_pieces(at, (transfer, &need), pieces)
+                } else {
+                    outcome
+                };
                 self.feed(at, Event::Brought { transfer, outcome });
             }
             Message::Found(peers) => {
@@ -270,6 +294,26 @@ impl Office {
                 self.feed(at, Event::Gone(peer(who)));
             }
         }
+    }
+
+    /// Pieces came; gives how that transfer ended.
+    fn take_pieces(&mut self, at: usize, (transfer, need): (u64, &Need), pieces: Vec<u64>) -> Brought {
+        self.count.moved += pieces.iter().map(|index| piece_bytes(need, *index)).sum::<u64>();
+        if piece_count(need.size) == 1 {
+            self.keep(at, need);
+            return Brought::Done;
+        }
+        self.feed(at, Event::Has { transfer, has: Has::All });
+        for index in pieces {
+            let Some(bits) = self.nodes[at].parts.get_mut(&need.digest) else { return Brought::Part };
+            let whole = bits.set(index) && bits.is_full();
+            self.feed(at, Event::Piece { transfer, index });
+            if whole {
+                self.keep(at, need);
+                return Brought::Done;
+            }
+        }
+        Brought::Part
     }
 
     fn keep(&mut self, at: usize, need: &Need) {
@@ -295,7 +339,7 @@ impl Office {
     fn run(mut self) -> (Self, Duration) {
         loop {
             let wakes = self.nodes.iter().filter_map(|node| node.plan.wake_at()).min();
-            let span = wakes.map_or(Duration::from_secs(3600), |at| at.since(Moment::default()));
+            let span = wakes.map_or(Duration::from_secs(3600), |at| round_up(at.since(Moment::default())));
             match self.world.next(START.plus(span)) {
                 Some((to, message)) => self.hear(to, message),
                 None if wakes.is_none() => break,

@@ -8,6 +8,7 @@ mod dht;
 mod flood;
 mod following;
 mod honest;
+mod pieces;
 mod socket;
 
 use std::collections::BTreeSet;

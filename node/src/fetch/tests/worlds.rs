@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use potluck_protocol::peer::MAX_ACTIONS;
+use potluck_protocol::piece::piece_count;
 
+use super::super::bits::Bits;
+use super::super::event::{Has, Opened};
 use super::super::plan::{MAX_QUESTIONS_PER_PEER, MAX_TRANSFER};
-use super::super::transfers::MAX_TRANSFERS;
+use super::super::spread::MAX_RUN;
 use super::*;
 
 /// What a peer is like.
@@ -40,6 +43,8 @@ enum Later {
     Feed(Event),
     Answer { question: u64, peer: usize, actions: Vec<ActionId> },
     Blob { transfer: u64, peer: usize, need: Need },
+    Pieces { transfer: u64, peer: usize, need: Need, left: Vec<u64>, first: bool },
+    Open(Need),
     Review(ActionId),
     Find(Topic),
     Look,
@@ -87,6 +92,8 @@ struct World {
     peers: Vec<Someone>,
     built: BTreeMap<ActionId, Built>,
     store: BTreeSet<Digest>,
+    /// What came of Blobs of several pieces.
+    parts: BTreeMap<Need, Bits>,
     looks: BTreeMap<(u64, ActionId), Promise>,
     brings: BTreeMap<u64, Moment>,
     fetching: BTreeMap<u64, usize>,
@@ -141,7 +148,7 @@ impl World {
                 Built { tree, blobs, cost, refused, topics, known: false, told: None },
             );
         }
-        let (queue, store, looks, brings) = Default::default();
+        let (queue, store, parts, looks, brings) = Default::default();
         let (fetching, asking, dropped, log) = Default::default();
         let (case, next, hits) = (Case::with(&[]), 0, 0);
         let (mut world, peers) = (
@@ -154,6 +161,7 @@ impl World {
                 peers: Vec::new(),
                 built,
                 store,
+                parts,
                 looks,
                 brings,
                 fetching,
@@ -285,15 +293,23 @@ impl World {
                 let delay = self.delay(self.peers[peer].kind);
                 self.later(delay, Later::Answer { question, peer, actions });
             }
-            Action::Fetch { transfer, peer, need } => {
+            Action::Fetch { transfer, peer, need, pieces } => {
                 assert!(!self.dropped.contains(&peer));
                 let peer = index(&peer);
                 assert_eq!(self.fetching.insert(transfer, peer), None);
                 let delay = self.delay(self.peers[peer].kind);
+                if piece_count(need.size) > 1 {
+                    assert!(
+                        pieces.len() <= MAX_RUN && pieces.iter().all(|piece| *piece < piece_count(need.size))
+                    );
+                    let first = true;
+                    return self.later(delay, Later::Pieces { transfer, peer, need, left: pieces, first });
+                }
+                assert_eq!(pieces, [0]);
                 self.later(delay, Later::Blob { transfer, peer, need });
                 // Those of a slow peer, or of one that left, do not count.
                 let quick = |peer: &&usize| self.peers[**peer].here && self.peers[**peer].kind != Kind::Slow;
-                assert!(self.fetching.values().filter(quick).count() <= MAX_TRANSFERS + 8);
+                assert!(self.fetching.values().filter(quick).count() <= 4 * MAX_TRANSFERS);
             }
             Action::Find(topic) => {
                 let delay = self.chance.u64(5..if self.kind { 50 } else { 12_000 });
@@ -308,6 +324,20 @@ impl World {
                 let until = self.brings.remove(&bring).expect("a bring is delivered once");
                 assert!(self.case.now <= until && (all || !self.kind));
             }
+            Action::Open { need, projects } => {
+                assert!(!projects.is_empty() && piece_count(need.size) > 1);
+                let delay = self.chance.u64(..10);
+                self.later(delay, Later::Open(need));
+            }
+            Action::Stop(transfer) => {
+                // It may just have ended by itself.
+                if self.fetching.contains_key(&transfer) {
+                    let outcome = Brought::Part;
+                    self.later(1, Later::Feed(Event::Brought { transfer, outcome }));
+                }
+            }
+            Action::Close(_) => {}
+            Action::Remember(_) => panic!("nobody wants to know"),
             Action::Drop(peer) => assert!(self.dropped.insert(peer)),
         }
     }
@@ -362,9 +392,9 @@ impl World {
                 let Someone { kind, here, .. } = self.peers[peer];
                 let outcome = match kind {
                     _ if self.store.contains(&need.digest) => Brought::Done,
-                    _ if !here || !Self::has(kind, need.digest.as_bytes()) => Brought::Failed,
+                    _ if !here || !Self::has(kind, need.digest.as_bytes()) => Brought::NotThere,
                     Kind::Liar => Brought::Bad,
-                    Kind::Busy => Brought::Failed,
+                    Kind::Busy => Brought::Busy,
                     _ if !self.kind && self.chance.u8(..30) == 0 => Brought::NoRoom,
                     _ => Brought::Done,
                 };
@@ -373,6 +403,18 @@ impl World {
                 }
                 let delay = self.chance.u64(..20);
                 self.later(delay, Later::Feed(Event::Brought { transfer, outcome }));
+            }
+            Later::Open(need) => {
+                let none = Bits::none(piece_count(need.size));
+                let here = self.store.contains(&need.digest);
+                let part = self.parts.entry(need).or_insert(none).clone();
+                let opened = Some(if here { Opened::Here } else { Opened::Part(part) });
+                self.feed(Event::Opened { need, opened });
+            }
+            Later::Pieces { transfer, peer, need, left, first } => {
+                if self.fetching.contains_key(&transfer) {
+                    self.pieces((transfer, peer), need, (left, first));
+                }
             }
             Later::Review(action) => {
                 let event = Event::Reviewed { action, verdict: self.verdict(&action) };
@@ -399,6 +441,54 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The next thing that a peer sends of a Blob of several pieces.
+    fn pieces(&mut self, (transfer, peer): (u64, usize), need: Need, (mut left, first): (Vec<u64>, bool)) {
+        let Someone { kind, here, .. } = self.peers[peer];
+        let count = piece_count(need.size);
+        let has = |index: u64| kind != Kind::Partial || index.is_multiple_of(2);
+        let ends = match kind {
+            _ if !here => Some(Brought::Failed),
+            Kind::Absent => Some(Brought::Failed),
+            Kind::Empty => Some(Brought::NotThere),
+            Kind::Busy => Some(Brought::Busy),
+            Kind::Liar if !first => Some(Brought::Bad),
+            _ => None,
+        };
+        if let Some(outcome) = ends {
+            return self.later(0, Later::Feed(Event::Brought { transfer, outcome }));
+        }
+        if first {
+            let mut bits = Bits::none(count);
+            (0..count).filter(|index| has(*index)).for_each(|index| assert!(bits.set(index)));
+            let has = if bits.is_full() { Has::All } else { Has::Some(bits) };
+            let part = matches!(has, Has::Some(_));
+            self.feed(Event::Has { transfer, has });
+            if left.is_empty() && part {
+                // It is told when there is more, which there never is.
+                return;
+            }
+            let delay = self.delay(kind);
+            return self.later(delay, Later::Pieces { transfer, peer, need, left, first: false });
+        }
+        let next = left.iter().position(|index| has(*index)).map(|at| left.remove(at));
+        let Some(index) = next else {
+            let outcome = if left.is_empty() { Brought::Part } else { Brought::NotThere };
+            return self.later(0, Later::Feed(Event::Brought { transfer, outcome }));
+        };
+        let Some(bits) = self.parts.get_mut(&need) else { panic!("nothing comes before it is opened") };
+        bits.set(index);
+        let whole = bits.is_full();
+        if whole {
+            self.store.insert(need.digest);
+        }
+        self.feed(Event::Piece { transfer, index });
+        if whole {
+            return self.feed(Event::Brought { transfer, outcome: Brought::Done });
+        }
+        let delay = self.delay(kind);
+        self.later(delay, Later::Pieces { transfer, peer, need, left, first: false });
     }
 
     fn look(&mut self) {
