@@ -177,7 +177,7 @@ fn what_a_tree_cannot_hold_is_refused_with_its_path() {
     assert_data_eq!(
         refused.stderr,
         str![[r#"
-error: TreePath("bin/out") is not acceptable: its target is absolute
+error: "bin/out" is not acceptable: its target is absolute
 hint: a link must be relative, stay in the folder, and go up only at its start: put what it leads to in its place, or leave it out
 
 "#]]
