@@ -272,13 +272,23 @@ impl Daemon {
         self.stop.send_replace(true);
     }
 
+    /// The door, for programs that run a daemon within themselves.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     /// Where this node can be reached, Network by Network.
     pub fn reached(&self) -> BTreeMap<String, InNetwork> {
         let row = |handle: &Handle| {
             let share = self.outside.shared().into_iter().map(|project| project.to_string());
             let share =
                 share.filter(|project| self.outside.shares(&handle.network().name, project)).collect();
-            let row = InNetwork { peer: handle.peer().to_base58(), listen: handle.listen().to_vec(), share };
+            let row = InNetwork {
+                peer: handle.peer().to_base58(),
+                listen: handle.listen().to_vec(),
+                bulk: handle.bulk_sockets(),
+                share,
+            };
             (handle.network().name.clone(), row)
         };
         self.outside.networks().map(row).collect()

@@ -12,15 +12,17 @@ use libp2p::kad::{self, QueryId, QueryResult, Quorum, Record, RecordKey};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, Transport as _, identify, mdns, quic, tcp, tls, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, Transport as _, identify, mdns, quic};
 use potluck_protocol::names::{DhtKey, NetworkId, Purpose};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::admission::{Admission, Admitted};
 use super::behaviour::{Behaviour, BehaviourEvent, protocol};
+use super::bulk::Bulk;
 use super::handle::Handle;
 use super::records::{self, Guest, Guests};
+use super::secure::Secure;
 use super::{SwarmError, limits};
 use crate::network::Network;
 use crate::observe::{clock, span};
@@ -73,6 +75,7 @@ struct Dialling {
 
 struct Driver {
     swarm: Swarm<Behaviour>,
+    bulk: Bulk,
     network: NetworkId,
     events: mpsc::Sender<NetEvent>,
     queries: HashMap<QueryId, (Query, Instant)>,
@@ -95,17 +98,13 @@ pub(super) async fn start(
     let id = network.id();
     let behaviour = Behaviour::new(&id, identity, network.mdns)?;
     let admission = Admission::new(network.admission(), identity.public().to_peer_id());
-    let tcp_admission = admission.clone();
+    let handshake = Secure::new(identity, limits::READ_STEP.1)?;
+    let handshake = Admitted { handshake, admission: admission.clone() };
+    let bulk = Bulk::new(&id, &handshake);
     let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
     let mut swarm = libp2p::SwarmBuilder::with_existing_identity(identity.clone())
         .with_tokio()
-        .with_tcp(
-            tcp::Config::default().nodelay(true),
-            |pair: &Keypair| {
-                tls::Config::new(pair).map(|handshake| Admitted { handshake, admission: tcp_admission })
-            },
-            yamux::Config::default,
-        )
+        .with_other_transport(|_| bulk.transport(handshake))
         .map_err(|error| setup(&error))?
         .with_other_transport(|pair| {
             let quic = quic::tokio::Transport::new(quic::Config::new(pair));
@@ -131,10 +130,11 @@ pub(super) async fn start(
     let control = swarm.behaviour().stream.new_control();
     let peer = *swarm.local_peer_id();
     let listen = listen.into_iter().map(|address| format!("{address}/p2p/{peer}")).collect();
-    let handle = Handle::new(network, (peer, listen), commands_to, control);
+    let handle = Handle::new(network, (peer, listen), commands_to, (control, bulk.clone()));
     let now = Instant::now();
     let mut driver = Driver {
         swarm,
+        bulk,
         network: id,
         events,
         queries: HashMap::new(),
@@ -219,6 +219,12 @@ fn is_loopback(address: &Multiaddr) -> bool {
 
 fn key(key: &DhtKey) -> RecordKey {
     RecordKey::new(key.as_bytes())
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.bulk.end();
+    }
 }
 
 impl Driver {
@@ -355,6 +361,7 @@ impl Driver {
             }
             Command::Drop(peer) => {
                 self.dropped.insert(peer);
+                self.bulk.gone(&peer);
                 kad.remove_peer(&peer);
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
@@ -369,9 +376,14 @@ impl Driver {
             SwarmEvent::ConnectionEstablished { peer_id, .. } if self.dropped.contains(&peer_id) => {
                 let _ = self.swarm.disconnect_peer_id(peer_id);
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. }
-                if self.members.remove(&peer_id).is_some() =>
-            {
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+                self.bulk.connected(peer_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                self.bulk.gone(&peer_id);
+                if self.members.remove(&peer_id).is_none() {
+                    return Vec::new();
+                }
                 if self.members.is_empty() {
                     self.redial = (Instant::now(), Backoff::new(limits::REDIAL.0, limits::REDIAL.1));
                 }
@@ -413,6 +425,7 @@ impl Driver {
         if self.dropped.contains(&peer_id) {
             return Vec::new();
         }
+        self.bulk.admitted(peer_id, &info.listen_addrs);
         let (first, alone) = (!self.members.contains_key(&peer_id), self.members.is_empty());
         // kad learns of nobody by itself, and has no bound on what one peer says about itself again and again.
         let noted = self.members.entry(peer_id).or_default();

@@ -3,16 +3,19 @@
 //!
 //! * `behaviour` is what it is made of, [`limits`] how much of everything it takes.
 //! * `admission` keeps strangers out of private Networks.
+//! * `secure` is TLS between two peers; `bulk` carries Blobs beside the swarm.
 //! * `driver` owns it; [`handle`] is how the rest of the node speaks to it.
 //! * `records` judges what others put on the DHT.
 //! * [`serve`] answers peers; [`transfer`] fetches a Blob from one.
 
 mod admission;
 mod behaviour;
+mod bulk;
 mod driver;
 pub mod handle;
 pub mod limits;
 mod records;
+mod secure;
 pub mod serve;
 pub mod transfer;
 
@@ -22,6 +25,7 @@ use libp2p::identity::Keypair;
 use potluck_keys::ring::{self, RingError};
 use tokio::sync::mpsc;
 
+pub use bulk::{Duplex, PeerStream};
 pub use driver::NetEvent;
 pub use handle::Handle;
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _, stream};
 use libp2p::PeerId;
 use potluck_protocol::codec::{Bytes, Wire as _, Writer};
 use potluck_protocol::digest::Digest;
@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
+use super::bulk::PeerStream;
 use super::{Handle, limits};
 use crate::catalog;
 use crate::link::{read_message_within, write_message};
@@ -27,8 +28,6 @@ use crate::observe::span;
 use crate::outside::Outside;
 use crate::peer::Peer;
 use crate::store::Blob;
-
-type PeerStream = tokio_util::compat::Compat<libp2p::Stream>;
 
 /// Who asks, and where.
 #[derive(Clone)]
@@ -95,7 +94,15 @@ pub fn serve(outside: &Arc<Outside>, handle: &Handle) -> Vec<tokio::task::JoinHa
     };
     let serve = |purpose| {
         // Before anything is awaited: whoever connects now is to be heard.
-        let incoming = handle.accept(purpose);
+        let beside = handle.accept(purpose);
+        let beside = beside.map(|(peer, stream)| (peer, Box::new(stream.compat()) as PeerStream));
+        let incoming = match purpose {
+            Purpose::Blob => {
+                let mut alone = handle.accept_bulk();
+                stream::select(beside, stream::poll_fn(move |context| alone.poll_recv(context))).boxed()
+            }
+            _ => beside.boxed(),
+        };
         let (outside, handle, bounds) = (Arc::clone(outside), handle.clone(), bounds.clone());
         span::spawn(
             "serve",
@@ -112,7 +119,7 @@ pub fn serve(outside: &Arc<Outside>, handle: &Handle) -> Vec<tokio::task::JoinHa
 /// Takes streams as fast as they come: libp2p-stream drops those that nobody takes.
 async fn accept(
     purpose: Purpose,
-    mut incoming: libp2p_stream::IncomingStreams,
+    mut incoming: impl Stream<Item = (PeerId, PeerStream)> + Send + Unpin,
     asker: impl Fn(&PeerId) -> Asker + Send,
 ) {
     let open: Arc<Mutex<HashMap<PeerId, usize>>> = Arc::default();
@@ -125,10 +132,10 @@ async fn accept(
         let asker = asker(&peer);
         tasks.spawn(async move {
             match purpose {
-                Purpose::Hello => hello(&asker, stream.compat()).await,
-                Purpose::Heads => heads(&asker, stream.compat()).await,
-                Purpose::Ask => ask(&asker, stream.compat()).await,
-                Purpose::Blob => blobs(&asker, stream.compat()).await,
+                Purpose::Hello => hello(&asker, stream).await,
+                Purpose::Heads => heads(&asker, stream).await,
+                Purpose::Ask => ask(&asker, stream).await,
+                Purpose::Blob => blobs(&asker, stream).await,
                 Purpose::Kademlia => {}
             }
             drop(place);

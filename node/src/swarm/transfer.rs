@@ -29,7 +29,8 @@ pub async fn fetch(engine: &Engine, handle: &Handle, peer: PeerId, need: Need) -
     if engine.store().has(&need.digest).unwrap_or(false) {
         return Brought::Done;
     }
-    let Some(link) = handle.blobs(peer).await else { return Brought::Failed };
+    eprintln!("FETCH {} {}", need.digest, need.size);
+    let Some(link) = handle.blobs(peer).await else { eprintln!("NOLINK"); return Brought::Failed };
     let Need { digest, size } = need;
     // One piece needs no list: its hash is the name.
     let count = piece_count(size);
@@ -42,7 +43,7 @@ pub async fn fetch(engine: &Engine, handle: &Handle, peer: PeerId, need: Need) -
     }
     match ended {
         Ok(()) => Brought::Done,
-        Err(Cut::Failed) => Brought::Failed,
+        Err(Cut::Failed) => { eprintln!("FAILED {} sockets {}", need.size, handle.bulk_sockets()); Brought::Failed }
         Err(Cut::Bad(why)) => {
             tracing::warn!(%peer, blob = %digest, why, "a piece was refused");
             engine.counts().refused("bad-piece", &peer.to_base58());

@@ -2,6 +2,7 @@
 //! Whole nodes in one process, on loopback, with real swarms and real sockets.
 
 mod admission;
+mod bulk;
 mod carrier;
 mod flood;
 mod honest;
