@@ -240,6 +240,11 @@ impl Daemon {
         self.stop.send_replace(true);
     }
 
+    /// The door, for programs that run a daemon within themselves.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     /// Where this node can be reached, Network by Network.
     pub fn reached(&self) -> BTreeMap<String, InNetwork> {
         networks::reached(self.outside())

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How messages follow each other on a stream: four bytes of length, most significant first, then the encoding.
 
-use crate::codec::{CodecError, Fault, Wire, decode, encode};
+use crate::codec::{CodecError, Fault, Wire, Writer, decode};
 
 /// Bytes of the length before each message.
 pub const HEADER_BYTES: usize = 4;
@@ -17,11 +17,13 @@ pub trait Message: Wire {
 /// # Errors
 /// [`Fault::TooLong`] when it is larger than its kind may be: it would be refused by every reader.
 pub fn frame<M: Message>(message: &M) -> Result<Vec<u8>, CodecError> {
-    let body = encode(message);
+    // In one buffer: copying a piece costs a tenth of what sending it does.
+    let mut writer = Writer::after(vec![0; HEADER_BYTES]);
+    message.write(&mut writer);
+    let mut frame = writer.into_bytes();
+    let (header, body) = frame.split_at_mut(HEADER_BYTES);
     let len = u32::try_from(check::<M>(body.len() as u64)?).map_err(|_| too_long::<M>(body.len() as u64))?;
-    let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
-    frame.extend_from_slice(&len.to_be_bytes());
-    frame.extend_from_slice(&body);
+    header.copy_from_slice(&len.to_be_bytes());
     Ok(frame)
 }
 

@@ -176,7 +176,12 @@ impl Writer {
 
     /// An empty buffer with room for `bytes`.
     pub fn with_capacity(bytes: usize) -> Self {
-        Self(BufWriter::new(Vec::with_capacity(bytes)))
+        Self::after(Vec::with_capacity(bytes))
+    }
+
+    /// A buffer that goes on where `bytes` end.
+    pub fn after(bytes: Vec<u8>) -> Self {
+        Self(BufWriter::new(bytes))
     }
 
     /// What was written.

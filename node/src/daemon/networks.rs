@@ -289,7 +289,15 @@ pub(super) fn reached(outside: &Outside) -> BTreeMap<String, InNetwork> {
         let name = handle.network().name.clone();
         let share = outside.shared().into_iter().map(|project| project.to_string());
         let share = share.filter(|project| outside.shares(&name, project)).collect();
-        (name, InNetwork { peer: handle.peer().to_base58(), listen: handle.listen(), share })
+        (
+            name,
+            InNetwork {
+                peer: handle.peer().to_base58(),
+                listen: handle.listen(),
+                bulk: handle.bulk_sockets(),
+                share,
+            },
+        )
     };
     outside.networks().into_iter().map(row).collect()
 }

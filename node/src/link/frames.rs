@@ -23,14 +23,38 @@ pub enum FrameError {
     Codec(CodecError),
 }
 
-/// The next message; none at the end of the stream. Memory is taken as the bytes come, so that a length alone costs
-/// nothing. Not to be dropped in the middle, unless the stream goes as well.
+/// Memory that a length alone is given, in bytes. The rest is taken once so many have come.
+const ON_CREDIT: usize = 64 * 1024;
+
+/// Reads message after message from one stream, in the same memory.
+pub struct Frames<R> {
+    from: R,
+    body: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> Frames<R> {
+    /// Nothing is read yet.
+    pub fn new(from: R) -> Self {
+        Self { from, body: Vec::new() }
+    }
+
+    /// As [`read_message_within`], without a bound on how long the stream may be silent.
+    ///
+    /// # Errors
+    /// [`FrameError`].
+    pub async fn next<M: Message>(&mut self, stall: Duration) -> Result<Option<M>, FrameError> {
+        next(&mut self.from, &mut self.body, (None, stall)).await
+    }
+}
+
+/// The next message; none at the end of the stream. A length alone costs little memory: most of it is taken when
+/// enough bytes have come. Not to be dropped in the middle, unless the stream goes as well.
 ///
 /// # Errors
 /// [`FrameError`]; an end in the middle of a message is one.
 pub async fn read_message<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<M>, FrameError> {
     match from.read_u8().await {
-        Ok(first) => rest(from, first).await.map(Some),
+        Ok(first) => rest(from, first, &mut Vec::new()).await.map(Some),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -46,13 +70,21 @@ pub async fn read_message_within<M: Message>(
     idle: Option<Duration>,
     stall: Duration,
 ) -> Result<Option<M>, FrameError> {
+    next(from, &mut Vec::new(), (idle, stall)).await
+}
+
+async fn next<M: Message>(
+    from: &mut (impl AsyncRead + Unpin),
+    body: &mut Vec<u8>,
+    (idle, stall): (Option<Duration>, Duration),
+) -> Result<Option<M>, FrameError> {
     let first = match idle {
         Some(idle) => tokio::time::timeout(idle, from.read_u8()).await.map_err(|_| FrameError::Stalled)?,
         None => from.read_u8().await,
     };
     match first {
         Ok(first) => {
-            let whole = tokio::time::timeout(stall, rest(from, first)).await;
+            let whole = tokio::time::timeout(stall, rest(from, first, body)).await;
             whole.map_err(|_| FrameError::Stalled)?.map(Some)
         }
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
@@ -60,17 +92,26 @@ pub async fn read_message_within<M: Message>(
     }
 }
 
-/// What follows the first byte of a message.
-async fn rest<M: Message>(from: &mut (impl AsyncRead + Unpin), first: u8) -> Result<M, FrameError> {
+/// What follows the first byte of a message. `body` is room for it, which may be used again.
+async fn rest<M: Message>(
+    from: &mut (impl AsyncRead + Unpin),
+    first: u8,
+    body: &mut Vec<u8>,
+) -> Result<M, FrameError> {
     let mut header = [first; HEADER_BYTES];
     from.read_exact(&mut header[1..]).await?;
     let len = body_len::<M>(header).map_err(FrameError::Codec)?;
-    let mut body = Vec::new();
-    from.take(len as u64).read_to_end(&mut body).await?;
-    if body.len() < len {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    // Into memory that holds something already: streams of libp2p would clear what is left of it with each read.
+    let mut have = 0;
+    while have < len {
+        let room = if have == 0 { len.min(body.len().max(ON_CREDIT)) } else { len };
+        if body.len() < room {
+            body.resize(room, 0);
+        }
+        from.read_exact(&mut body[have..room]).await?;
+        have = room;
     }
-    read_body(&body).map_err(FrameError::Codec)
+    read_body(&body[..len]).map_err(FrameError::Codec)
 }
 
 /// Writes a message, and makes sure that it leaves.

@@ -9,10 +9,10 @@ mod pending;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use frames::{FrameError, read_message, read_message_within, write_message};
+pub use frames::{FrameError, Frames, read_message, read_message_within, write_message};
 pub use pending::Pending;
-use potluck_protocol::frame::Message;
-use tokio::io::{AsyncRead, AsyncWrite};
+use potluck_protocol::frame::{Message, frame};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Most questions that wait for their answers on one stream.
@@ -20,6 +20,9 @@ pub const MAX_OPEN: usize = 256;
 
 /// Most answers to one question that wait for a slow asker; the stream waits with them.
 const ANSWERS: usize = 8;
+
+/// How many bytes are said at once at most, but for a message that is larger by itself.
+const TOGETHER: usize = 16 * 1024;
 
 /// How long the other side may take to read one message, or to send the rest of one that it began.
 const STALL: Duration = Duration::from_secs(15);
@@ -110,6 +113,26 @@ where
 struct Open<In>(Mutex<Pending<mpsc::Sender<In>>>);
 
 impl<In> Open<In> {
+    /// What is to be said; nothing when whoever asked has gone already, or too many questions are open.
+    fn message<Out>(&self, ask: Ask<Out, In>) -> Option<Out> {
+        let (make, to, id_to) = match ask {
+            Ask::Say(message) => return Some(message),
+            Ask::Open(make, to, id_to) => (make, to, id_to),
+        };
+        let mut pending = self.lock();
+        if pending.len() >= MAX_OPEN {
+            // Those who went away without an answer, which may never come.
+            pending.purge(mpsc::Sender::is_closed);
+        }
+        let id = pending.open(to)?;
+        if id_to.try_send(id).is_err() {
+            pending.close(id);
+            return None;
+        }
+        drop(pending);
+        Some(make(id))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Pending<mpsc::Sender<In>>> {
         self.0.lock().expect("nobody panics while holding the open questions")
     }
@@ -139,33 +162,27 @@ async fn run<Out: Message + Send + Sync + 'static, In: Message + Addressed + Sen
     }
 }
 
-/// Says what is asked, until nobody asks any more; gives whether the stream still stands then.
+/// Says what is asked, until nobody asks any more; gives whether the stream still stands then. What waits at the same
+/// time is said at once: on a stream without a multiplexer each write costs a packet.
 async fn speak<Out: Message, In>(
     writer: &mut (impl AsyncWrite + Unpin),
     asks: &mut mpsc::Receiver<Ask<Out, In>>,
     open: &Open<In>,
 ) -> bool {
     while let Some(ask) = asks.recv().await {
-        let message = match ask {
-            Ask::Say(message) => message,
-            Ask::Open(make, to, id_to) => {
-                let opened = {
-                    let mut pending = open.lock();
-                    if pending.len() >= MAX_OPEN {
-                        // Those who went away without an answer, which may never come.
-                        pending.purge(mpsc::Sender::is_closed);
-                    }
-                    pending.open(to)
-                };
-                let Some(id) = opened else { continue };
-                if id_to.send(id).await.is_err() {
-                    open.lock().close(id);
-                    continue;
-                }
-                make(id)
+        let (mut bytes, mut next) = (Vec::new(), Some(ask));
+        while let Some(ask) = next {
+            if let Some(message) = open.message(ask) {
+                let Ok(frame) = frame(&message) else { return false };
+                bytes.extend(frame);
             }
+            next = if bytes.len() < TOGETHER { asks.try_recv().ok() } else { None };
+        }
+        let saying = async {
+            writer.write_all(&bytes).await?;
+            writer.flush().await
         };
-        if !matches!(tokio::time::timeout(STALL, write_message(writer, &message)).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(STALL, saying).await, Ok(Ok(()))) {
             return false;
         }
     }
@@ -175,7 +192,8 @@ async fn speak<Out: Message, In>(
 /// Hands answers to those who asked, until the stream breaks or says what nobody asked for.
 async fn hear<In: Message + Addressed>(reader: &mut (impl AsyncRead + Unpin), open: &Open<In>) {
     let mut stray = 0;
-    while let Ok(Some(answer)) = read_message_within::<In>(reader, None, STALL).await {
+    let mut reader = Frames::new(reader);
+    while let Ok(Some(answer)) = reader.next::<In>(STALL).await {
         let Some(id) = answer.id() else { return };
         let (to, known) = {
             let pending = open.lock();

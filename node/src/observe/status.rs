@@ -43,6 +43,8 @@ pub struct InNetwork {
     pub peer: String,
     /// Where it listens.
     pub listen: Vec<String>,
+    /// Sockets to and from its members that carry Blobs alone.
+    pub bulk: usize,
     /// Projects that are shared there.
     pub share: Vec<String>,
 }

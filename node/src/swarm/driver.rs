@@ -16,15 +16,17 @@ use libp2p::kad::{QueryId, Quorum, Record};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::DialOpts;
-use libp2p::{Multiaddr, PeerId, Swarm, Transport as _, identify, quic, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, Transport as _, identify, quic, yamux};
 use potluck_protocol::names::{DhtKey, NetworkId, Purpose};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::admission::{Admission, proven_tls};
+use super::admission::{Admission, Admitted, proven_tls};
 use super::behaviour::{Behaviour, BehaviourEvent, protocol};
+use super::bulk::Bulk;
 use super::handle::Handle;
 use super::reach::{self, Reach, Route};
+use super::secure::Secure;
 use super::store::key;
 use super::{SwarmError, limits};
 use crate::dht::Kept;
@@ -73,6 +75,7 @@ pub(super) enum Command {
 
 struct Driver {
     swarm: Swarm<Behaviour>,
+    bulk: Bulk,
     network: NetworkId,
     events: mpsc::Sender<NetEvent>,
     queries: HashMap<QueryId, Running>,
@@ -99,15 +102,14 @@ pub(super) async fn start(
 ) -> Result<(Handle, mpsc::Receiver<NetEvent>), SwarmError> {
     let id = network.id();
     let admission = Admission::new(network.admission(), identity.public().to_peer_id());
-    let (tcp_admission, relay_admission) = (admission.clone(), admission.clone());
+    let relay_admission = admission.clone();
+    let handshake = Secure::new(identity, limits::READ_STEP.1)?;
+    let handshake = Admitted { handshake, admission: admission.clone() };
+    let bulk = Bulk::new(&id, &handshake);
     let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
     let mut swarm = libp2p::SwarmBuilder::with_existing_identity(identity.clone())
         .with_tokio()
-        .with_tcp(
-            tcp::Config::default().nodelay(true),
-            |pair: &Keypair| proven_tls(pair, tcp_admission),
-            yamux::Config::default,
-        )
+        .with_other_transport(|_| bulk.transport(handshake))
         .map_err(|error| setup(&error))?
         .with_other_transport(|pair| {
             let quic = quic::tokio::Transport::new(quic::Config::new(pair));
@@ -136,11 +138,12 @@ pub(super) async fn start(
     let peer = *swarm.local_peer_id();
     let listen = listen.into_iter().map(|address| format!("{address}/p2p/{peer}")).collect();
     let (listen_to, listen) = watch::channel(listen);
-    let handle = Handle::new(network, (peer, listen), commands_to, control);
+    let handle = Handle::new(network, (peer, listen), commands_to, (control, bulk.clone()));
     let now = Instant::now();
     let (keeping, remembered, rows) = Keeping::open(file, network.key.is_some()).await;
     let mut driver = Driver {
         swarm,
+        bulk,
         network: id,
         events,
         queries: HashMap::new(),
@@ -328,6 +331,7 @@ impl Driver {
             }
             Command::Drop(peer) => {
                 self.dropped.insert(peer);
+                self.bulk.gone(&peer);
                 self.forget(peer);
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
@@ -352,10 +356,12 @@ impl Driver {
             }
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 self.keeping.connected(peer_id, &endpoint);
+                self.bulk.connected(peer_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
                 let member = self.members.remove(&peer_id).is_some();
                 self.keeping.gone(peer_id, member);
+                self.bulk.gone(&peer_id);
                 if !member {
                     return Vec::new();
                 }
@@ -387,6 +393,7 @@ impl Driver {
         if self.dropped.contains(&peer_id) {
             return Vec::new();
         }
+        self.bulk.admitted(peer_id, &info.listen_addrs);
         let (first, alone) = (!self.members.contains_key(&peer_id), self.members.is_empty());
         // kad learns of nobody by itself, and has no bound on what one peer says about itself again and again.
         let noted = self.members.get(&peer_id).copied().unwrap_or(0);

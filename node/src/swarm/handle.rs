@@ -14,14 +14,16 @@ use tokio::time::Instant;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::behaviour::protocol;
+use super::bulk::{Bulk, PeerStream};
 use super::driver::Command;
 use super::limits;
 use super::reach::Route;
 use crate::dht::Remembered;
 use crate::link::{Addressed, Link};
 use crate::network::Network;
-use crate::observe::clock;
+use crate::observe::{clock, span};
 use crate::peer::Peer;
+use crate::plan::Backoff;
 use crate::reach::meter::Meter;
 
 impl Addressed for Ask {
@@ -73,6 +75,10 @@ impl Addressed for Heads {
 struct Links {
     ask: Place<Ask>,
     blobs: Place<Blobs>,
+    /// Instead of that one, where it can be had.
+    bulk: Place<Blobs>,
+    /// How often in a row it could not.
+    refused: Mutex<Option<Backoff>>,
     heads: Place<Heads>,
 }
 
@@ -92,12 +98,23 @@ impl<M> Default for Kept<M> {
     }
 }
 
+impl<M: Message + Addressed + Send + Sync + 'static> Kept<M> {
+    /// The stream, or that there is none; nothing when it is time to open one.
+    fn known(&self) -> Option<Option<Link<M, M>>> {
+        match self {
+            Self::Link(link) if !link.is_closed() => Some(Some(link.clone())),
+            Self::Not(Some(again)) if *again > Instant::now() => Some(None),
+            _ => None,
+        }
+    }
+}
+
 impl Links {
     fn is_open(&self) -> bool {
         fn open<M: Message + Addressed + Send + Sync + 'static>(place: &Place<M>) -> bool {
             place.try_lock().map_or(true, |kept| matches!(&*kept, Kept::Link(link) if !link.is_closed()))
         }
-        open(&self.ask) || open(&self.blobs) || open(&self.heads)
+        open(&self.ask) || open(&self.blobs) || open(&self.bulk) || open(&self.heads)
     }
 }
 
@@ -110,6 +127,7 @@ pub struct Handle {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     control: libp2p_stream::Control,
+    bulk: Bulk,
 }
 
 struct Shared {
@@ -132,12 +150,12 @@ impl Handle {
         network: &Network,
         (peer, listen): (PeerId, watch::Receiver<Vec<String>>),
         commands: mpsc::Sender<Command>,
-        control: libp2p_stream::Control,
+        (control, bulk): (libp2p_stream::Control, Bulk),
     ) -> Self {
         let (network, id) = (network.clone(), network.id());
         let (links, meters, driver) = (Mutex::default(), Mutex::default(), OnceLock::new());
         let shared = Shared { network, id, peer, listen, meters, links, driver };
-        Self { shared: Arc::new(shared), commands, control }
+        Self { shared: Arc::new(shared), commands, control, bulk }
     }
 
     /// Says which task owns the swarm, and what it remembers.
@@ -258,6 +276,7 @@ impl Handle {
     /// Has nothing more to do with a peer.
     pub async fn drop_peer(&self, peer: PeerId) {
         self.forget(&peer);
+        self.bulk.gone(&peer);
         let _ = self.commands.send(Command::Drop(peer)).await;
     }
 
@@ -286,9 +305,51 @@ impl Handle {
         self.link(peer, Purpose::Ask, |links| &links.ask).await
     }
 
-    /// The stream of Blobs from a peer.
+    /// The stream of Blobs from a peer: a socket of its own where one can be had, or else one beside the others.
     pub async fn blobs(&self, peer: PeerId) -> Option<Link<Blobs, Blobs>> {
-        self.link(peer, Purpose::Blob, |links| &links.blobs).await
+        match self.bulk(peer).await {
+            Some(link) => Some(link),
+            None => self.link(peer, Purpose::Blob, |links| &links.blobs).await,
+        }
+    }
+
+    /// How many bulk sockets stand, to and from all peers.
+    pub fn bulk_sockets(&self) -> usize {
+        self.bulk.open()
+    }
+
+    /// The bulk socket to a peer. Where it takes long to open, that goes on for those who come later.
+    async fn bulk(&self, peer: PeerId) -> Option<Link<Blobs, Blobs>> {
+        let links = self.links(peer);
+        if let Ok(kept) = links.bulk.try_lock()
+            && let Some(known) = kept.known()
+        {
+            return known;
+        }
+        let bulk = self.bulk.clone();
+        let opening = span::spawn("bulk", async move {
+            let mut kept = links.bulk.lock().await;
+            if let Some(known) = kept.known() {
+                return known;
+            }
+            let started = Instant::now();
+            let link = bulk.dial(peer).await.map(Link::start);
+            let mut refused = links.refused.lock().expect("nobody panics while counting");
+            *kept = match &link {
+                Some(link) => {
+                    *refused = None;
+                    Kept::Link(link.clone())
+                }
+                None => {
+                    let (first, last) = limits::BULK_AGAIN;
+                    let pause = refused.get_or_insert_with(|| Backoff::new(first, last)).step();
+                    let pause = pause.max(started.elapsed() * limits::BULK_SHARE).min(last);
+                    Kept::Not(Some(Instant::now() + pause))
+                }
+            };
+            link
+        });
+        tokio::time::timeout(limits::BULK_PATIENCE, opening).await.ok()?.ok()?
     }
 
     /// The stream of Catalog Heads to a peer.
@@ -307,10 +368,8 @@ impl Handle {
     {
         let links = self.links(peer);
         let mut kept = place(&links).lock().await;
-        match &*kept {
-            Kept::Link(link) if !link.is_closed() => return Some(link.clone()),
-            Kept::Not(Some(again)) if *again > Instant::now() => return None,
-            _ => {}
+        if let Some(known) = kept.known() {
+            return known;
         }
         match self.open(peer, purpose).await {
             Some(stream) => {
@@ -344,6 +403,14 @@ impl Handle {
     pub fn accept(&self, purpose: Purpose) -> libp2p_stream::IncomingStreams {
         let accepted = self.control.clone().accept(self.protocol(purpose));
         accepted.expect("each purpose is served by one loop")
+    }
+
+    /// The bulk sockets that members open. Until somebody takes them, none are.
+    ///
+    /// # Panics
+    /// When it is called twice.
+    pub fn accept_bulk(&self) -> mpsc::Receiver<(PeerId, PeerStream)> {
+        self.bulk.accept()
     }
 
     fn protocol(&self, purpose: Purpose) -> StreamProtocol {

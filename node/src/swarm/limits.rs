@@ -61,6 +61,23 @@ pub const PIECE_STALL: Duration = Duration::from_secs(15);
 pub const OPEN_STALL: Duration = Duration::from_secs(5);
 /// How long a stream is not opened again that could not be opened.
 pub const OPEN_AGAIN: Duration = Duration::from_secs(1);
+/// Most bulk sockets at a time in one Network, of all peers together.
+pub const MAX_BULK: usize = 128;
+/// Most of them to and from one peer: one each way, and one that is not yet known to have ended.
+pub const MAX_BULK_PER_PEER: usize = 4;
+/// At how many of a peer's addresses one is tried.
+pub const MAX_BULK_DIALS: usize = 3;
+/// How long it may take to open one.
+pub const BULK_STALL: Duration = Duration::from_secs(5);
+/// How long whoever wants a Blob waits for that, before he takes the stream that is there already.
+pub const BULK_PATIENCE: Duration = Duration::from_millis(150);
+/// How long none is opened to a peer to whom it could not be done, at first and at last. A peer that was just met may
+/// not know yet that this one is a member.
+pub const BULK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(300));
+/// At least so many times as long as it was tried in vain, too: a port that swallows everything is rarely tried.
+pub const BULK_SHARE: u32 = 20;
+/// How many bytes are read from a socket at a time: from one that carries Blobs alone, and from others.
+pub const READ_STEP: (usize, usize) = (256 * 1024, 32 * 1024);
 /// How soon members that are known by address are dialled again while nobody is connected, at first and at last.
 pub const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long a listener may take to say where it listens.

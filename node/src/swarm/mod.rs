@@ -3,6 +3,7 @@
 //!
 //! * `behaviour` is what it is made of, [`limits`] how much of everything it takes.
 //! * `admission` keeps strangers out of private Networks; `doors` bounds what they take anywhere.
+//! * `secure` is TLS between two peers; `bulk` carries Blobs beside the swarm.
 //! * `driver` owns it; [`handle`] is how the rest of the node speaks to it.
 //! * `reach`: mDNS, relays, holes in routers, and what each connection is like.
 //! * `records` judges what others put on the DHT, `store` keeps it.
@@ -10,12 +11,14 @@
 
 mod admission;
 mod behaviour;
+mod bulk;
 mod doors;
 mod driver;
 pub mod handle;
 pub mod limits;
 mod reach;
 mod records;
+mod secure;
 pub mod serve;
 mod store;
 pub mod transfer;
@@ -26,6 +29,7 @@ use libp2p::identity::Keypair;
 use potluck_keys::ring::{self, RingError};
 use tokio::sync::mpsc;
 
+pub use bulk::{Duplex, PeerStream};
 pub use driver::NetEvent;
 pub use handle::Handle;
 pub use reach::Route;

@@ -8,7 +8,7 @@ mod gate;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _, stream};
 use libp2p::PeerId;
 use potluck_protocol::codec::{Wire as _, Writer};
 use potluck_protocol::frame::Message;
@@ -21,6 +21,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use self::blobs::Shelf;
 use self::gate::Gate;
+use super::bulk::PeerStream;
 use super::{Handle, limits};
 use crate::catalog;
 use crate::catalog::plan::Event;
@@ -28,8 +29,6 @@ use crate::link::{read_message_within, write_message};
 use crate::observe::span;
 use crate::outside::Outside;
 use crate::peer::Peer;
-
-type PeerStream = tokio_util::compat::Compat<libp2p::Stream>;
 
 /// Who asks, and where.
 #[derive(Clone)]
@@ -73,7 +72,15 @@ pub fn serve(outside: &Arc<Outside>, handle: &Handle) -> Vec<tokio::task::JoinHa
     };
     let serve = |purpose| {
         // Before anything is awaited: whoever connects now is to be heard.
-        let incoming = handle.accept(purpose);
+        let beside = handle.accept(purpose);
+        let beside = beside.map(|(peer, stream)| (peer, Box::new(stream.compat()) as PeerStream));
+        let incoming = match purpose {
+            Purpose::Blob => {
+                let mut alone = handle.accept_bulk();
+                stream::select(beside, stream::poll_fn(move |context| alone.poll_recv(context))).boxed()
+            }
+            _ => beside.boxed(),
+        };
         let (outside, handle, bounds) = (Arc::clone(outside), handle.clone(), bounds.clone());
         span::spawn(
             "serve",
@@ -90,7 +97,7 @@ pub fn serve(outside: &Arc<Outside>, handle: &Handle) -> Vec<tokio::task::JoinHa
 /// Takes streams as fast as they come: libp2p-stream drops those that nobody takes.
 async fn accept(
     purpose: Purpose,
-    mut incoming: libp2p_stream::IncomingStreams,
+    mut incoming: impl Stream<Item = (PeerId, PeerStream)> + Send + Unpin,
     asker: impl Fn(&PeerId) -> Asker + Send,
 ) {
     let open: Arc<Mutex<HashMap<PeerId, usize>>> = Arc::default();
@@ -103,10 +110,10 @@ async fn accept(
         let asker = asker(&peer);
         tasks.spawn(async move {
             match purpose {
-                Purpose::Hello => hello(&asker, stream.compat()).await,
-                Purpose::Heads => heads(&asker, stream.compat()).await,
-                Purpose::Ask => ask(&asker, stream.compat()).await,
-                Purpose::Blob => blobs::serve(&asker, stream.compat()).await,
+                Purpose::Hello => hello(&asker, stream).await,
+                Purpose::Heads => heads(&asker, stream).await,
+                Purpose::Ask => ask(&asker, stream).await,
+                Purpose::Blob => blobs::serve(&asker, stream).await,
                 Purpose::Kademlia => {}
             }
             drop(place);

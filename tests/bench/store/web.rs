@@ -148,14 +148,14 @@ impl Ours {
 }
 
 /// nginx, which ends with the part.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     at: SocketAddr,
 }
 
 impl Server {
     /// How long it takes to put all Blobs, and to get them.
-    fn turn(&self, blobs: &[Vec<u8>]) -> (f64, f64) {
+    pub(crate) fn turn(&self, blobs: &[Vec<u8>]) -> (f64, f64) {
         let path = |blob: &[u8]| format!("/cas/{}", blake3::hash(blob).to_hex());
         let paths: Vec<_> = blobs.iter().map(|blob| path(blob)).collect();
         let on_all = |work: &(dyn Fn(&mut Connection, usize) + Sync)| {
@@ -190,7 +190,7 @@ impl Drop for Server {
 }
 
 /// Starts nginx in the part's folder, on loopback, if it is here.
-fn nginx(report: &Report) -> Option<Server> {
+pub(crate) fn nginx(report: &Report) -> Option<Server> {
     let program = if has_program("nginx") { "nginx" } else { NGINX };
     if !has_program(program) {
         report.note("nginx is not here: install nginx with its DAV module");

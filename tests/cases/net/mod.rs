@@ -3,6 +3,7 @@
 
 mod admission;
 mod apart;
+mod bulk;
 mod carrier;
 mod dht;
 mod flood;

@@ -254,6 +254,7 @@ impl Driver {
 impl Drop for Driver {
     /// What was not written yet is written now: the next run wants to know it.
     fn drop(&mut self) {
+        self.bulk.end();
         let members: Vec<_> = self.members.keys().copied().collect();
         for peer in members {
             self.keeping.remember(peer);

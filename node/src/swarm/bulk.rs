@@ -1,0 +1,528 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sockets that carry Blobs and nothing else, without a multiplexer, which costs more than everything else on the way.
+//!
+//! They come in at the door that everybody uses: a peer dials an address where another one listens for TCP, both prove
+//! who they are and that they are members, and then it asks for the stream of Blobs where it would ask for a
+//! multiplexer. So there is no second port to open, to forward or to tell anybody, and a stranger learns no more than
+//! before. Only connected members may, and a socket ends with the last of their ordinary connections.
+//!
+//! A socket is dialled only to an IP address that the peer is connected from or was reached at, whatever else it says
+//! about itself: nobody can have this node knock at other doors.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use futures::future::{self, Ready};
+use futures::{AsyncRead as FuturesRead, AsyncWrite as FuturesWrite};
+use libp2p::core::connection::ConnectedPoint;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo, Version};
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId, Transport as _, tcp, yamux};
+use multistream_select::dialer_select_proto;
+use potluck_protocol::names::{NetworkId, Purpose};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::compat::FuturesAsyncReadCompatExt as _;
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
+
+use super::admission::Admitted;
+use super::limits;
+use super::secure::{self, Secure};
+
+/// What libp2p calls its multiplexer.
+const YAMUX: &str = "/yamux/1.0.0";
+
+/// A stream to a peer, over whatever it goes.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A [`Duplex`] of some kind.
+pub type PeerStream = Box<dyn Duplex>;
+
+/// The bulk sockets of one Network. Clones share it.
+#[derive(Clone)]
+pub(super) struct Bulk(Arc<Shared>);
+
+struct Shared {
+    protocol: String,
+    handshake: Admitted<Secure>,
+    members: Mutex<HashMap<PeerId, Member>>,
+    /// For all sockets together.
+    places: Arc<Semaphore>,
+    /// Where sockets go that peers opened, once somebody serves them.
+    opened: OnceLock<mpsc::Sender<(PeerId, PeerStream)>>,
+}
+
+/// What is known of a connected peer.
+struct Member {
+    /// It has shown that it speaks this Network's protocols.
+    admitted: bool,
+    /// Where its connections come from, or lead to.
+    at: BTreeSet<IpAddr>,
+    /// Where it says that it listens for TCP.
+    listens: BTreeSet<SocketAddr>,
+    places: Arc<Semaphore>,
+    connected: CancellationToken,
+    /// Ends the sockets when this goes.
+    _connected: DropGuard,
+}
+
+impl Member {
+    fn new() -> Self {
+        let connected = CancellationToken::new();
+        Self {
+            admitted: false,
+            at: BTreeSet::new(),
+            listens: BTreeSet::new(),
+            places: Arc::new(Semaphore::new(limits::MAX_BULK_PER_PEER)),
+            _connected: connected.clone().drop_guard(),
+            connected,
+        }
+    }
+}
+
+/// A place among the sockets, as long as the peer is connected.
+struct Place {
+    connected: CancellationToken,
+    _of_peer: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl Bulk {
+    /// None yet, for members of a Network who know each other as `known` says.
+    pub(super) fn new(network: &NetworkId, known: &Admitted<Secure>) -> Self {
+        let handshake = known.handshake.in_steps(limits::READ_STEP.0);
+        let handshake = Admitted { handshake, admission: known.admission.clone() };
+        Self(Arc::new(Shared {
+            protocol: Purpose::Blob.protocol(network),
+            handshake,
+            members: Mutex::default(),
+            places: Arc::new(Semaphore::new(limits::MAX_BULK)),
+            opened: OnceLock::new(),
+        }))
+    }
+
+    fn members(&self) -> MutexGuard<'_, HashMap<PeerId, Member>> {
+        self.0.members.lock().expect("nobody panics while holding the members")
+    }
+
+    /// A connection to a peer stands.
+    pub(super) fn connected(&self, peer: PeerId, point: &ConnectedPoint) {
+        let address = point.get_remote_address();
+        let (Some(ip), false) = (ip_of(address), point.is_relayed()) else { return };
+        let mut members = self.members();
+        let member = members.entry(peer).or_insert_with(Member::new);
+        if member.at.len() < limits::MAX_ADDRESSES {
+            member.at.insert(ip);
+        }
+        if point.is_dialer() {
+            member.listens.extend(socket_of(address));
+        }
+    }
+
+    /// A peer is a member, and says where it listens.
+    pub(super) fn admitted<'a>(&self, peer: PeerId, listens: impl IntoIterator<Item = &'a Multiaddr>) {
+        let mut members = self.members();
+        let member = members.entry(peer).or_insert_with(Member::new);
+        member.admitted = true;
+        let room = limits::MAX_ADDRESSES.saturating_sub(member.listens.len());
+        member.listens.extend(listens.into_iter().filter_map(socket_of).take(room));
+    }
+
+    /// A peer is no longer connected: its sockets end.
+    pub(super) fn gone(&self, peer: &PeerId) {
+        self.members().remove(peer);
+    }
+
+    /// All sockets end, and no more are opened.
+    pub(super) fn end(&self) {
+        self.0.places.close();
+        self.members().clear();
+    }
+
+    /// Whether a peer may open a socket: it is connected, a member, and somebody serves it.
+    fn serves(&self, peer: &PeerId) -> bool {
+        let admitted = self.members().get(peer).is_some_and(|member| member.admitted);
+        admitted && self.0.opened.get().is_some()
+    }
+
+    /// How many sockets stand, those that are being opened included.
+    pub(super) fn open(&self) -> usize {
+        limits::MAX_BULK - self.0.places.available_permits()
+    }
+
+    /// A place for a socket to or from a peer, if it is a connected member and there is one.
+    fn place(&self, peer: &PeerId) -> Option<Place> {
+        let members = self.members();
+        let member = members.get(peer).filter(|member| member.admitted)?;
+        Some(Place {
+            connected: member.connected.clone(),
+            _of_peer: Arc::clone(&member.places).try_acquire_owned().ok()?,
+            _of_all: Arc::clone(&self.0.places).try_acquire_owned().ok()?,
+        })
+    }
+
+    /// Where a socket to a peer may be dialled.
+    fn addresses(&self, peer: &PeerId) -> Vec<SocketAddr> {
+        let members = self.members();
+        let Some(member) = members.get(peer) else { return Vec::new() };
+        let near = member.listens.iter().filter(|address| member.at.contains(&address.ip()));
+        near.copied().take(limits::MAX_BULK_DIALS).collect()
+    }
+
+    /// Opens a socket to a connected member, if there is a way.
+    pub(super) async fn dial(&self, peer: PeerId) -> Option<PeerStream> {
+        let addresses = self.addresses(&peer);
+        let place = self.place(&peer).filter(|_| !addresses.is_empty())?;
+        let connected = place.connected.clone();
+        let dialling = async {
+            for address in addresses {
+                match self.dial_at(address, peer).await {
+                    Ok(stream) => return Some(stream),
+                    Err(error) => tracing::debug!(%peer, %address, %error, "no bulk socket"),
+                }
+            }
+            None
+        };
+        let stream = tokio::select! {
+            stream = tokio::time::timeout(limits::BULK_STALL, dialling) => stream.ok()??,
+            () = connected.cancelled() => return None,
+        };
+        Some(Box::new(Leashed::new(stream, place)))
+    }
+
+    async fn dial_at(&self, address: SocketAddr, peer: PeerId) -> io::Result<PeerStream> {
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        let socket = tcp::tokio::TcpStream(socket);
+        let agreed = dialer_select_proto(socket, [secure::PROTOCOL], Version::V1Lazy).await;
+        let (protocol, stream) = agreed.map_err(io::Error::other)?;
+        let (who, stream) = self.0.handshake.clone().upgrade_outbound(stream, protocol).await?;
+        if who != peer {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else is there"));
+        }
+        let agreed = dialer_select_proto(stream, [&self.0.protocol], Version::V1).await;
+        let (_, stream) = agreed.map_err(io::Error::other)?;
+        Ok(Box::new(stream.compat()))
+    }
+
+    /// The sockets that members open from now on; none are taken before.
+    ///
+    /// # Panics
+    /// When it is called twice.
+    pub(super) fn accept(&self) -> mpsc::Receiver<(PeerId, PeerStream)> {
+        let (to, opened) = mpsc::channel(limits::MAX_BULK);
+        assert!(self.0.opened.set(to).is_ok(), "bulk sockets are served by one loop");
+        opened
+    }
+
+    /// Takes a socket that a peer opened, if it may.
+    fn take(&self, peer: PeerId, stream: PeerStream) {
+        let place = self.place(&peer);
+        if let (Some(to), Some(place)) = (self.0.opened.get(), place) {
+            let _ = to.try_send((peer, Box::new(Leashed::new(stream, place))));
+        }
+    }
+
+    /// The swarm's way over TCP, which is where bulk sockets come in.
+    pub(super) fn transport(&self, handshake: Admitted<Secure>) -> Boxed<(PeerId, StreamMuxerBox)> {
+        let bulk = self.clone();
+        tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+            .upgrade(Version::V1Lazy)
+            .authenticate(handshake)
+            .multiplex_ext(move |peer, point| {
+                let serves = point.is_listener() && bulk.serves(peer);
+                Multiplex { or: serves.then(|| (bulk.clone(), *peer)) }
+            })
+            .boxed()
+    }
+}
+
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+/// The address as one of TCP alone, if it is that.
+fn socket_of(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    let ip = ip_of(address)?;
+    match (parts.nth(1), parts.next(), parts.next()) {
+        (Some(Protocol::Tcp(port)), None | Some(Protocol::P2p(_)), None) if port != 0 => {
+            Some(SocketAddr::new(ip, port))
+        }
+        _ => None,
+    }
+}
+
+/// The multiplexer, or for those who dial in and want it, none.
+#[derive(Clone)]
+struct Multiplex {
+    or: Option<(Bulk, PeerId)>,
+}
+
+impl UpgradeInfo for Multiplex {
+    type Info = String;
+    type InfoIter = Vec<String>;
+
+    fn protocol_info(&self) -> Vec<String> {
+        let bulk = self.or.iter().map(|(bulk, _)| bulk.0.protocol.clone());
+        std::iter::once(YAMUX.to_owned()).chain(bulk).collect()
+    }
+}
+
+impl<C> InboundConnectionUpgrade<C> for Multiplex
+where
+    C: FuturesRead + FuturesWrite + Send + Unpin + 'static,
+{
+    type Output = yamux::Muxer<C>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Self::Output>>;
+
+    fn upgrade_inbound(self, stream: C, protocol: String) -> Self::Future {
+        match self.or.filter(|_| protocol != YAMUX) {
+            None => yamux::Config::default().upgrade_inbound(stream, YAMUX),
+            Some((bulk, peer)) => {
+                bulk.take(peer, Box::new(stream.compat()));
+                // The swarm is to have nothing more to do with it.
+                future::ready(Err(io::Error::other("this connection carries Blobs alone")))
+            }
+        }
+    }
+}
+
+impl<C> OutboundConnectionUpgrade<C> for Multiplex
+where
+    C: FuturesRead + FuturesWrite + Send + Unpin + 'static,
+{
+    type Output = yamux::Muxer<C>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Self::Output>>;
+
+    fn upgrade_outbound(self, stream: C, _: String) -> Self::Future {
+        yamux::Config::default().upgrade_outbound(stream, YAMUX)
+    }
+}
+
+/// A stream that ends when the peer is no longer connected, and gives its place back then.
+struct Leashed {
+    stream: PeerStream,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    place: Place,
+}
+
+impl Leashed {
+    fn new(stream: PeerStream, place: Place) -> Self {
+        Self { stream, ended: Box::pin(place.connected.clone().cancelled_owned()), place }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.place.connected.is_cancelled() { Err(ended()) } else { Ok(()) }
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the peer is no longer connected")
+}
+
+impl AsyncRead for Leashed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        // Whoever serves a stream or hears answers always reads, so this is enough to wake him.
+        match Pin::new(&mut self.stream).poll_read(context, into) {
+            Poll::Pending => {
+                ready!(self.ended.as_mut().poll(context));
+                Poll::Ready(Err(ended()))
+            }
+            done => done,
+        }
+    }
+}
+
+impl AsyncWrite for Leashed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::core::Endpoint;
+    use libp2p::core::transport::PortUse;
+    use libp2p::identity::Keypair;
+    use tokio::net::TcpListener;
+
+    use super::super::admission::Admission;
+    use super::*;
+    use crate::network::Network;
+    use crate::observe::span;
+
+    /// A peer of a public Network, who takes sockets.
+    fn somebody() -> (Bulk, Admitted<Secure>, PeerId) {
+        let pair = Keypair::generate_ed25519();
+        let own = pair.public().to_peer_id();
+        let handshake = Secure::new(&pair, limits::READ_STEP.1).unwrap();
+        let known = Admitted { handshake, admission: Admission::new(None, own) };
+        (Bulk::new(&Network::new("office", true).unwrap().id(), &known), known, own)
+    }
+
+    fn connected(bulk: &Bulk, peer: PeerId, at: &str) {
+        let (address, role_override, port_use) = (at.parse().unwrap(), Endpoint::Dialer, PortUse::New);
+        bulk.connected(peer, &ConnectedPoint::Dialer { address, role_override, port_use });
+    }
+
+    fn member(bulk: &Bulk, peer: PeerId, at: &str, listens: &[&str]) {
+        connected(bulk, peer, at);
+        let listens: Vec<Multiaddr> = listens.iter().map(|address| address.parse().unwrap()).collect();
+        bulk.admitted(peer, &listens);
+    }
+
+    #[test]
+    fn only_where_a_peer_is_connected_from_is_dialled() {
+        let (bulk, _, _) = somebody();
+        let ann = PeerId::random();
+        let says = [
+            "/ip4/10.0.0.7/tcp/4001",
+            "/ip4/10.0.0.8/tcp/22",
+            "/ip4/10.0.0.7/udp/4001/quic-v1",
+            "/ip4/10.0.0.7/tcp/0",
+            "/ip4/10.0.0.7/tcp/80/ws",
+            "/dns4/localhost/tcp/22",
+        ];
+        member(&bulk, ann, "/ip4/10.0.0.7/udp/5000/quic-v1", &says);
+        assert_eq!(bulk.addresses(&ann), ["10.0.0.7:4001".parse().unwrap()]);
+        // Whoever is reached through somebody else is nowhere.
+        let ben = PeerId::random();
+        let relay = format!("/ip4/10.0.0.7/tcp/1/p2p/{ann}/p2p-circuit");
+        member(&bulk, ben, &relay, &["/ip4/10.0.0.7/tcp/22"]);
+        assert_eq!(bulk.addresses(&ben), []);
+        // However many it names, few are kept and fewer tried.
+        let many: Vec<_> = (1..1000).map(|port| format!("/ip4/10.0.0.9/tcp/{port}")).collect();
+        let cat = PeerId::random();
+        member(&bulk, cat, "/ip4/10.0.0.9/tcp/1000", &many.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(bulk.members()[&cat].listens.len() <= limits::MAX_ADDRESSES);
+        assert_eq!(bulk.addresses(&cat).len(), limits::MAX_BULK_DIALS);
+    }
+
+    #[test]
+    fn there_are_so_many_places_for_a_peer_and_for_all() {
+        let (bulk, _, _) = somebody();
+        let ann = PeerId::random();
+        assert!(bulk.place(&ann).is_none());
+        connected(&bulk, ann, "/ip4/10.0.0.7/tcp/1");
+        assert!(bulk.place(&ann).is_none(), "it has not shown yet that it is a member");
+        member(&bulk, ann, "/ip4/10.0.0.7/tcp/1", &[]);
+        let mut held: Vec<_> = std::iter::from_fn(|| bulk.place(&ann)).collect();
+        assert_eq!(held.len(), limits::MAX_BULK_PER_PEER);
+        // One that takes all that it may leaves the others theirs.
+        for _ in 0..2 * limits::MAX_BULK / limits::MAX_BULK_PER_PEER {
+            let peer = PeerId::random();
+            member(&bulk, peer, "/ip4/10.0.0.8/tcp/1", &[]);
+            held.extend(std::iter::from_fn(|| bulk.place(&peer)));
+        }
+        assert_eq!((held.len(), bulk.open()), (limits::MAX_BULK, limits::MAX_BULK));
+        drop(held);
+        assert_eq!(bulk.open(), 0);
+        let place = bulk.place(&ann).unwrap();
+        bulk.gone(&ann);
+        assert!(place.connected.is_cancelled() && bulk.place(&ann).is_none());
+        member(&bulk, ann, "/ip4/10.0.0.7/tcp/1", &[]);
+        bulk.end();
+        member(&bulk, ann, "/ip4/10.0.0.7/tcp/1", &[]);
+        assert!(bulk.place(&ann).is_none(), "who has left opens no more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_port_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+        let (bulk, _, _) = somebody();
+        let ann = PeerId::random();
+        member(&bulk, ann, &at, &[]);
+        assert!(bulk.dial(ann).await.is_none());
+        assert_eq!(bulk.open(), 0);
+    }
+
+    /// Listens as a swarm does, for as long as the test runs.
+    async fn listens(bulk: &Bulk, known: Admitted<Secure>) -> String {
+        let mut transport = bulk.transport(known);
+        let any = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
+        transport.listen_on(libp2p::core::transport::ListenerId::next(), any).unwrap();
+        let (to, address) = tokio::sync::oneshot::channel();
+        let mut to = Some(to);
+        span::spawn("test", async move {
+            loop {
+                let event = future::poll_fn(|context| Pin::new(&mut transport).poll(context)).await;
+                match event {
+                    libp2p::core::transport::TransportEvent::NewAddress { listen_addr, .. } => {
+                        let _ = to.take().unwrap().send(listen_addr.to_string());
+                    }
+                    libp2p::core::transport::TransportEvent::Incoming { upgrade, .. } => {
+                        span::spawn("test", async move { drop(upgrade.await) });
+                    }
+                    _ => {}
+                }
+            }
+        });
+        address.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_socket_leads_to_the_peer_that_was_meant_or_nowhere() {
+        let (ann, of_ann, ann_id) = somebody();
+        let (ben, _, ben_id) = somebody();
+        let at = listens(&ann, of_ann).await;
+        // Ann takes none yet.
+        member(&ben, ann_id, &at, &[]);
+        assert!(ben.dial(ann_id).await.is_none());
+        // She does, but does not know Ben.
+        let mut opened = ann.accept();
+        assert!(ben.dial(ann_id).await.is_none());
+        member(&ann, ben_id, "/ip4/127.0.0.1/tcp/1", &[]);
+        let mut socket = ben.dial(ann_id).await.unwrap();
+        let (who, mut other) = opened.recv().await.unwrap();
+        assert_eq!(who, ben_id);
+        tokio::io::AsyncWriteExt::write_all(&mut socket, b"x").await.unwrap();
+        tokio::io::AsyncWriteExt::flush(&mut socket).await.unwrap();
+        assert_eq!(tokio::io::AsyncReadExt::read_u8(&mut other).await.unwrap(), b'x');
+        // Somebody else at that address is not who was meant.
+        let cat = PeerId::random();
+        member(&ben, cat, &at, &[]);
+        assert!(ben.dial(cat).await.is_none());
+        // When either is no longer connected to the other, both ends end.
+        ann.gone(&ben_id);
+        assert!(tokio::io::AsyncReadExt::read_u8(&mut other).await.is_err());
+        drop(other);
+        assert!(tokio::io::AsyncReadExt::read_u8(&mut socket).await.is_err());
+        drop(socket);
+        assert_eq!((ann.open(), ben.open()), (0, 0));
+    }
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A key that nobody has, at a node that follows fifty Catalogs of a hundred thousand keys and has a peer to ask.
+
+use std::path::Path;
+use std::time::Duration;
+
+use potluck_keys::pair::Pair;
+use potluck_keys::signed::Signed;
+use potluck_keys::time::Time;
+use potluck_node::catalog::own;
+use potluck_node::content::Durability;
+use potluck_node::engine::Engine;
+use potluck_node::observe::clock;
+use potluck_node::trust::{self, Addition};
+use potluck_protocol::action::ActionId;
+use potluck_protocol::codec::Text;
+use potluck_protocol::digest::Digest;
+use potluck_protocol::head::{CATALOG, Head, Instance};
+use potluck_tests::samples;
+
+use crate::door;
+use crate::measure::{self, Figure};
+use crate::party::{Party, network};
+use crate::scratch::{Report, scaled};
+
+/// How many signers are followed.
+const SIGNERS: u8 = 50;
+
+fn keys() -> u64 {
+    scaled(100_000, 1_000) as u64
+}
+
+pub(crate) fn part(report: &Report) {
+    let runtime = door::runtime();
+    let network = network();
+    let asked = scaled(100_000, 2_000);
+    let home = report.path("bob");
+    fill(&home);
+    let (took, packets) = runtime.block_on(async {
+        let alice = Party::start(&report.path("alice"), &network, &[]).await;
+        let bob = Party::start(&home, &network, &[&alice]).await;
+        bob.follows(u64::from(SIGNERS) * keys()).await;
+        let mut took = Vec::with_capacity(asked);
+        let before = segments();
+        for n in 0..asked {
+            let key = format!("nobody has {n}").into_bytes();
+            let clock = measure::clock();
+            assert!(bob.finds(&key).await.is_none(), "nobody has it");
+            took.push(clock());
+        }
+        let packets = segments() - before;
+        bob.stop().await;
+        alice.stop().await;
+        (took, packets)
+    });
+    let figure = |name: &str, value| Figure::new(format!("miss: {name}"), value, asked);
+    report.note(&format!("{SIGNERS} followed Catalogs of {} keys, all misses asked for one by one", keys()));
+    report.figure(&figure("p50", (measure::median(took) * 1e6, "us")).at_most(5.0));
+    report.note("packets are all TCP segments of this machine in that time, whoever sent them");
+    report.figure(&figure("packets a miss", (packets / asked as f64, "")).at_most(0.01));
+}
+
+/// TCP segments that this machine has sent.
+fn segments() -> f64 {
+    let table = std::fs::read_to_string("/proc/net/snmp").unwrap_or_default();
+    let mut rows = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let names = rows.next().unwrap_or_default().split(' ');
+    let mut pairs = names.zip(rows.next().unwrap_or_default().split(' '));
+    let sent = pairs.find(|(name, _)| *name == "OutSegs").and_then(|(_, count)| count.parse().ok());
+    sent.unwrap_or(f64::NAN)
+}
+
+/// A home whose owner trusts fifty signers and has seen their Catalogs.
+fn fill(folder: &Path) {
+    let home = door::home(folder);
+    let engine = Engine::open(&home).expect("the engine can be opened");
+    for number in 0..SIGNERS {
+        let signer = samples::pair(number + 1);
+        let addition = Addition {
+            name: format!("signer{number}"),
+            key: signer.public(),
+            comment: String::new(),
+            project: door::PROJECT.to_owned(),
+            recipe: None,
+        };
+        trust::add(&home, &addition).expect("the rule can be written");
+        list(&engine, number, &signer);
+    }
+}
+
+fn list(engine: &Engine, number: u8, signer: &Pair) {
+    let claim = |n: u64| Digest::of(format!("{number} {n}").as_bytes());
+    let entries: Vec<_> =
+        (0..keys()).map(|n| (ActionId::from_bytes(*claim(n).as_bytes()), claim(n))).collect();
+    let next = own::next(&door::project(), None, &entries, |_| Err(())).expect("a catalog can be made");
+    let mut last = None;
+    for blob in &next.blobs {
+        let digest = engine.store().keep(blob, Durability::Fast).expect("a blob can be kept");
+        last = Some((digest, blob.len() as u64));
+    }
+    let (root, size) = last.expect("the catalog itself comes last");
+    let issued: Time = clock::now();
+    let head = Head {
+        project: door::project(),
+        name: Text::new(CATALOG).expect("it is a name"),
+        recipe: None,
+        instance: Instance::from_bytes([number; 16]),
+        sequence: 1,
+        root,
+        size,
+        issued,
+        not_after: issued.plus(Duration::from_secs(24 * 60 * 60)),
+    };
+    let head = Signed::sign(&head, &[signer]).expect("it can be signed");
+    engine.store().index().keep_head(&signer.signer(), &head).expect("a head can be kept");
+}
