@@ -148,10 +148,10 @@ impl Bulk {
         self.members().clear();
     }
 
-    /// Whether a peer may open a socket: it is connected, a member, and somebody serves it.
+    /// Whether a peer may open a socket: it is connected, and somebody serves it. That it is a member it has proven on
+    /// that very socket; on its ordinary connection it may not have come to saying so.
     fn serves(&self, peer: &PeerId) -> bool {
-        let admitted = self.members().get(peer).is_some_and(|member| member.admitted);
-        admitted && self.0.opened.get().is_some()
+        self.members().contains_key(peer) && self.0.opened.get().is_some()
     }
 
     /// How many sockets stand, those that are being opened included.
@@ -159,10 +159,10 @@ impl Bulk {
         limits::MAX_BULK - self.0.places.available_permits()
     }
 
-    /// A place for a socket to or from a peer, if it is a connected member and there is one.
+    /// A place for a socket to or from a peer, if it is connected and there is one.
     fn place(&self, peer: &PeerId) -> Option<Place> {
         let members = self.members();
-        let member = members.get(peer).filter(|member| member.admitted)?;
+        let member = members.get(peer)?;
         Some(Place {
             connected: member.connected.clone(),
             _of_peer: Arc::clone(&member.places).try_acquire_owned().ok()?,
@@ -173,7 +173,7 @@ impl Bulk {
     /// Where a socket to a peer may be dialled.
     fn addresses(&self, peer: &PeerId) -> Vec<SocketAddr> {
         let members = self.members();
-        let Some(member) = members.get(peer) else { return Vec::new() };
+        let Some(member) = members.get(peer).filter(|member| member.admitted) else { return Vec::new() };
         let near = member.listens.iter().filter(|address| member.at.contains(&address.ip()));
         near.copied().take(limits::MAX_BULK_DIALS).collect()
     }
@@ -438,7 +438,7 @@ mod tests {
         let ann = PeerId::random();
         assert!(bulk.place(&ann).is_none());
         connected(&bulk, ann, "/ip4/10.0.0.7/tcp/1");
-        assert!(bulk.place(&ann).is_none(), "it has not shown yet that it is a member");
+        assert!(bulk.addresses(&ann).is_empty(), "it has not shown yet that it speaks our protocols");
         member(&bulk, ann, "/ip4/10.0.0.7/tcp/1", &[]);
         let mut held: Vec<_> = std::iter::from_fn(|| bulk.place(&ann)).collect();
         assert_eq!(held.len(), limits::MAX_BULK_PER_PEER);

@@ -386,7 +386,15 @@ impl Driver {
 
     /// A peer said who it is. Only those who speak this Network's protocols are members.
     fn identified(&mut self, event: identify::Event) -> Vec<NetEvent> {
-        let identify::Event::Received { peer_id, info, .. } = event else { return Vec::new() };
+        let (peer_id, info) = match event {
+            identify::Event::Received { peer_id, info, .. } => (peer_id, info),
+            // It would not be asked again for minutes, and not be dialled either while it is connected.
+            identify::Event::Error { peer_id, connection_id, .. } if !self.members.contains_key(&peer_id) => {
+                self.swarm.close_connection(connection_id);
+                return Vec::new();
+            }
+            _ => return Vec::new(),
+        };
         if !info.protocols.contains(&protocol(&self.network, Purpose::Kademlia)) {
             return Vec::new();
         }

@@ -20,7 +20,7 @@ pub const MAX_UNPROVEN: usize = 128;
 /// Most of them from one IP address.
 pub const MAX_UNPROVEN_PER_IP: usize = 32;
 /// How long such a peer may stay.
-pub const UNPROVEN: Duration = Duration::from_secs(20);
+pub const UNPROVEN: Duration = Duration::from_secs(10);
 /// Most connections that come from one IP group, members or not, where there are such groups.
 pub const MAX_CONNECTIONS_PER_GROUP: usize = 64;
 /// Most inbound streams of one purpose from one peer.
@@ -71,8 +71,7 @@ pub const MAX_BULK_DIALS: usize = 3;
 pub const BULK_STALL: Duration = Duration::from_secs(5);
 /// How long whoever wants a Blob waits for that, before he takes the stream that is there already.
 pub const BULK_PATIENCE: Duration = Duration::from_millis(150);
-/// How long none is opened to a peer to whom it could not be done, at first and at last. A peer that was just met may
-/// not know yet that this one is a member.
+/// How long none is opened to a peer to whom it could not be done, at first and at last.
 pub const BULK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(300));
 /// At least so many times as long as it was tried in vain, too: a port that swallows everything is rarely tried.
 pub const BULK_SHARE: u32 = 20;
