@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Carries out what the catalogs' Plan says: writes own Catalogs and tells of them, and answers those who follow them.
-//! Looking for those of others is in [`super::look`].
+//! Looking for those of others is in `look`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

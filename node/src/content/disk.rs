@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `blobs/ab/<Digest>` | a Blob in its [`crate::content::form`]; `ab` are the first two digits of its name |
 //! | `staging/` | what is being written, under names of no meaning |
-//! | `staging/<Digest>.part`, `.list` | what came of a Blob of which more is to come, and its [`crate::content::part`] |
+//! | `staging/<Digest>.part`, `.list` | what came of a Blob of which more is to come, and its `content::part` |
 //! | `quarantine/<Digest>` | a Blob that was found damaged |
 //!
 //! Files have mode 0600 and folders 0700. A file appears in `blobs` whole, by being renamed from `staging`, and is

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Answers peers: one loop a purpose takes their streams, one task a stream serves it. All within limits, and only
-//! about Projects that are shared in that Network. Blobs are served by [`blobs`], in turns that [`gate`] gives.
+//! about Projects that are shared in that Network. Blobs are served by `blobs`, in turns that `gate` gives.
 
 mod blobs;
 mod gate;

@@ -50,7 +50,7 @@ impl Wire {
                 let _ = stream.close().await;
             }
         });
-        let known = Network { peers: from.listen().to_vec(), ..network.clone() };
+        let known = Network { peers: from.listen(), ..network.clone() };
         let (to, mut to_events) = enter(folder, "to", &known).await;
         while !matches!(to_events.recv().await, Some(NetEvent::Met(_))) {}
         let peer = from.peer();

@@ -139,7 +139,7 @@ async fn where_there_is_no_way_for_one_the_stream_will_do() {
 async fn enter_with(stranger: &Stranger, network: Network) -> (Handle, TempDir, mpsc::Receiver<NetEvent>) {
     let folder = tempfile::tempdir().unwrap();
     let identity = swarm::identity(&identity_path(folder.path())).unwrap();
-    let known = Network { peers: stranger.handle.listen().to_vec(), ..network };
+    let known = Network { peers: stranger.handle.listen(), ..network };
     let (handle, events) = swarm::enter(&known, &identity).await.unwrap();
     let peer = stranger.handle.peer();
     until("they are connected", || async { handle.members().await.contains(&peer).then_some(()) }).await;
