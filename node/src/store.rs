@@ -35,7 +35,7 @@ use crate::content::{
 };
 use crate::gc::budget::Floor;
 use crate::gc::protect::{Hold, Protected};
-use crate::index::{Index, IndexError, View};
+use crate::index::{Index, IndexError, MAX_INLINE_BYTES, View};
 use crate::observe::clock;
 use crate::packing::plan::Event;
 
@@ -356,6 +356,20 @@ impl Store {
         let mut writing = self.begin();
         writing.write(bytes)?;
         Ok(writing.finish(durability)?.0)
+    }
+
+    /// Stores a small Blob that is in memory, if that takes no longer than a look at the index; nothing when it does.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn keep_at_once(&self, bytes: &[u8]) -> Result<Option<Digest>, StoreError> {
+        if bytes.len() > MAX_INLINE_BYTES || self.index.is_full() {
+            return Ok(None);
+        }
+        self.stir();
+        let digest = Digest::of(bytes);
+        self.keep_small(&digest, bytes, Durability::Fast)?;
+        Ok(Some(digest))
     }
 
     /// Makes everything durable that was written [`Durability::Fast`]: one wait for the file system, however many Blobs

@@ -100,6 +100,11 @@ impl Cache for Arc<Engine> {
     async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
         let mut writing = self.store.begin();
         let (mut stretch, mut spare) = (next_stretch(&mut from, Vec::new()).await?, Vec::new());
+        if stretch.len() < WRITE_BYTES
+            && let Some(digest) = self.store.keep_at_once(&stretch)?
+        {
+            return Ok((digest, stretch.len() as u64));
+        }
         while stretch.len() == WRITE_BYTES {
             // A thread is taken for each stretch and not for the whole: somebody who writes slowly must not keep one.
             let written = span::blocking(move || writing.write(&stretch).map(|()| (writing, stretch)));

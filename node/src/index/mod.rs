@@ -269,15 +269,19 @@ impl Index {
     }
 
     fn keep_small_soon(&self, digest: &Digest, bytes: &[u8]) -> Result<bool, IndexError> {
+        if self.is_full() {
+            self.land()?;
+        }
         let known = self.small(digest)?;
         if known.as_deref() == Some(bytes) {
             return Ok(false);
         }
-        let new = self.pending.put(digest, bytes) && known.is_none();
-        if self.pending.is_full() {
-            self.land()?;
-        }
-        Ok(new)
+        Ok(self.pending.put(digest, bytes) && known.is_none())
+    }
+
+    /// Whether as many small Blobs wait for the next change as may: whoever keeps one more has to wait for the disk.
+    pub fn is_full(&self) -> bool {
+        self.pending.is_full()
     }
 
     /// Puts all small Blobs that wait for the next change into the index.

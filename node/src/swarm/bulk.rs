@@ -178,6 +178,12 @@ impl Bulk {
         near.copied().take(limits::MAX_BULK_DIALS).collect()
     }
 
+    /// Whether it is known where a socket to a peer might be dialled. A peer may be asked for something before it has
+    /// said where it listens.
+    pub(super) fn knows(&self, peer: &PeerId) -> bool {
+        !self.addresses(peer).is_empty()
+    }
+
     /// Opens a socket to a connected member, if there is a way.
     pub(super) async fn dial(&self, peer: PeerId) -> Option<PeerStream> {
         let addresses = self.addresses(&peer);

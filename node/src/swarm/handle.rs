@@ -326,6 +326,9 @@ impl Handle {
         {
             return known;
         }
+        if !self.bulk.knows(&peer) {
+            return None;
+        }
         let bulk = self.bulk.clone();
         let opening = span::spawn("bulk", async move {
             let mut kept = links.bulk.lock().await;
