@@ -141,7 +141,7 @@ pub(super) async fn serve(asker: &Asker, stream: PeerStream) {
     };
     let (waiting, sending, watched) = Default::default();
     let said = Moment::default();
-    let serving = Serving { asker, writer, messages, waiting, sending, watched, said };
+    let serving = Serving { asker, writer, messages, waiting, sending, watched, ahead: None, said };
     tokio::select! {
         () = serving.run() => {}
         // Whoever stops asking still gets what it asked for.
@@ -158,6 +158,8 @@ struct Serving<'a> {
     waiting: VecDeque<Want>,
     sending: VecDeque<Sending>,
     watched: Vec<Watched>,
+    /// The piece that is likely to be next, by id and index, read while the one before was on its way.
+    ahead: Option<((u64, u64), Option<Piece>)>,
     /// When it was last said what more there is of them.
     said: Moment,
 }
@@ -196,6 +198,11 @@ impl Sending {
         }
         Some(index)
     }
+
+    /// What [`Self::next`] is going to give.
+    fn peek(&self) -> Option<u64> {
+        self.runs.iter().map(|run| run.first).find(|first| *first < self.count)
+    }
 }
 
 impl Serving<'_> {
@@ -228,14 +235,28 @@ impl Serving<'_> {
         let Some(turn) = self.asker.bounds.gate.turn(&self.asker.peer, PIECE_BYTES as u64).await else {
             return self.end(id, Some(No::Busy)).await;
         };
-        match self.asker.piece((id, sending.digest), index).await {
+        let (asker, digest) = (self.asker, sending.digest);
+        let piece = match self.ahead.take() {
+            Some((which, piece)) if which == (id, index) => piece,
+            _ => asker.piece((id, digest), index).await,
+        };
+        match piece {
             Some(piece) => {
-                self.asker.outside.engine().counts().served(piece.bytes.len() as u64);
+                asker.outside.engine().counts().served(piece.bytes.len() as u64);
                 let message = Blobs::Piece(piece);
-                let sent = send(&mut self.writer, &message);
-                tokio::select! {
-                    sent = sent => if !sent { return None },
-                    () = turn.cut() => return None,
+                let sent = async {
+                    tokio::select! {
+                        sent = send(&mut self.writer, &message) => sent,
+                        () = turn.cut() => false,
+                    }
+                };
+                let alone = self.sending.is_empty() && self.waiting.is_empty();
+                let next = sending.peek().filter(|_| alone);
+                let ahead = async { Some(((id, next?), asker.piece((id, digest), next?).await)) };
+                let (sent, ahead) = tokio::join!(sent, ahead);
+                self.ahead = ahead;
+                if !sent {
+                    return None;
                 }
             }
             None => sending.lacks = true,
