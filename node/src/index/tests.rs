@@ -7,6 +7,7 @@ use std::time::Duration;
 use potluck_keys::pair::Pair;
 use potluck_keys::time::Time;
 use potluck_protocol::action::Recipe;
+use potluck_protocol::digest::Sha256;
 use potluck_protocol::entry::{BlobOutput, Labels, Output};
 
 use super::*;
@@ -370,10 +371,91 @@ fn damaged_files_are_told_from_others_and_left_alone() {
 
 #[test]
 fn a_store_of_the_first_version_is_opened_and_written_to() {
-    let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/store-1/store.tar.zst");
-    let unpacked = zstd::decode_all(std::fs::File::open(packed).unwrap()).unwrap();
+    opens_and_takes_more(&unpacked(1));
+}
+
+#[test]
+fn a_store_of_the_third_version_is_opened_and_written_to() {
+    let packed = fixture(3);
+    if std::env::var_os("POTLUCK_BLESS").is_some() && !packed.exists() {
+        make_third(&packed);
+    }
+    let folder = unpacked(3);
+    {
+        let store = crate::store::Store::open(&folder.path().join("store")).unwrap().0;
+        let index = store.index();
+        assert_eq!(index.of_sha256(&Sha256::from_bytes([3; 32])).unwrap(), Some(Digest::of(b"by ann")));
+        assert_eq!(index.contradictions().unwrap(), 1);
+        assert_eq!(index.tallies().unwrap()[0].1.hits, 3);
+        let key = SealKey::generate().unwrap();
+        let first = index.actions(None, 1).unwrap()[0];
+        assert!(index.entries(&first).unwrap()[0].seal(&key).is_some(), "its seal is taken");
+        let mut waiting = 0;
+        store
+            .each_waiting(&mut |_| {
+                waiting += 1;
+                true
+            })
+            .unwrap();
+        assert_eq!(waiting, 1, "one is stored as it came");
+    }
+    opens_and_takes_more(&folder);
+}
+
+fn fixture(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/fixtures/store-{version}/store.tar.zst"))
+}
+
+fn unpacked(version: u32) -> tempfile::TempDir {
+    let unpacked = zstd::decode_all(std::fs::File::open(fixture(version)).unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     tar::Archive::new(unpacked.as_slice()).unpack(folder.path()).unwrap();
+    folder
+}
+
+/// The first one as it is after this version has been at it, with a row of each table that came since. Made once.
+fn make_third(to: &Path) {
+    let folder = unpacked(1);
+    let at = folder.path().join("store");
+    let store = crate::store::Store::open(&at).unwrap().0;
+    let index = store.index();
+    let contradiction =
+        Contradiction { earlier: Digest::of(b"1"), later: Digest::of(b"2"), seen: Time::from_millis(3) };
+    for action in index.actions(None, 100).unwrap() {
+        for entry in index.entries(&action).unwrap() {
+            entry.authentic().unwrap();
+            index.keep_entry(&entry, &[], Durability::Durable).unwrap();
+            let who = (entry.signers().next().unwrap(), action);
+            index
+                .note(
+                    &[],
+                    &[(who, contradiction.clone())][..usize::from(index.contradictions().unwrap() == 0)],
+                )
+                .unwrap();
+        }
+    }
+    let name = ("acme/app".to_owned(), "demo@1".to_owned());
+    index.note(&[(name, Tally { hits: 3, ..Tally::default() })], &[]).unwrap();
+    let alias = (Digest::of(b"by ann"), Sha256::from_bytes([3; 32]));
+    index.keep_aliases(&[alias], Durability::Durable).unwrap();
+    for (nth, file) in walk(&at.join("blobs")).into_iter().enumerate() {
+        let digest: Digest = file.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        if nth == 0 {
+            let bytes = store.bytes(&digest, u64::MAX).unwrap().unwrap();
+            store.remove_all(&[digest]).unwrap();
+            store.keep(&bytes, Durability::Durable).unwrap();
+            index.belong(&[digest], &project("acme/app"), Durability::Durable).unwrap();
+        }
+    }
+    drop(store);
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    let packer = zstd::Encoder::new(std::fs::File::create(to).unwrap(), 19).unwrap();
+    let mut archive = tar::Builder::new(packer);
+    archive.append_dir_all("store", &at).unwrap();
+    archive.into_inner().unwrap().finish().unwrap();
+}
+
+fn opens_and_takes_more(folder: &tempfile::TempDir) {
     let store = folder.path().join("store");
     let xs = vec![b'x'; 9000];
     let acme = project("acme/app");
