@@ -255,6 +255,8 @@ fn a_daemon_that_is_killed_again_and_again_keeps_what_it_acknowledged() {
                 scope.spawn(move || put_until_killed(person, numbers, done, kill));
             }
         });
+        // Its sockets may have gone before its lock.
+        fs::File::open(person.home().join("lock")).unwrap().lock().unwrap();
         std::mem::forget(up);
     }
     let _up = person.up(&[]);
