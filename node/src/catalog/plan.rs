@@ -18,9 +18,9 @@ use crate::plan::{Backoff, Moment, Plan};
 /// once goes together.
 pub const FLUSH_SOON: Duration = Duration::from_millis(10);
 /// How long at least lies between the beginnings of two writes; what is published meanwhile goes together.
-pub const FLUSH_EVERY: Duration = Duration::from_millis(300);
-/// Most time that a Catalog rests after a write that took long. Up to that it rests as long as the write took, so that
-/// writing takes at most half of the time.
+pub const FLUSH_EVERY: Duration = Duration::from_millis(80);
+/// Most time that a Catalog rests after a write that took long. Up to that it rests four times as long as the write took,
+/// so that writing takes at most a fifth of the time, and on a slow disk more goes together.
 pub const FLUSH_REST: Duration = Duration::from_millis(500);
 /// How soon a write or a merge that failed is tried again, at first and at last.
 pub const FLUSH_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -171,14 +171,14 @@ impl Own {
     fn flushed(&mut self, now: Moment, wrote: Wrote) {
         let Some(began) = self.flushing.take() else { return };
         let again = std::mem::take(&mut self.again);
-        let rest = now.since(began).min(FLUSH_REST);
-        self.rests_until = now.plus(rest).max(began.plus(FLUSH_EVERY));
+        let took = now.since(began);
+        self.rests_until = now.plus((took * 4).min(FLUSH_REST)).max(began.plus(FLUSH_EVERY));
         if wrote != Wrote::Failed {
             self.backoff.reset();
         }
         self.due = match wrote {
             Wrote::All => again.then_some(self.rests_until),
-            Wrote::Part => Some(now.plus(rest)),
+            Wrote::Part => Some(now.plus(took.min(FLUSH_REST))),
             // What is published meanwhile does not make a full disk any emptier.
             Wrote::Failed => {
                 self.rests_until = now.plus(self.backoff.step());
@@ -439,9 +439,9 @@ mod tests {
         plan.feed(at(9_002), Event::Published(p.clone()));
         assert_eq!(all(&mut plan, at(9_020)), [], "it is being written");
         plan.feed(at(9_020), flushed(Wrote::All));
-        assert_eq!(plan.wake_at(), Some(at(9_300)), "not more often than that");
-        assert_eq!(all(&mut plan, at(9_300)), flush);
-        plan.feed(at(9_310), flushed(Wrote::All));
+        assert_eq!(plan.wake_at(), Some(at(9_100)), "not more often than that");
+        assert_eq!(all(&mut plan, at(9_100)), flush);
+        plan.feed(at(9_110), flushed(Wrote::All));
         assert_eq!(plan.wake_at(), None);
         plan.feed(at(10_000), Event::Published(p.clone()));
         assert_eq!(plan.wake_at(), Some(at(10_010)), "it was quiet for a while");
