@@ -114,7 +114,10 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
+    use crate::network::Rate;
 
     #[test]
     fn the_documented_defaults_are_the_real_ones() {
@@ -145,12 +148,17 @@ mod tests {
 
     #[test]
     fn a_network_may_be_reached_in_its_own_way() {
-        let text = "[network.office]\nrelay = true\nmdns = false\n";
+        let text = "[network.office]\nrelay = true\nmdns = false\nupload = \"2MiB\"\n";
         let config = Config::read(Path::new("config.toml"), text).unwrap();
-        let office = Reach { relay: true, mdns: Some(false), upnp: false };
+        let upload = Some(Rate(NonZeroU64::new(2 << 20).unwrap()));
+        let office = Reach { relay: true, mdns: Some(false), upnp: false, upload };
         assert_eq!(config.network, BTreeMap::from([("office".to_owned(), office)]));
         let wrong = Config::read(Path::new("config.toml"), "[network.office]\nrelais = true\n");
         assert_eq!(wrong.unwrap_err().line, 2);
+        for none in ["0", "fast", ""] {
+            let text = format!("[network.office]\nupload = \"{none}\"\n");
+            assert_eq!(Config::read(Path::new("config.toml"), &text).unwrap_err().line, 2, "{none}");
+        }
     }
 
     #[test]

@@ -6,6 +6,9 @@ use tokio::sync::mpsc;
 use crate::observe::clock;
 use crate::plan::Plan;
 
+/// Most events that a Plan hears before it is asked what is to be done.
+const TOGETHER: usize = 64;
+
 /// Runs `plan` until nobody can send events any more. `perform` must not wait: what takes time is started there and
 /// sends its outcome as an event.
 pub async fn drive<P: Plan>(
@@ -27,5 +30,10 @@ pub async fn drive<P: Plan>(
         };
         let Some(event) = event else { return };
         plan.feed(clock::moment(), event);
+        // What happened meanwhile is taken together: what is to be done about all of it is found out once.
+        for _ in 1..TOGETHER {
+            let Ok(event) = events.try_recv() else { break };
+            plan.feed(clock::moment(), event);
+        }
     }
 }

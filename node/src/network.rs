@@ -10,9 +10,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use bytesize::ByteSize;
 use potluck_keys::pair::KeyError;
 use potluck_keys::ring::{self, RingError};
 use potluck_keys::rules::is_name;
@@ -120,6 +122,23 @@ pub struct Reach {
     pub mdns: Option<bool>,
     /// Whether to ask the router for a way in, by UPnP.
     pub upnp: bool,
+    /// How many bytes of Blobs a second go to all members together; as many as the line takes if that is left out.
+    pub upload: Option<Rate>,
+}
+
+/// Bytes a second, at least one; as text, `10MiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Rate(pub NonZeroU64);
+
+impl TryFrom<String> for Rate {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let bytes = text.trim_end_matches("/s").trim().parse::<ByteSize>().ok();
+        let rate = bytes.and_then(|bytes| NonZeroU64::new(bytes.as_u64())).map(Self);
+        rate.ok_or_else(|| format!("'{text}' is no number of bytes a second, such as \"10MiB\""))
+    }
 }
 
 fn everywhere() -> Vec<String> {

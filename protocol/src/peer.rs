@@ -25,7 +25,7 @@ pub const MAX_HEADS: usize = 256;
 pub const MAX_ACTIONS: usize = 1024;
 /// Most claims of one kind in answer to one action: that many signers may have made the same action.
 pub const MAX_CLAIMS: usize = 16;
-/// Most Blobs that come with one answer.
+/// Most Blobs that come with one answer, or are asked for together.
 pub const MAX_INLINE: usize = 256;
 /// Largest Blob that comes with an answer, in bytes as sent.
 pub const MAX_INLINE_BYTES: usize = 64 * 1024;
@@ -278,6 +278,29 @@ record! {
 }
 
 record! {
+    /// "Send me these small Blobs." Each is whole in at most [`MAX_INLINE_BYTES`]; of those that are, the asked side sends
+    /// what it has, in any order, as many to a message as it likes.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Several {
+        /// Chosen by the asker.
+        1 => one id: u64,
+        /// They.
+        2 => many(MAX_INLINE) digests: Digest,
+    }
+}
+
+record! {
+    /// Some of them.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Small {
+        /// The id of the question.
+        1 => one id: u64,
+        /// They.
+        2 => many(MAX_INLINE) blobs: Inline,
+    }
+}
+
+record! {
     /// What the asked side has of a Blob: the first answer to a [`Want`], and to one of no pieces further ones as well,
     /// each in place of the one before. Of the pieces that are wanted it sends those that it has; if it lacks some, it
     /// ends with [`No::NotHere`].
@@ -368,7 +391,7 @@ code! {
 }
 
 record! {
-    /// The end of an answer to a [`Want`].
+    /// The end of an answer to a [`Want`] or to [`Several`].
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct End {
         /// The id of the question.
@@ -403,6 +426,10 @@ choice! {
         4 => End(End),
         /// The asker has had enough.
         5 => Stop(Stop),
+        /// A question about small ones.
+        6 => Several(Several),
+        /// Small ones.
+        7 => Small(Small),
     }
 }
 

@@ -172,8 +172,8 @@ fn packing(len: usize) -> impl Strategy<Value = (Packing, u64)> {
     ]
 }
 
-fn ask() -> impl Strategy<Value = Ask> {
-    let inline = bytes().prop_flat_map(|bytes| {
+fn inline() -> impl Strategy<Value = peer::Inline> {
+    bytes().prop_flat_map(|bytes| {
         let len = bytes.len();
         (digest(), packing(len), Just(bytes)).prop_map(|(digest, (packing, size), bytes)| peer::Inline {
             digest,
@@ -181,8 +181,11 @@ fn ask() -> impl Strategy<Value = Ask> {
             packing,
             bytes,
         })
-    });
-    let found = (action(), vec(bytes(), 0..3), vec(bytes(), 0..3), vec(inline, 0..3))
+    })
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let found = (action(), vec(bytes(), 0..3), vec(bytes(), 0..3), vec(inline(), 0..3))
         .prop_map(|(action, entries, heads, blobs)| peer::Found { action, entries, heads, blobs });
     let question = (any::<u64>(), project(), vec(action(), 0..5), any::<u64>());
     prop_oneof![
@@ -219,6 +222,8 @@ fn blobs() -> impl Strategy<Value = Blobs> {
         (id(), option::of(proptest::sample::select(peer::No::ALL)))
             .prop_map(|(id, no)| Blobs::End(peer::End { id, no })),
         id().prop_map(|id| Blobs::Stop(peer::Stop { id })),
+        (id(), vec(digest(), 0..4)).prop_map(|(id, digests)| Blobs::Several(peer::Several { id, digests })),
+        (id(), vec(inline(), 0..3)).prop_map(|(id, blobs)| Blobs::Small(peer::Small { id, blobs })),
     ]
 }
 

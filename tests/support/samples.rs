@@ -137,7 +137,7 @@ fn peer_messages() -> Vec<(&'static str, Vec<u8>)> {
         action: action("a"),
         entries: vec![bytes(sign(&least_entry()))],
         heads: Vec::new(),
-        blobs: vec![inline],
+        blobs: vec![inline.clone()],
     };
     let run = peer::Run { first: 0, count: 2 };
     let piece = peer::Piece { id: 4, index: 1, size: 9, packing: Packing::Zstd, bytes: bytes([7; 5]) };
@@ -161,6 +161,8 @@ fn peer_messages() -> Vec<(&'static str, Vec<u8>)> {
         ("blobs", encode(&Blobs::Piece(piece))),
         ("blobs", encode(&Blobs::End(peer::End { id: 4, no: Some(peer::No::Busy) }))),
         ("blobs", encode(&Blobs::Stop(peer::Stop { id: 4 }))),
+        ("blobs", encode(&Blobs::Several(peer::Several { id: 4, digests: vec![digest("x"), digest("y")] }))),
+        ("blobs", encode(&Blobs::Small(peer::Small { id: 4, blobs: vec![inline] }))),
     ]
 }
 

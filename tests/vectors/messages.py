@@ -77,6 +77,8 @@ BLOBS = choice({
     }, check_packing)),
     4: ("End", record({1: ID, 2: ("no", "opt", code(["NotHere", "Busy", "Stopped"]))})),
     5: ("Stop", PLAIN),
+    6: ("Several", record({1: ID, 2: ("digests", 256, digest)})),
+    7: ("Small", record({1: ID, 2: ("blobs", 256, INLINE)})),
 })
 
 DATA = record({1: ID, 2: ("bytes", "one", octets(262144)), 3: ("last", "one", boolean)})

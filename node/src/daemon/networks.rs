@@ -175,7 +175,8 @@ impl Memberships {
         self.outside.enter(handle.clone());
         let stood = Announce::Stood(network.name.clone(), announce::driver::stood(&handle));
         let _ = self.outside.plans().announce.send(stood).await;
-        let mut tasks = swarm::serve::serve(&self.outside, &handle);
+        let upload = network.reach.upload.map(|rate| rate.0.get());
+        let mut tasks = swarm::serve::serve(&self.outside, &handle, upload);
         tasks.push(span::spawn("network", members(Arc::clone(&self.outside), handle, happens)));
         Ok(tasks)
     }

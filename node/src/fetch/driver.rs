@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Carries out what the fetch Plan says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::download::Downloads;
 use super::event::{Action, Brought, Event, Space, Verdict};
 use super::plan::Fetch;
 use super::remembered::{self, MAX_FILE_BYTES};
+use super::small::Lines;
 use super::standing::Record;
 use crate::drive::drive;
 use crate::observe::{clock, span};
@@ -39,7 +40,7 @@ pub async fn run(outside: Arc<Outside>, events: mpsc::Receiver<Event>, remembere
             .unwrap_or_default()
     });
     let plan = Fetch::new(salt).remembering(known.await);
-    let driven = Driven { outside, downloads, remembered };
+    let driven = Driven { outside, downloads, small: Arc::default(), remembered };
     drive(plan, events, |action| perform(&driven, action)).await;
 }
 
@@ -71,10 +72,11 @@ fn salt() -> u64 {
 struct Driven {
     outside: Arc<Outside>,
     downloads: Arc<Downloads>,
+    small: Arc<Lines>,
     remembered: PathBuf,
 }
 
-fn perform(Driven { outside, downloads, remembered }: &Driven, action: Action) {
+fn perform(Driven { outside, downloads, small, remembered }: &Driven, action: Action) {
     match action {
         Action::Settle { look, action, miss } => outside.settle(look, action, miss),
         Action::Delivered { bring, all } => outside.delivered(bring, all),
@@ -94,6 +96,12 @@ fn perform(Driven { outside, downloads, remembered }: &Driven, action: Action) {
                 let opened = span::blocking(move || Downloads::look(&download, &store, &need)).await;
                 Event::Opened { need, opened }
             });
+        }
+        Action::Fetch { transfer, peer, need, .. } if need.is_small() => {
+            outside.engine().traces().fetching(&peer, need);
+            if small.add(&peer, transfer, need) {
+                span::spawn("fetch", fetch_small(Arc::clone(outside), peer, Arc::clone(small)));
+            }
         }
         Action::Fetch { transfer, peer, need, pieces } => {
             let (outside_too, downloads) = (Arc::clone(outside), Arc::clone(downloads));
@@ -197,4 +205,26 @@ async fn fetch(outside: &Arc<Outside>, peer: &Peer, job: Job) -> Brought {
     let Some(handle) = outside.network(&peer.network) else { return Brought::Failed };
     let Ok(id) = handle.peer_of(peer) else { return Brought::Failed };
     transfer::fetch((outside.engine(), &outside.plans().fetch), (&handle, id), job).await
+}
+
+/// Fetches small Blobs from one peer until none waits.
+async fn fetch_small(outside: Arc<Outside>, peer: Peer, small: Arc<Lines>) {
+    while let Some(batch) = small.next(&peer) {
+        let needs = batch.iter().map(|(_, need)| *need).collect();
+        let link = outside.network(&peer.network).and_then(|handle| {
+            let id = handle.peer_of(&peer).ok()?;
+            Some((handle, id))
+        });
+        let mut ended: BTreeMap<_, _> = match link {
+            Some((handle, id)) => transfer::fetch_small(outside.engine(), (&handle, id), needs).await,
+            None => Vec::new(),
+        }
+        .into_iter()
+        .collect();
+        for (transfer, need) in batch {
+            let outcome = ended.remove(&need).unwrap_or(Brought::Failed);
+            outside.engine().traces().fetched(&peer, need, outcome);
+            let _ = outside.plans().fetch.send(Event::Brought { transfer, outcome }).await;
+        }
+    }
 }

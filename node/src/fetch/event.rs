@@ -7,7 +7,7 @@ use std::time::Duration;
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::control::Miss;
 use potluck_protocol::digest::Digest;
-use potluck_protocol::peer::Topic;
+use potluck_protocol::peer::{MAX_INLINE_BYTES, Topic};
 
 use super::bits::Bits;
 use super::standing::Record;
@@ -30,6 +30,13 @@ pub struct Need {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
+}
+
+impl Need {
+    /// Whether it fits into a message with others.
+    pub fn is_small(&self) -> bool {
+        self.size <= MAX_INLINE_BYTES as u64
+    }
 }
 
 /// What the claims about an action amount to, as judged now.

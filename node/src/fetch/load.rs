@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use potluck_protocol::piece::PIECE_BYTES;
 
+use super::event::Need;
 use super::peers::Peers;
-use super::transfers::{MAX_TRANSFERS_PER_PEER, Transfers};
+use super::transfers::{MAX_TRANSFERS_PER_PEER, SMALL_ONES, Transfers, places};
 use crate::peer::Peer;
 use crate::plan::{Backoff, Moment};
 
@@ -19,10 +20,14 @@ pub(super) const WINDOW: (u64, u64) = (2 << 20, 64 << 20);
 /// The same for a peer that was never measured.
 pub(super) const FIRST_WINDOW: u64 = 4 << 20;
 
+/// All places at one peer.
+const ALL_PLACES: usize = MAX_TRANSFERS_PER_PEER * SMALL_ONES;
+
 /// What is under way from one peer.
 #[derive(Debug)]
 pub(super) struct Load {
-    pub(super) runs: usize,
+    /// See [`places`].
+    pub(super) places: usize,
     pub(super) bytes: u64,
     /// When something came last.
     pub(super) last: Moment,
@@ -35,15 +40,20 @@ impl Default for Load {
     fn default() -> Self {
         let (first, last) = BUSY;
         let none = Moment::default();
-        Self { runs: 0, bytes: 0, last: none, not_before: none, busy: Backoff::new(first, last) }
+        Self { places: 0, bytes: 0, last: none, not_before: none, busy: Backoff::new(first, last) }
     }
 }
 
 impl Transfers {
-    /// Whether a peer can be asked for so many bytes more. One that has nothing to do always can.
-    pub(super) fn is_free(&self, (peer, bytes): (&Peer, u64), (now, peers): (Moment, &Peers)) -> bool {
+    /// Whether a peer can be asked for something more, or for a certain Blob. One that has nothing to do always can.
+    pub(super) fn is_free(
+        &self,
+        (peer, need): (&Peer, Option<&Need>),
+        (now, peers): (Moment, &Peers),
+    ) -> bool {
+        let (more, bytes) = need.map_or((1, 0), |need| (places(need), need.size));
         self.load.get(peer).is_none_or(|load| {
-            load.runs < MAX_TRANSFERS_PER_PEER
+            load.places + more <= ALL_PLACES
                 && load.not_before <= now
                 && (load.bytes == 0 || load.bytes + bytes <= window(peers, peer))
         })
@@ -54,7 +64,9 @@ impl Transfers {
         let pieces = |bytes: u64| usize::try_from(bytes / PIECE_BYTES as u64).unwrap_or(usize::MAX);
         let window = window(peers, peer);
         match self.load.get(peer) {
-            Some(load) if load.runs >= MAX_TRANSFERS_PER_PEER || load.not_before > now => (0, pieces(window)),
+            Some(load) if load.places + SMALL_ONES > ALL_PLACES || load.not_before > now => {
+                (0, pieces(window))
+            }
             Some(load) => (pieces(window.saturating_sub(load.bytes)), pieces(window)),
             None => (pieces(window), pieces(window)),
         }
@@ -64,13 +76,13 @@ impl Transfers {
     pub(super) fn unload(&mut self, number: u64) {
         let Some(running) = self.running.get(&number).filter(|one| !one.gone && !one.watch) else { return };
         if let Some(load) = self.load.get_mut(&running.peer) {
-            load.runs = load.runs.saturating_sub(1);
+            load.places = load.places.saturating_sub(places(&running.need));
             load.bytes = load.bytes.saturating_sub(running.bytes());
         }
     }
 
     pub(super) fn forget_load(&mut self, peer: &Peer) {
-        if self.load.get(peer).is_some_and(|load| load.runs == 0) {
+        if self.load.get(peer).is_some_and(|load| load.places == 0) {
             self.load.remove(peer);
         }
     }

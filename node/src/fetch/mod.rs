@@ -15,6 +15,8 @@ pub mod peers;
 pub mod plan;
 pub mod remembered;
 mod search;
+#[cfg(feature = "net")]
+mod small;
 pub mod spread;
 mod spreading;
 pub mod standing;

@@ -12,12 +12,13 @@ use potluck_protocol::peer::Topic;
 
 use super::event::{Need, Space};
 use super::peers::Topics;
+use super::transfers::{SMALL_ONES, places};
 use crate::peer::Peer;
 use crate::plan::Moment;
 
-/// How many Blobs of one search or Bring are in line for a transfer at a time. An Entry may name very many, and others
-/// want to have a turn as well.
-pub(super) const WINDOW: usize = 64;
+/// How many Blobs of one search or Bring are in line for a transfer at a time, small ones by the place that they take. An
+/// Entry may name very many, and others want to have a turn as well.
+pub(super) const WINDOW: usize = 64 * SMALL_ONES;
 
 /// Blobs that somebody waits for.
 #[derive(Default)]
@@ -26,6 +27,8 @@ pub(super) struct Parts {
     left: Vec<Need>,
     /// Those that are.
     needs: BTreeSet<Need>,
+    /// The places that those take.
+    places: usize,
     /// What came: when that is missing again, something is wrong here and not with the peers.
     came: BTreeSet<Digest>,
     /// What will not come.
@@ -41,8 +44,8 @@ impl Parts {
 
     /// Starts over with these, and remembers what became of the ones before.
     pub(super) fn renew(&mut self, blobs: Vec<Need>) {
-        let Self { left, needs, .. } = Self::new(blobs);
-        (self.left, self.needs) = (left, needs);
+        let Self { left, needs, places, .. } = Self::new(blobs);
+        (self.left, self.needs, self.places) = (left, needs, places);
     }
 
     /// Whether nothing is waited for.
@@ -62,9 +65,10 @@ impl Parts {
 
     /// The next one to stand in line, if one may.
     pub(super) fn next(&mut self) -> Option<Need> {
-        while self.needs.len() < WINDOW {
+        while self.places < WINDOW {
             let need = self.left.pop()?;
             if !self.came.contains(&need.digest) && self.needs.insert(need) {
+                self.places += places(&need);
                 return Some(need);
             }
         }
@@ -79,13 +83,16 @@ impl Parts {
     /// One came; gives whether it was in line.
     pub(super) fn arrive(&mut self, need: &Need) -> bool {
         self.came.insert(need.digest);
-        self.needs.remove(need)
+        let was = self.needs.remove(need);
+        self.places -= if was { places(need) } else { 0 };
+        was
     }
 
     /// One will not come, and the others are of no use without it; gives those that were in line.
     pub(super) fn lose(&mut self, need: &Need) -> BTreeSet<Need> {
         self.lost.insert(need.digest);
         self.left.clear();
+        self.places = 0;
         std::mem::take(&mut self.needs)
     }
 }

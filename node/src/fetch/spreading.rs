@@ -10,7 +10,7 @@ use potluck_protocol::piece::{PIECE_BYTES, piece_count};
 use super::event::{Action, Brought, Has, Need, Opened};
 use super::peers::Peers;
 use super::spread::{MAX_RUN, Source, Spread, mix};
-use super::transfers::{Alarm, LEAST_LATE, Phase, Running, Transfers};
+use super::transfers::{Alarm, LEAST_LATE, Phase, Running, Transfers, places};
 use crate::peer::Peer;
 use crate::plan::Moment;
 
@@ -161,7 +161,7 @@ impl Transfers {
         let Some(running) = self.running.get_mut(&number).filter(|running| !running.gone) else { return };
         let (need, peer, first) =
             (running.need, running.peer.clone(), !std::mem::replace(&mut running.heard, true));
-        if first && !running.watch && self.load.get(&peer).is_some_and(|load| load.runs == 1) {
+        if first && !running.watch && self.load.get(&peer).is_some_and(|load| load.places == places(&need)) {
             peers.standing.heard(&peer, now.since(running.asked));
         }
         let watch = running.watch;

@@ -14,7 +14,11 @@ use potluck_protocol::peer::Topic;
 
 use super::event::{Action, Brought, Event, Need, Space, Verdict};
 use super::plan::{AFTERLIFE, Fetch, HEDGE_AFTER, MIN_TRANSFER, NOTHING_FOR};
-use super::transfers::{MAX_TRANSFERS, MAX_TRANSFERS_PER_PEER, PATIENCE};
+use super::transfers::{MAX_TRANSFERS, MAX_TRANSFERS_PER_PEER, PATIENCE, SMALL_ONES};
+
+/// Most small Blobs at a time, from all peers and from one.
+const MOST: usize = MAX_TRANSFERS * SMALL_ONES;
+const MOST_OF_ONE: usize = MAX_TRANSFERS_PER_PEER * SMALL_ONES;
 use crate::peer::Peer;
 use crate::plan::{Moment, Plan as _};
 
@@ -35,7 +39,7 @@ fn action(number: u8) -> ActionId {
 }
 
 fn need(number: u64) -> Need {
-    Need { digest: Digest::of(&number.to_le_bytes()), size: 1000 }
+    Need { digest: Digest::of(&number.to_le_bytes()), size: 100 }
 }
 
 fn space() -> Space {
@@ -448,13 +452,13 @@ fn a_transfer_whose_only_source_left_waits_a_moment() {
 #[test]
 fn slow_transfers_do_not_block_others() {
     let mut case = Case::with(&["a", "b"]);
-    let blobs = (0..MAX_TRANSFERS as u64).map(need).collect();
+    let blobs = (0..MOST as u64).map(need).collect();
     let started = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, until: at(90_000) });
-    assert_eq!(fetched(&started).len(), MAX_TRANSFERS);
+    assert_eq!(fetched(&started).len(), MOST);
     assert_eq!(case.met("honest"), [], "there is no place");
     let again = case.pass(ms(PATIENCE) + 100);
     let from: Vec<_> = fetched(&again).iter().map(|(_, whom, _)| *whom).collect();
-    assert_eq!(from, ["honest"; MAX_TRANSFERS_PER_PEER]);
+    assert_eq!(from, ["honest"; MOST_OF_ONE]);
     let mut todo: Vec<_> = fetched(&again).iter().map(|(transfer, ..)| *transfer).collect();
     let mut delivered = Vec::new();
     while let Some(fetch) = todo.pop() {
@@ -471,7 +475,7 @@ fn slow_transfers_do_not_block_others() {
 #[test]
 fn a_slow_transfer_that_ends_at_last_makes_room() {
     let mut case = Case::with(&["ann"]);
-    let blobs = (0..=MAX_TRANSFERS_PER_PEER as u64).map(need).collect();
+    let blobs = (0..=MOST_OF_ONE as u64).map(need).collect();
     let started = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, until: at(90_000) });
     assert_eq!(case.pass(20_000), [], "ann has no place for the last one");
     assert_eq!(fetched(&case.brought(fetched(&started)[0].0, Brought::Done)).len(), 1);
@@ -539,7 +543,7 @@ fn an_entry_of_very_many_blobs_leaves_room_for_others() {
         }
     }
     assert_eq!(turns, 10_001);
-    assert!(second.unwrap() < 100, "{second:?}");
+    assert!(second.unwrap() < MOST + 100, "{second:?}");
     assert_eq!(case.reviewed(1, Verdict::Here), [settle(1, 1, None)]);
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_protocol::action::ActionId;
-use potluck_protocol::peer::Topic;
+use potluck_protocol::peer::{MAX_INLINE_BYTES, Topic};
 use potluck_protocol::piece::{PIECE_BYTES, piece_count};
 
 use super::alarm::Alarms;
@@ -23,10 +23,12 @@ use super::spread::Spread;
 use crate::peer::Peer;
 use crate::plan::Moment;
 
-/// Most small Blobs under way at a time, from all peers.
+/// Most Blobs of one piece under way at a time, from all peers.
 pub const MAX_TRANSFERS: usize = 64;
 /// Most transfers at a time from one peer, half of what it lets wait: they share one stream.
 pub const MAX_TRANSFERS_PER_PEER: usize = 32;
+/// So many of the smallest Blobs count as one transfer: they go together in one message.
+pub const SMALL_ONES: usize = 16;
 /// Most Blobs of several pieces that come at a time.
 pub const MAX_SPREADS: usize = 8;
 /// How long a transfer of no bytes may take before another source is tried as well.
@@ -38,7 +40,7 @@ pub const GRACE: Duration = Duration::from_secs(1);
 /// Nobody is late so soon.
 pub const LEAST_LATE: Duration = Duration::from_millis(50);
 /// How many of those that wait for the same holders are looked at when one could start.
-const LOOKAHEAD: usize = 64;
+const LOOKAHEAD: usize = MAX_TRANSFERS * SMALL_ONES;
 
 /// Who needs a Blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +106,12 @@ pub(super) struct Running {
     pub(super) stopped: bool,
 }
 
+/// How much of a place a transfer takes, in parts of [`SMALL_ONES`].
+pub(super) fn places(need: &Need) -> usize {
+    let share = MAX_INLINE_BYTES as u64 / SMALL_ONES as u64;
+    usize::try_from(need.size.div_ceil(share)).map_or(SMALL_ONES, |places| places.clamp(1, SMALL_ONES))
+}
+
 impl Running {
     /// What is still to come, in bytes.
     pub(super) fn bytes(&self) -> u64 {
@@ -136,7 +144,7 @@ pub(super) struct Transfers {
     /// Those of several pieces that were begun.
     pub(super) spreads: BTreeSet<Need>,
     pub(super) running: BTreeMap<u64, Running>,
-    /// How many small ones are prompt.
+    /// How many places those of one piece take that are prompt; see [`places`].
     prompt: usize,
     pub(super) load: BTreeMap<Peer, Load>,
     pub(super) alarms: Alarms<Alarm>,
@@ -300,7 +308,7 @@ impl Transfers {
     }
 
     fn start_line(&mut self, now: Moment, (topics, peers): (&Topics, &mut Peers)) {
-        let mut free = peers.ranked(topics, |peer| self.is_free((peer, 0), (now, peers)));
+        let mut free = peers.ranked(topics, |peer| self.is_free((peer, None), (now, peers)));
         let line = self.waiting.get(topics).into_iter().flatten();
         let front: Vec<_> = line.take(LOOKAHEAD).map(|(_, need)| *need).collect();
         for need in front {
@@ -318,12 +326,13 @@ impl Transfers {
                 }
                 continue;
             }
-            if self.prompt >= MAX_TRANSFERS || !self.is_free((&peer, need.size), (now, peers)) {
+            let room = MAX_TRANSFERS * SMALL_ONES;
+            if self.prompt + places(&need) > room || !self.is_free((&peer, Some(&need)), (now, peers)) {
                 continue;
             }
             self.displace(&need);
             self.launch((now, peers), (need, peer.clone()), vec![0]);
-            if !self.is_free((&peer, 0), (now, peers)) {
+            if !self.is_free((&peer, None), (now, peers)) {
                 free.retain(|one| *one != peer);
             }
         }
@@ -346,13 +355,13 @@ impl Transfers {
             Running { need, peer, pieces, watch, asked: now, heard, prompt: true, late, gone, stopped };
         if !watch {
             let load = self.load.entry(running.peer.clone()).or_default();
-            if load.runs == 0 {
+            if load.places == 0 {
                 load.last = now;
             }
-            load.runs += 1;
+            load.places += places(&need);
             load.bytes += running.bytes();
         }
-        self.prompt += usize::from(piece_count(need.size) == 1);
+        self.prompt += if piece_count(need.size) == 1 { places(&need) } else { 0 };
         self.running.insert(number, running);
         self.watch_over(number, (now, peers));
         number
@@ -435,7 +444,7 @@ impl Transfers {
     fn slow(&mut self, number: u64) -> Option<(Need, Peer)> {
         let running = self.running.get_mut(&number)?;
         if std::mem::take(&mut running.prompt) {
-            self.prompt -= usize::from(piece_count(running.need.size) == 1);
+            self.prompt -= if piece_count(running.need.size) == 1 { places(&running.need) } else { 0 };
             self.stirred = true;
         }
         self.alarms.set(Alarm::Slow(number), None);
@@ -530,11 +539,12 @@ impl Transfers {
     pub(super) fn len(&self) -> usize {
         let waiting: usize = self.waiting.values().map(BTreeSet::len).sum();
         assert!(
-            self.prompt <= MAX_TRANSFERS
-                && self.load.values().all(|load| load.runs <= MAX_TRANSFERS_PER_PEER)
+            self.prompt <= MAX_TRANSFERS * SMALL_ONES
+                && self.load.values().all(|load| load.places <= MAX_TRANSFERS_PER_PEER * SMALL_ONES)
         );
         let runs: Vec<_> = self.running.values().filter(|one| !one.gone && !one.watch).collect();
-        assert_eq!(self.load.values().map(|load| load.runs).sum::<usize>(), runs.len());
+        let taken: usize = runs.iter().map(|one| places(&one.need)).sum();
+        assert_eq!(self.load.values().map(|load| load.places).sum::<usize>(), taken);
         assert_eq!(
             self.load.values().map(|load| load.bytes).sum::<u64>(),
             runs.iter().map(|one| one.bytes()).sum::<u64>()

@@ -48,6 +48,8 @@ impl Addressed for Blobs {
             Self::Piece(piece) => piece.id,
             Self::End(end) => end.id,
             Self::Stop(stop) => stop.id,
+            Self::Several(several) => several.id,
+            Self::Small(small) => small.id,
         })
     }
 

@@ -64,11 +64,17 @@ impl Asker {
 }
 
 /// Serves all purposes of a Network, until the tasks that are given are ended.
-pub fn serve(outside: &Arc<Outside>, handle: &Handle) -> Vec<tokio::task::JoinHandle<()>> {
+///
+/// Blobs go out at `upload` bytes a second at most, if that is said.
+pub fn serve(
+    outside: &Arc<Outside>,
+    handle: &Handle,
+    upload: Option<u64>,
+) -> Vec<tokio::task::JoinHandle<()>> {
     let bounds = Bounds {
         work: Arc::new(Semaphore::new(limits::MAX_WORK)),
         shelf: Arc::default(),
-        gate: Gate::new(None),
+        gate: Gate::new(upload),
     };
     let serve = |purpose| {
         // Before anything is awaited: whoever connects now is to be heard.

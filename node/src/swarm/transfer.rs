@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Fetches pieces of a Blob from one peer, checking each as it comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::PeerId;
-use potluck_protocol::peer::{Blobs, End, Have, No, Piece, Run, Stop, Want};
+use potluck_protocol::digest::Digest;
+use potluck_protocol::peer::{Blobs, End, Have, Inline, No, Piece, Run, Several, Stop, Want};
 use potluck_protocol::piece::{PieceList, Pieces, piece_count};
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,6 +16,7 @@ use crate::engine::Engine;
 use crate::fetch::bits::Bits;
 use crate::fetch::download::Download;
 use crate::fetch::event::{Brought, Event, Has, Need};
+use crate::gc::protect::Hold;
 use crate::link::{Answers, Link};
 use crate::observe::span;
 use crate::store::{Arriving, StoreError};
@@ -283,6 +285,120 @@ impl Taking<'_> {
         kept.await.map_err(cut)?;
         Ok(Brought::Done)
     }
+}
+
+/// Fetches small Blobs, many in a message; gives what became of each. At most [`MAX_INLINE`] of them.
+///
+/// [`MAX_INLINE`]: potluck_protocol::peer::MAX_INLINE
+pub async fn fetch_small(
+    engine: &Arc<Engine>,
+    (handle, peer): (&Handle, PeerId),
+    needs: Vec<Need>,
+) -> Vec<(Need, Brought)> {
+    let mut several = Small { engine, from: (handle, peer), left: BTreeMap::new(), ended: Vec::new() };
+    let rest = several.run(needs).await;
+    let left = std::mem::take(&mut several.left);
+    several.ended.extend(left.into_values().map(|need| (need, rest)));
+    several.ended
+}
+
+/// Several small Blobs on their way.
+struct Small<'a> {
+    engine: &'a Arc<Engine>,
+    from: (&'a Handle, PeerId),
+    /// Those that are still to come.
+    left: BTreeMap<Digest, Need>,
+    ended: Vec<(Need, Brought)>,
+}
+
+impl Small<'_> {
+    /// Gives what becomes of those that are left.
+    async fn run(&mut self, needs: Vec<Need>) -> Brought {
+        let store = self.engine.store().clone();
+        // What somebody else has brought meanwhile.
+        let looked = span::blocking(move || {
+            let view = store.index().view()?;
+            let here = |need: &Need| store.holds_in(&view, &need.digest, Hold::Promise);
+            needs.into_iter().map(|need| Ok((need, here(&need)?))).collect::<Result<Vec<_>, StoreError>>()
+        });
+        match looked.await {
+            Ok(looked) => {
+                let (here, absent): (Vec<_>, Vec<_>) = looked.into_iter().partition(|(_, here)| *here);
+                self.ended.extend(here.into_iter().map(|(need, _)| (need, Brought::Done)));
+                self.left.extend(absent.into_iter().map(|(need, _)| (need.digest, need)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the store does not work");
+                return Brought::NoRoom;
+            }
+        }
+        if self.left.is_empty() {
+            return Brought::Done;
+        }
+        let Some(link) = self.from.0.blobs(self.from.1).await else { return Brought::Failed };
+        let digests = self.left.keys().copied().collect();
+        let several = move |id| Blobs::Several(Several { id, digests });
+        let Some(mut answers) = link.ask(several).await else { return Brought::Failed };
+        loop {
+            let answer = tokio::time::timeout(limits::PIECE_STALL, answers.next()).await;
+            match answer.ok().flatten() {
+                Some(Blobs::Small(small)) => {
+                    if !self.came(small.blobs).await {
+                        stop(&link, answers.id).await;
+                        return Brought::Failed;
+                    }
+                }
+                Some(Blobs::End(End { no, .. })) => {
+                    return match no {
+                        Some(No::Busy) => Brought::Busy,
+                        Some(No::Stopped) => Brought::Part,
+                        Some(No::NotHere) | None => Brought::NotThere,
+                    };
+                }
+                _ => {
+                    stop(&link, answers.id).await;
+                    return Brought::Failed;
+                }
+            }
+        }
+    }
+
+    /// Keeps some; gives whether only those came that were asked for, and each as it should be.
+    async fn came(&mut self, blobs: Vec<Inline>) -> bool {
+        let count = blobs.len();
+        let known = |inline: Inline| self.left.remove(&inline.digest).map(|need| (need, inline));
+        let known: Vec<_> = blobs.into_iter().filter_map(known).collect();
+        // Whoever goes on without saying anything new is not listened to for ever.
+        let mut well = count > 0 && known.len() == count;
+        let bytes = known.iter().map(|(_, inline)| inline.bytes.len() as u64).sum();
+        self.engine.counts().fetched(bytes);
+        self.from.0.came(self.from.1, bytes);
+        let engine = Arc::clone(self.engine);
+        let kept = span::blocking(move || {
+            known.into_iter().map(|(need, inline)| (need, keep(&engine, &need, &inline))).collect::<Vec<_>>()
+        });
+        for (need, kept) in kept.await {
+            let brought = outcome(self.engine, (self.from.1, &need), kept.map(|()| Brought::Done));
+            well &= brought == Brought::Done || brought == Brought::NoRoom;
+            self.ended.push((need, brought));
+        }
+        well
+    }
+}
+
+/// Checks and keeps a small Blob. Blocks.
+fn keep(engine: &Engine, need: &Need, inline: &Inline) -> Result<(), Cut> {
+    if inline.size != need.size {
+        return Err(Cut::OtherSize(inline.size));
+    }
+    let list = PieceList { size: need.size, values: Vec::new() };
+    let pieces = list.verify(&need.digest).map_err(|error| Cut::Bad(error.to_string()))?;
+    let kept = || {
+        let mut receiving = engine.store().receive(pieces)?;
+        receiving.put(0, inline.packing, &inline.bytes)?;
+        receiving.finish()
+    };
+    kept().map_err(cut)
 }
 
 fn cut(error: StoreError) -> Cut {

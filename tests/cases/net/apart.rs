@@ -7,7 +7,7 @@ use potluck_protocol::action::ActionId;
 use potluck_protocol::frame::{HEADER_BYTES, Message};
 use potluck_protocol::names::DhtKey;
 use potluck_protocol::peer::{
-    Ask, Blobs, Heads, Hello, MAX_TOPICS, Pull, Question as Asked, Run, TopicState, Want,
+    Ask, Blobs, Heads, Hello, MAX_TOPICS, Pull, Question as Asked, Run, Several, TopicState, Want,
 };
 use tokio::io::AsyncReadExt as _;
 
@@ -51,6 +51,10 @@ fn want(digest: Digest) -> Blobs {
     Blobs::Want(Want { id: 7, digest, values: false, pieces: vec![Run { first: 0, count: 1 }] })
 }
 
+fn several(digest: Digest) -> Blobs {
+    Blobs::Several(Several { id: 7, digests: vec![digest] })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_shared_on_one_network_does_not_exist_on_another() {
     let office = network();
@@ -61,6 +65,7 @@ async fn what_is_shared_on_one_network_does_not_exist_on_another() {
     Networks::of(&alice.home).add(&there).unwrap();
     let a = Node::start(&alice, &[]).await;
     let digest = a.publish("key", &bytes(1, 100_000)).await;
+    let small = a.publish("small", &bytes(2, 1000)).await;
     let signer = alice.key().signer();
 
     // In the office it can be had.
@@ -72,6 +77,7 @@ async fn what_is_shared_on_one_network_does_not_exist_on_another() {
     until("its head is given", known).await;
     assert!(answer((&member, a.peer), Purpose::Ask, &ask(&project(), "key"), 1).await.len() > 100);
     assert!(answer((&member, a.peer), Purpose::Blob, &want(digest), 2).await.len() > 90_000);
+    assert!(answer((&member, a.peer), Purpose::Blob, &several(small), 2).await.len() > 900);
 
     // In the lab nothing tells it from what does not exist.
     let status = a.status().await;
@@ -112,6 +118,8 @@ async fn what_is_shared_on_one_network_does_not_exist_on_another() {
     }
     let absent = answer((&outsider, peer), Purpose::Blob, &want(Digest::of(b"nobody made this")), 1).await;
     assert_eq!(answer((&outsider, peer), Purpose::Blob, &want(digest), 1).await, absent);
+    let absent = answer((&outsider, peer), Purpose::Blob, &several(Digest::of(b"nor this")), 1).await;
+    assert_eq!(answer((&outsider, peer), Purpose::Blob, &several(small), 1).await, absent);
     for project in [&project(), &shared] {
         assert!(outsider.handle.providers(DhtKey::holders(&signer, project, 0)).await.is_empty());
         assert!(outsider.handle.get(DhtKey::catalog(&signer, project)).await.is_empty());

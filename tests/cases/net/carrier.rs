@@ -6,7 +6,8 @@ use potluck_node::cache::Miss;
 use potluck_node::link::{read_message, write_message};
 use potluck_protocol::codec::Bytes;
 use potluck_protocol::peer::{
-    Answer as Told, Ask, Blobs, End, Found, Have, Hello, Packing, Piece, Question as Asked, Values, Want,
+    Answer as Told, Ask, Blobs, End, Found, Have, Hello, Inline, Packing, Piece, Question as Asked, Several,
+    Small, Values, Want,
 };
 use potluck_protocol::piece::PIECE_BYTES;
 use tokio::io::AsyncWriteExt as _;
@@ -27,9 +28,13 @@ enum Lie {
     HugeFrame,
     HalfFrame,
     Closes,
+    WrongSmall,
+    SmallOfOtherSize,
+    SmallUnasked,
+    SmallForEver,
 }
 
-const ALL: [Lie; 11] = [
+const ALL: [Lie; 15] = [
     Lie::WrongPiece,
     Lie::WrongSize,
     Lie::OnePieceForEver,
@@ -41,9 +46,15 @@ const ALL: [Lie; 11] = [
     Lie::HugeFrame,
     Lie::HalfFrame,
     Lie::Closes,
+    Lie::WrongSmall,
+    Lie::SmallOfOtherSize,
+    Lie::SmallUnasked,
+    Lie::SmallForEver,
 ];
 
 const SIZE: usize = 2 * PIECE_BYTES + 1000;
+/// One that goes with others.
+const SMALL: usize = 40_000;
 
 fn piece(id: u64, index: u64, len: usize) -> Blobs {
     let bytes = Bytes::new(bytes(99 + index, len)).unwrap();
@@ -95,7 +106,29 @@ async fn lie(how: Lie, stream: &mut Stream, Want { id, .. }: Want) -> bool {
             while write_message(stream, &piece(id, 1, 100_000)).await.is_ok() {}
             false
         }
+        Lie::WrongSmall | Lie::SmallOfOtherSize | Lie::SmallUnasked | Lie::SmallForEver => false,
     }
+}
+
+/// The same for a question about small ones.
+async fn lie_small(how: Lie, stream: &mut Stream, Several { id, digests }: Several) -> bool {
+    let inline = |digest, len: usize| {
+        let bytes = Bytes::new(bytes(7, len)).unwrap();
+        Inline { digest, size: len as u64, packing: Packing::Raw, bytes }
+    };
+    let blobs = match how {
+        Lie::WrongSmall => digests.iter().map(|digest| inline(*digest, SMALL)).collect(),
+        Lie::SmallOfOtherSize => digests.iter().map(|digest| inline(*digest, SMALL + 1)).collect(),
+        Lie::SmallUnasked => vec![inline(Digest::of(b"nobody wants this"), SMALL)],
+        _ => Vec::new(),
+    };
+    let small = Blobs::Small(Small { id, blobs });
+    while write_message(stream, &small).await.is_ok() {
+        if how != Lie::SmallForEver {
+            return true;
+        }
+    }
+    false
 }
 
 /// One that connects to `victim` and says that it holds what Alice made.
@@ -103,8 +136,14 @@ async fn carrier(network: &Network, (how, victim): (Lie, &Node), topic: Topic, f
     let stranger = Stranger::enter(network, &[victim]).await;
     stranger.serves(Purpose::Blob, move |mut stream| async move {
         span::spawn("liar", async move {
-            while let Ok(Some(Blobs::Want(want))) = read_message(&mut stream).await {
-                if !lie(how, &mut stream, want).await {
+            while let Ok(Some(asked)) = read_message(&mut stream).await {
+                let stands = match asked {
+                    Blobs::Want(want) => lie(how, &mut stream, want).await,
+                    Blobs::Several(several) => lie_small(how, &mut stream, several).await,
+                    // It is told to stop.
+                    _ => false,
+                };
+                if !stands {
                     return;
                 }
             }
@@ -149,7 +188,11 @@ async fn endures(how: Lie) {
     let (alice, bob) = (Place::new(&network, true), Place::new(&network, true));
     bob.trusts("alice", &alice, None);
     let a = Node::start(&alice, &[]).await;
-    let size = if matches!(how, Lie::WrongPiece | Lie::OnePieceForEver) { 100_000 } else { SIZE };
+    let size = match how {
+        Lie::WrongPiece | Lie::OnePieceForEver => 100_000,
+        Lie::WrongSmall | Lie::SmallOfOtherSize | Lie::SmallUnasked | Lie::SmallForEver => SMALL,
+        _ => SIZE,
+    };
     let content = bytes(1, size);
     a.publish("key", &content).await;
     let b = Node::start(&bob, &[&a.address]).await;
@@ -168,9 +211,9 @@ async fn endures(how: Lie) {
     assert!(matches!(answer, Answer::Miss(Miss::Undeliverable | Miss::Late)), "{how:?}: {answer:?}");
     assert_eq!(b.client.missing(vec![Digest::of(&content)]).await.unwrap().len(), 1);
     let caught = match how {
-        Lie::WrongPiece | Lie::OnePieceForEver | Lie::LongValues => Some("bad-piece"),
+        Lie::WrongPiece | Lie::OnePieceForEver | Lie::LongValues | Lie::WrongSmall => Some("bad-piece"),
         // Nobody knows yet whose size is wrong.
-        Lie::WrongSize => Some("other-size"),
+        Lie::WrongSize | Lie::SmallOfOtherSize => Some("other-size"),
         _ => None,
     };
     if let Some(reason) = caught {
@@ -209,4 +252,8 @@ endures! {
     a_huge_frame: HugeFrame,
     half_a_frame: HalfFrame,
     the_end: Closes,
+    wrong_small_ones: WrongSmall,
+    a_small_one_of_another_size: SmallOfOtherSize,
+    a_small_one_that_nobody_asked_for: SmallUnasked,
+    small_ones_without_end: SmallForEver,
 }

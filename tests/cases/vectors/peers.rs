@@ -10,7 +10,7 @@ use potluck_protocol::frame::{Message, frame};
 use potluck_protocol::head::Instance;
 use potluck_protocol::peer::{
     Answer, Ask, Blobs, End, Found, Given, Have, Heads, Hello, Inline, Known, No, Packing, Piece, Pull, Push,
-    Question, Run, Stop, Topic, TopicState, Values, Want,
+    Question, Run, Several, Small, Stop, Topic, TopicState, Values, Want,
 };
 use serde_json::json;
 
@@ -37,17 +37,19 @@ fn bytes<const MAX: usize>(bytes: &[u8]) -> Bytes<MAX> {
 
 fn answer() -> Ask {
     let entry = Signed::sign(&plain_entry(), &[&Pair::from_seed(&[1; 32], "")]).unwrap();
-    let inline =
-        Inline { digest: Digest::of(b"hello"), size: 5, packing: Packing::Raw, bytes: bytes(b"hello") };
     let packed =
         Inline { digest: Digest::of(&[0; 99]), size: 99, packing: Packing::Zstd, bytes: bytes(&[1; 9]) };
     let found = Found {
         action: ActionId::from_bytes([0xac; 32]),
         entries: vec![bytes(entry.bytes())],
         heads: vec![bytes(&[0xd2])],
-        blobs: vec![inline, packed],
+        blobs: vec![small(), packed],
     };
     Ask::Answer(Answer { id: 7, found: vec![found], last: true })
+}
+
+fn small() -> Inline {
+    Inline { digest: Digest::of(b"hello"), size: 5, packing: Packing::Raw, bytes: bytes(b"hello") }
 }
 
 fn want() -> Blobs {
@@ -108,6 +110,10 @@ fn peer() -> Sheet {
     sheet.good("Blobs", "end", &Blobs::End(End { id: 7, no: None }));
     let ended = sheet.good("Blobs", "end with a no", &Blobs::End(End { id: 7, no: Some(No::Busy) }));
     sheet.good("Blobs", "stop", &Blobs::Stop(Stop { id: u64::MAX }));
+    let digests = vec![Digest::of(b"hello"), Digest::of(b"x")];
+    sheet.good("Blobs", "several small ones", &Blobs::Several(Several { id: 7, digests }));
+    sheet.good("Blobs", "some of them", &Blobs::Small(Small { id: 7, blobs: vec![small()] }));
+    sheet.good("Blobs", "none of them", &Blobs::Small(Small { id: 7, blobs: Vec::new() }));
 
     refuse(&mut sheet, &Good { said, pushed, pull, question, answered, wanted, sent, ended, have, values });
     sheet

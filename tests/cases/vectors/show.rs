@@ -145,6 +145,8 @@ records! {
     peer::Piece { id, index, size, packing, bytes }
     peer::End { id, no }
     peer::Stop { id }
+    peer::Several { id, digests }
+    peer::Small { id, blobs }
     control::Greeting { version, client }
     control::Plain { id }
     control::Lookup { id, project, recipe, keys, deadline_ms }
@@ -175,7 +177,7 @@ choices! {
     Output { Blob, Tree }
     peer::Heads { Push, Pull, Given }
     peer::Ask { Question, Answer }
-    peer::Blobs { Want, Have, Values, Piece, End, Stop }
+    peer::Blobs { Want, Have, Values, Piece, End, Stop, Several, Small }
     control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget, Work, Export, Import, Refresh, Why }
     control::Job { Collect, Verify, Pin, Unpin, Pins, Restore, Alias, Find }
     control::Reply { Welcome, Report, Stopping, Answers, Missing, Data, Written, Published, Failed, Progress }

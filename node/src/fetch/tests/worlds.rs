@@ -309,7 +309,7 @@ impl World {
                 self.later(delay, Later::Blob { transfer, peer, need });
                 // Those of a slow peer, or of one that left, do not count.
                 let quick = |peer: &&usize| self.peers[**peer].here && self.peers[**peer].kind != Kind::Slow;
-                assert!(self.fetching.values().filter(quick).count() <= 4 * MAX_TRANSFERS);
+                assert!(self.fetching.values().filter(quick).count() <= 4 * MOST);
             }
             Action::Find(topic) => {
                 let delay = self.chance.u64(5..if self.kind { 50 } else { 12_000 });

@@ -7,17 +7,27 @@ use std::time::Duration;
 
 use potluck_protocol::codec::Bytes;
 use potluck_protocol::digest::Digest;
-use potluck_protocol::peer::{Blobs, End, Have, MAX_VALUES_BYTES, No, Packing, Piece, Run, Values, Want};
+use potluck_protocol::peer::{
+    Blobs, End, Have, Inline, MAX_INLINE_BYTES, MAX_VALUES_BYTES, No, Packing, Piece, Run, Several, Small,
+    Values, Want,
+};
 use potluck_protocol::piece::{PIECE_BYTES, Pieces};
 use tokio::io::{AsyncWriteExt as _, WriteHalf};
 use tokio::sync::mpsc;
 
+use super::gate::Turn;
 use super::{Asker, PeerStream, heard, send};
 use crate::observe::clock;
 use crate::outside::Outside;
 use crate::plan::Moment;
 use crate::store::{Arriving, Blob, StoreError};
 use crate::swarm::limits;
+
+/// Most bytes of small Blobs in one message: what the reader takes at once is little, and there is room for what goes
+/// with each.
+const SMALL_BYTES: usize = 512 * 1024;
+/// More than its name and numbers take, for each.
+const SMALL_EXTRA: usize = 64;
 
 /// Blobs that were opened not long ago, whoever asked for them. Nobody who is slow keeps others from it.
 #[derive(Default)]
@@ -98,6 +108,48 @@ impl Asker {
     }
 }
 
+impl Asker {
+    /// As many of these small Blobs as go into one message, the rest of them, and whether some are not here, or not for
+    /// this asker.
+    async fn small(&self, mut digests: VecDeque<Digest>) -> (Vec<Inline>, VecDeque<Digest>, bool) {
+        let (outside, network) = (Arc::clone(&self.outside), Arc::clone(&self.peer.network));
+        self.work(move || {
+            let (mut blobs, mut room, mut lacks) = (Vec::new(), SMALL_BYTES, false);
+            while room >= MAX_INLINE_BYTES + SMALL_EXTRA
+                && let Some(digest) = digests.pop_front()
+            {
+                match small(&digest, (&outside, &network)) {
+                    Some(inline) => {
+                        room -= inline.bytes.len() + SMALL_EXTRA;
+                        blobs.push(inline);
+                    }
+                    None => lacks = true,
+                }
+            }
+            (blobs, digests, lacks)
+        })
+        .await
+    }
+}
+
+/// A small Blob as it is stored, if it is one and may go to a Network. Blocks.
+fn small(digest: &Digest, (outside, network): (&Outside, &str)) -> Option<Inline> {
+    let shared = |project: &str| outside.shares(network, project);
+    let look = || {
+        let Some(blob) = outside.engine().blob_for_peer(digest, shared)? else { return Ok(None) };
+        let size = blob.pieces().size();
+        if size > MAX_INLINE_BYTES as u64 {
+            return Ok(None);
+        }
+        let (packing, bytes) = blob.packed(0)?;
+        Ok::<_, StoreError>(Bytes::new(bytes).map(|bytes| Inline { digest: *digest, size, packing, bytes }))
+    };
+    look().unwrap_or_else(|error| {
+        tracing::warn!(blob = %digest, %error, "a blob cannot be served");
+        None
+    })
+}
+
 /// What is here of a Blob, if it may go to a Network. Blocks.
 fn find(digest: &Digest, (outside, network): (&Outside, &str), shelf: &Shelf) -> Option<Held> {
     let look = || {
@@ -149,13 +201,21 @@ pub(super) async fn serve(asker: &Asker, stream: PeerStream) {
     }
 }
 
+/// Sends a message during a turn; gives whether the stream still stands.
+async fn give(writer: &mut WriteHalf<PeerStream>, message: Blobs, turn: &Turn) -> bool {
+    tokio::select! {
+        sent = send(writer, &message) => sent,
+        () = turn.cut() => false,
+    }
+}
+
 /// What one stream of Blobs has under way. Several are sent in turn, a piece of each, so that a large one does not hold
 /// up the others; the rest waits.
 struct Serving<'a> {
     asker: &'a Asker,
     writer: WriteHalf<PeerStream>,
     messages: mpsc::Receiver<Blobs>,
-    waiting: VecDeque<Want>,
+    waiting: VecDeque<Wanted>,
     sending: VecDeque<Sending>,
     watched: Vec<Watched>,
     /// The piece that is likely to be next, by id and index, read while the one before was on its way.
@@ -164,16 +224,42 @@ struct Serving<'a> {
     said: Moment,
 }
 
-/// A Blob that is being sent.
+/// A question that waits.
+enum Wanted {
+    Pieces(Want),
+    Small(Several),
+}
+
+impl Wanted {
+    fn id(&self) -> u64 {
+        match self {
+            Self::Pieces(want) => want.id,
+            Self::Small(several) => several.id,
+        }
+    }
+}
+
+/// What is being sent in answer to a question.
 struct Sending {
     id: u64,
+    what: What,
+    /// Whether some of it was not here.
+    lacks: bool,
+}
+
+enum What {
+    Pieces(Sent),
+    /// The small Blobs that are still to be sent.
+    Small(VecDeque<Digest>),
+}
+
+/// A Blob that is being sent.
+struct Sent {
     digest: Digest,
     /// How many pieces it has.
     count: u64,
     /// The pieces that are still to be sent.
     runs: VecDeque<Run>,
-    /// Whether some of them were not here.
-    lacks: bool,
 }
 
 /// A Blob of which the peer wants to hear what more comes of it.
@@ -184,7 +270,7 @@ struct Watched {
     told: u64,
 }
 
-impl Sending {
+impl Sent {
     fn next(&mut self) -> Option<u64> {
         // What lies beyond the end is not there to be sent.
         while self.runs.front().is_some_and(|run| run.first >= self.count) {
@@ -222,47 +308,68 @@ impl Serving<'_> {
         }
         self.news().await?;
         while self.sending.len() < limits::MAX_SENDING
-            && let Some(want) = self.waiting.pop_front()
+            && let Some(wanted) = self.waiting.pop_front()
         {
-            self.begin(want).await?;
+            match wanted {
+                Wanted::Pieces(want) => self.begin(want).await?,
+                Wanted::Small(Several { id, digests }) => {
+                    self.sending.push_back(Sending { id, what: What::Small(digests.into()), lacks: false });
+                }
+            }
         }
         let Some(mut sending) = self.sending.pop_front() else { return Some(()) };
         let id = sending.id;
-        let Some(index) = sending.next() else {
-            return self.end(id, sending.lacks.then_some(No::NotHere)).await;
+        let more = match &mut sending.what {
+            What::Pieces(sent) => sent.next(),
+            What::Small(digests) => digests.front().map(|_| 0),
         };
-        // A turn lasts until the peer has taken the piece: who is slow has one, and others have theirs.
+        let Some(index) = more else { return self.end(id, sending.lacks.then_some(No::NotHere)).await };
+        // A turn lasts until the peer has taken what is sent: who is slow has one, and others have theirs.
         let Some(turn) = self.asker.bounds.gate.turn(&self.asker.peer, PIECE_BYTES as u64).await else {
             return self.end(id, Some(No::Busy)).await;
         };
-        let (asker, digest) = (self.asker, sending.digest);
+        let (sent, lacks) = match &mut sending.what {
+            What::Pieces(sent) => self.piece(id, (sent, index), &turn).await,
+            What::Small(digests) => self.several(id, digests, &turn).await,
+        };
+        if !sent {
+            return None;
+        }
+        sending.lacks |= lacks;
+        self.sending.push_back(sending);
+        Some(())
+    }
+
+    /// Sends a piece; gives whether the stream still stands, and whether the piece was not here.
+    async fn piece(&mut self, id: u64, (sent, index): (&Sent, u64), turn: &Turn) -> (bool, bool) {
+        let (asker, digest) = (self.asker, sent.digest);
         let piece = match self.ahead.take() {
             Some((which, piece)) if which == (id, index) => piece,
             _ => asker.piece((id, digest), index).await,
         };
-        match piece {
-            Some(piece) => {
-                asker.outside.engine().counts().served(piece.bytes.len() as u64);
-                let message = Blobs::Piece(piece);
-                let sent = async {
-                    tokio::select! {
-                        sent = send(&mut self.writer, &message) => sent,
-                        () = turn.cut() => false,
-                    }
-                };
-                let alone = self.sending.is_empty() && self.waiting.is_empty();
-                let next = sending.peek().filter(|_| alone);
-                let ahead = async { Some(((id, next?), asker.piece((id, digest), next?).await)) };
-                let (sent, ahead) = tokio::join!(sent, ahead);
-                self.ahead = ahead;
-                if !sent {
-                    return None;
-                }
-            }
-            None => sending.lacks = true,
+        let Some(piece) = piece else { return (true, true) };
+        asker.outside.engine().counts().served(piece.bytes.len() as u64);
+        let alone = self.sending.is_empty() && self.waiting.is_empty();
+        let next = sent.peek().filter(|_| alone);
+        let ahead = async { Some(((id, next?), asker.piece((id, digest), next?).await)) };
+        let (sent, ahead) = tokio::join!(give(&mut self.writer, Blobs::Piece(piece), turn), ahead);
+        self.ahead = ahead;
+        (sent, false)
+    }
+
+    /// Sends some small Blobs; gives whether the stream still stands, and whether some were not here.
+    async fn several(&mut self, id: u64, digests: &mut VecDeque<Digest>, turn: &Turn) -> (bool, bool) {
+        let (blobs, rest, lacks) = self.asker.small(std::mem::take(digests)).await;
+        *digests = rest;
+        if blobs.is_empty() {
+            return (true, lacks);
         }
-        self.sending.push_back(sending);
-        Some(())
+        let Asker { outside, peer, .. } = self.asker;
+        outside.engine().counts().served(blobs.iter().map(|blob| blob.bytes.len() as u64).sum());
+        for blob in &blobs {
+            outside.asked(peer, blob.digest, blob.size);
+        }
+        (give(&mut self.writer, Blobs::Small(Small { id, blobs }), turn).await, lacks)
     }
 
     /// Waits for the peer, or until there may be news for it.
@@ -323,20 +430,12 @@ impl Serving<'_> {
     /// Takes a message; nothing when the peer does not keep to the protocol.
     async fn heard(&mut self, message: Blobs) -> Option<()> {
         match message {
-            Blobs::Want(want) => {
-                let known = self.waiting.iter().map(|want| want.id);
-                let known = known.chain(self.sending.iter().map(|sending| sending.id));
-                let known =
-                    known.chain(self.watched.iter().map(|watched| watched.id)).any(|id| id == want.id);
-                if known || self.waiting.len() >= limits::MAX_WAITING {
-                    return None;
-                }
-                self.waiting.push_back(want);
-            }
+            Blobs::Want(want) => self.wanted(Wanted::Pieces(want))?,
+            Blobs::Several(several) => self.wanted(Wanted::Small(several))?,
             Blobs::Stop(stop) => {
                 let open = |this: &Self| this.waiting.len() + this.sending.len() + this.watched.len();
                 let before = open(self);
-                self.waiting.retain(|want| want.id != stop.id);
+                self.waiting.retain(|wanted| wanted.id() != stop.id);
                 self.sending.retain(|sending| sending.id != stop.id);
                 self.watched.retain(|watched| watched.id != stop.id);
                 if open(self) < before {
@@ -345,6 +444,20 @@ impl Serving<'_> {
             }
             _ => return None,
         }
+        Some(())
+    }
+
+    /// Takes a question, if there is room for it and it is a new one.
+    fn wanted(&mut self, wanted: Wanted) -> Option<()> {
+        let id = wanted.id();
+        let waiting = self.waiting.iter().map(Wanted::id);
+        let sending = self.sending.iter().map(|sending| sending.id);
+        let mut known = waiting.chain(sending).chain(self.watched.iter().map(|watched| watched.id));
+        if known.any(|known| known == id) || self.waiting.len() >= limits::MAX_WAITING {
+            return None;
+        }
+        drop(known);
+        self.waiting.push_back(wanted);
         Some(())
     }
 
@@ -368,7 +481,8 @@ impl Serving<'_> {
         if values {
             self.values(id, held.pieces()).await?;
         }
-        self.sending.push_back(Sending { id, digest, count, runs: pieces.into(), lacks: false });
+        let what = What::Pieces(Sent { digest, count, runs: pieces.into() });
+        self.sending.push_back(Sending { id, what, lacks: false });
         Some(())
     }
 
