@@ -4,7 +4,9 @@
 //! In the daemon the door is the [`crate::engine`]; in a process of its own, such as a compiler wrapper, it is the
 //! [`crate::control::client`], which passes everything on to the daemon. A Front cannot tell which.
 
+use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +14,7 @@ use potluck_protocol::action::{Project, Recipe};
 pub use potluck_protocol::control::{Answer, Miss};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Labels, Output, Taint};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 /// Most stretches of a Blob that wait for a slow reader.
@@ -82,6 +84,9 @@ pub enum CacheError {
     /// What the tool wanted to store cannot be read.
     #[error("cannot read what is to be stored: {0}")]
     Source(std::io::Error),
+    /// What the tool wanted to have cannot be written.
+    #[error("cannot write what was found: {0}")]
+    Sink(std::io::Error),
 }
 
 /// The door. Every method may be dropped at any await; what it had begun leaves nothing half-done that can be seen.
@@ -105,6 +110,43 @@ pub trait Cache: Send + Sync {
         from: impl AsyncRead + Send + Unpin,
     ) -> impl Future<Output = Result<(Digest, u64), CacheError>> + Send;
 
+    /// Stores the content of a file that is open here at its beginning and lies at `path`; gives its name and size. A door
+    /// in another process has it read there, so that the bytes need not pass between the two.
+    fn write_file(
+        &self,
+        file: File,
+        path: &Path,
+    ) -> impl Future<Output = Result<(Digest, u64), CacheError>> + Send {
+        let _ = path;
+        self.write(tokio::fs::File::from_std(file))
+    }
+
+    /// Writes a Blob to a file that is open here, empty, and lies at `path`; gives its size. The file is of no use when
+    /// that fails. A door in another process has it written there.
+    fn read_file(
+        &self,
+        digest: Digest,
+        file: File,
+        path: &Path,
+    ) -> impl Future<Output = Result<u64, CacheError>> + Send {
+        let _ = path;
+        async move { pour(self.read(digest, None).await?, file).await }
+    }
+
     /// Claims that a key gave an output; gives the Digest of the Entry that now stands.
     fn publish(&self, publication: Publication) -> impl Future<Output = Result<Digest, CacheError>> + Send;
+}
+
+/// Writes stretches to a file; gives how many bytes they were.
+///
+/// # Errors
+/// [`CacheError`].
+pub async fn pour(mut stretches: Stretches, file: File) -> Result<u64, CacheError> {
+    let (mut file, mut size) = (tokio::fs::File::from_std(file), 0);
+    while let Some(stretch) = stretches.recv().await.transpose()? {
+        size += stretch.len() as u64;
+        file.write_all(&stretch).await.map_err(CacheError::Sink)?;
+    }
+    file.flush().await.map_err(CacheError::Sink)?;
+    Ok(size)
 }

@@ -301,6 +301,44 @@ record! {
     }
 }
 
+record! {
+    /// A file that the client has open. The daemon opens it by its path, and goes on only if that is the same one: in
+    /// another container it may not be.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct FileAt {
+        /// An absolute path.
+        1 => one path: Bytes<MAX_PATH_BYTES>,
+        /// Its device and inode as the client sees it.
+        2 => one device: u64,
+        /// See `device`.
+        3 => one inode: u64,
+    }
+}
+
+record! {
+    /// "Store the content of this file."
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Take {
+        /// Chosen by the client.
+        1 => one id: u64,
+        /// The file.
+        2 => one file: FileAt,
+    }
+}
+
+record! {
+    /// "Write this Blob to this file", which is empty.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Give {
+        /// Chosen by the client.
+        1 => one id: u64,
+        /// The Blob.
+        2 => one digest: Digest,
+        /// The file.
+        3 => one file: FileAt,
+    }
+}
+
 choice! {
     /// From a client to the daemon.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -334,6 +372,11 @@ choice! {
         12 => Refresh(Plain),
         /// Why was a look-up answered so? Answered by a [`Reply::Report`].
         13 => Why(Why),
+        /// The door: write, from a file. Answered by [`Reply::Written`]; refused with [`Failure::Usage`] when the daemon
+        /// cannot get at the file.
+        14 => Take(Take),
+        /// The door: read, to a file. Answered in the same way.
+        15 => Give(Give),
     }
 }
 

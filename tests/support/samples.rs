@@ -188,6 +188,7 @@ fn requests() -> Vec<Request> {
         taints: entry().taints,
     };
     let keys = vec![bytes(b"one".as_slice()), bytes(b"two".as_slice())];
+    let file = || control::FileAt { path: bytes(b"/tmp/a".as_slice()), device: 1, inode: 2 };
     vec![
         Request::Greeting(control::Greeting { version: control::VERSION, client: text("cli") }),
         Request::Status(control::Plain { id: 1 }),
@@ -201,6 +202,8 @@ fn requests() -> Vec<Request> {
         Request::Work(control::Work { id: 10, job: control::Job::Pins(control::Pins { digest: None }) }),
         Request::Work(control::Work { id: 11, job: control::Job::Restore(restore) }),
         Request::Export(control::Export { id: 12, project: Some(text("acme/*")), toolchain: None }),
+        Request::Take(control::Take { id: 14, file: file() }),
+        Request::Give(control::Give { id: 15, digest: digest("x"), file: file() }),
         Request::Import(control::Data { id: 13, bytes: bytes(b"data".as_slice()), last: true }),
     ]
 }

@@ -84,6 +84,7 @@ BLOBS = choice({
 DATA = record({1: ID, 2: ("bytes", "one", octets(262144)), 3: ("last", "one", boolean)})
 MISSING = record({1: ID, 2: ("digests", 1024, digest)})
 BLOB = ("digest", "one", digest)
+FILE_AT = record({1: ("path", "one", octets(4096)), 2: ("device", "one", u64), 3: ("inode", "one", u64)})
 JOB = choice({
     0: ("Collect", record({
         1: ("keep", "opt", u64), 2: ("toolchain", "opt", text(64)), 3: ("project", "opt", text(256)),
@@ -124,6 +125,8 @@ REQUEST = choice({
     11: ("Import", DATA),
     12: ("Refresh", PLAIN),
     13: ("Why", record({1: ID, 2: ("action", "opt", action_id)})),
+    14: ("Take", record({1: ID, 2: ("file", "one", FILE_AT)})),
+    15: ("Give", record({1: ID, 2: BLOB, 3: ("file", "one", FILE_AT)})),
 })
 MISS = code(["Unclaimed", "Refused", "Undeliverable", "Late", "NotWorthIt", "Broken"])
 ANSWER = choice({0: ("Hit", OUTPUT), 1: ("Miss", MISS)})

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The door as a process outside the daemon sees it: everything is passed on over the socket.
 
+use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -8,15 +9,16 @@ use std::time::Duration;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    Data, Export, Failed, Failure, Greeting, Job, Lookup, MAX_DATA_BYTES, MAX_PATTERN_BYTES, Missing, Plain,
-    Publish, Read, Reply, Request, VERSION, Why, Work,
+    Data, Export, Failed, Failure, Give, Greeting, Job, Lookup, MAX_DATA_BYTES, MAX_PATTERN_BYTES, Missing,
+    Plain, Publish, Read, Reply, Request, Take, VERSION, Why, Work,
 };
 use potluck_protocol::digest::Digest;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cache::{Answer, Cache, CacheError, Publication, Question, STRETCHES, Stretches};
+use super::files;
+use crate::cache::{self, Answer, Cache, CacheError, Publication, Question, STRETCHES, Stretches};
 use crate::link::{Answers, Link, read_message, write_message};
 use crate::observe::span;
 
@@ -273,6 +275,33 @@ impl Cache for Client {
             Reply::Written(written) => Ok((written.digest, written.size)),
             other => Err(unexpected(other)),
         }
+    }
+
+    async fn write_file(&self, file: File, path: &Path) -> Result<(Digest, u64), CacheError> {
+        if let Some(at) = files::describe(&file, path) {
+            match self.one(|id| Request::Take(Take { id, file: at })).await? {
+                Reply::Written(written) => return Ok((written.digest, written.size)),
+                Reply::Failed(Failed { kind: Failure::Usage, message, .. }) => {
+                    tracing::debug!(%message, "the bytes are sent instead");
+                }
+                other => return Err(unexpected(other)),
+            }
+        }
+        self.write(tokio::fs::File::from_std(file)).await
+    }
+
+    async fn read_file(&self, digest: Digest, file: File, path: &Path) -> Result<u64, CacheError> {
+        if let Some(at) = files::describe(&file, path) {
+            match self.one(move |id| Request::Give(Give { id, digest, file: at })).await? {
+                Reply::Written(written) => return Ok(written.size),
+                Reply::Failed(Failed { kind: Failure::Usage, message, .. }) => {
+                    tracing::debug!(%message, "the bytes are asked for instead");
+                }
+                Reply::Failed(failed) => return Err(of_blob(&failed, digest)),
+                other => return Err(unexpected(other)),
+            }
+        }
+        cache::pour(self.read(digest, None).await?, file).await
     }
 
     async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {

@@ -3,6 +3,7 @@
 //! [`potluck_protocol::control`].
 
 pub mod client;
+mod files;
 pub mod server;
 
 use potluck_protocol::control::{Reply, Request};
@@ -48,5 +49,7 @@ fn id_of(request: &Request) -> Option<u64> {
         Request::Work(work) => work.id,
         Request::Export(export) => export.id,
         Request::Publish(publish) => publish.id,
+        Request::Take(take) => take.id,
+        Request::Give(give) => give.id,
     })
 }

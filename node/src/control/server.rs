@@ -12,7 +12,7 @@ use std::time::Duration;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    self, Answers, Data, Export, Failed, Failure, Job, Missing, Plain, Published, Read, Reply, Report,
+    self, Answers, Data, Export, Failed, Failure, Give, Job, Missing, Plain, Published, Read, Reply, Report,
     Request, VERSION, Welcome, Written,
 };
 use tokio::io::{AsyncRead, ReadBuf};
@@ -20,9 +20,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::files::{self, Use};
 use super::id_of;
 use crate::cache::{Cache, CacheError, Publication, Question, Stretches};
 use crate::link::{read_message, write_message};
+use crate::observe::span;
 
 /// Most local processes at a time.
 pub const MAX_CONNECTIONS: usize = 512;
@@ -294,6 +296,16 @@ async fn reply<D: Daemon>(daemon: Arc<D>, id: u64, request: Request) -> Result<R
             let key = key.into_inner();
             let publication = Publication { project, recipe, key, output, labels, taints };
             Reply::Published(Published { id, entry: daemon.publish(publication).await? })
+        }
+        Request::Take(take) => {
+            let (file, path) = span::blocking(move || files::open(&take.file, Use::Read)).await?;
+            let (digest, size) = daemon.write_file(file, &path).await?;
+            Reply::Written(Written { id, digest, size })
+        }
+        Request::Give(Give { digest, file, .. }) => {
+            let (file, path) = span::blocking(move || files::open(&file, Use::Write)).await?;
+            let size = daemon.read_file(digest, file, &path).await?;
+            Reply::Written(Written { id, digest, size })
         }
         Request::Greeting(_)
         | Request::Read(_)

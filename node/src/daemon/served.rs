@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What local processes get to see of a daemon.
 
+use std::fs::File;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use potluck_protocol::action::ActionId;
@@ -33,6 +35,14 @@ impl Cache for Served {
 
     async fn write(&self, from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
         self.0.engine.write(from).await
+    }
+
+    async fn write_file(&self, file: File, path: &Path) -> Result<(Digest, u64), CacheError> {
+        self.0.engine.write_file(file, path).await
+    }
+
+    async fn read_file(&self, digest: Digest, file: File, path: &Path) -> Result<u64, CacheError> {
+        self.0.engine.read_file(digest, file, path).await
     }
 
     async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {

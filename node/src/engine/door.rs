@@ -2,7 +2,10 @@
 //! The engine as the Cache that tools see.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +24,7 @@ use crate::cache::{Cache, CacheError, Publication, Question, STRETCHES, Stretche
 use crate::content::Durability;
 use crate::fetch::event::Space;
 use crate::gc::protect::Hold;
+use crate::materialise::{self, RestoreError};
 use crate::observe::{clock, span};
 use crate::store::{Blob, Store, StoreError};
 
@@ -117,6 +121,35 @@ impl Cache for Arc<Engine> {
             writing.finish(Durability::Fast)
         };
         Ok(span::blocking(end).await?)
+    }
+
+    async fn write_file(&self, mut file: File, _: &Path) -> Result<(Digest, u64), CacheError> {
+        let mut writing = self.store.begin();
+        // A file does not keep anybody waiting, so that one thread does all of it.
+        span::blocking(move || {
+            let mut room = Vec::new();
+            loop {
+                room.clear();
+                let mut stretch = io::Read::take(&mut file, WRITE_BYTES as u64);
+                io::Read::read_to_end(&mut stretch, &mut room).map_err(CacheError::Source)?;
+                if room.is_empty() {
+                    return Ok(writing.finish(Durability::Fast)?);
+                }
+                writing.write(&room)?;
+            }
+        })
+        .await
+    }
+
+    async fn read_file(&self, digest: Digest, file: File, path: &Path) -> Result<u64, CacheError> {
+        let (store, path) = (self.store.clone(), path.to_owned());
+        let poured =
+            span::blocking(move || materialise::into(&store, (&digest, None), (file, &path), &|_| true));
+        poured.await.map_err(|error| match error {
+            RestoreError::Source { source, .. } => source,
+            RestoreError::Write { source, .. } => CacheError::Sink(source),
+            other => CacheError::Store(other.to_string()),
+        })
     }
 
     async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {

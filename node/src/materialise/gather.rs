@@ -307,7 +307,9 @@ pub async fn send<C: Cache>(door: &C, path: &Path, was: (Digest, u64)) -> Result
         let bytes = span::blocking(move || std::fs::read(&from)).await.map_err(unread(path))?;
         door.write(&bytes[..]).await?
     } else {
-        door.write(tokio::fs::File::open(path).await.map_err(unread(path))?).await?
+        let from = path.to_owned();
+        let file = span::blocking(move || File::open(&from)).await.map_err(unread(path))?;
+        door.write_file(file, path).await?
     };
     if is == was { Ok(()) } else { Err(GatherError::Changed(path.to_owned())) }
 }

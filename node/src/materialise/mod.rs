@@ -15,6 +15,7 @@ mod place;
 mod source;
 mod write;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -192,6 +193,19 @@ pub fn file<S: Source>(
     let size = write::one(source, (digest, size, path), to, told)?;
     temporary.show(false).map_err(fail)?;
     Ok(size)
+}
+
+/// Writes a Blob to a file that is open, empty, and lies at `path`; gives its size. That is checked when it is known before.
+///
+/// # Errors
+/// [`RestoreError`]; the file is of no use then.
+pub fn into<S: Source>(
+    source: &S,
+    (digest, size): (&Digest, Option<u64>),
+    (file, path): (File, &Path),
+    told: Told<'_>,
+) -> Result<u64, RestoreError> {
+    write::one(source, (digest, size, path), file, told)
 }
 
 fn timestamps(time: Time) -> Timestamps {

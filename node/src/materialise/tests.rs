@@ -279,7 +279,7 @@ fn paths_that_clash_are_refused_where_they_would() {
 #[test]
 fn the_probe_says_what_the_file_system_does_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let beneath = beneath::Beneath::new(fs::File::open(folder.path()).unwrap().into());
+    let beneath = beneath::Beneath::new(File::open(folder.path()).unwrap().into());
     let folds = write::folds_case(&beneath).unwrap();
     assert!(listed(folder.path()).is_empty());
     fs::write(folder.path().join("x"), "").unwrap();

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How long a compiler's wrapper waits for a library of five megabytes to be stored and claimed, durably; beside
-//! writing it as a file.
+//! How long a compiler's wrapper waits for a library of five megabytes, which lies there as a file, to be stored and
+//! claimed, durably; beside writing it as a file.
 
 use std::path::Path;
 
 use potluck_node::cache::Cache;
-use potluck_protocol::entry::Output;
+use potluck_protocol::entry::{BlobOutput, Output};
 use potluck_tests::program::Person;
 use tokio::runtime::Runtime;
 
@@ -38,10 +38,13 @@ fn measure(report: &Report, (what, count): (&str, usize), cache: &impl Cache, ru
     let library = |n: usize| [&n.to_le_bytes()[..], &real[n * 4099 % LEN..][..LEN]].concat();
     let mut published = || {
         round += 1;
-        let bytes = library(round);
+        let made = folder.join("made");
+        std::fs::write(&made, library(round)).expect("a file can be written");
         seconds(|| {
             runtime.block_on(async {
-                let blob = door::write(cache, &bytes).await;
+                let file = std::fs::File::open(&made).expect("it is there");
+                let (digest, size) = cache.write_file(file, &made).await.expect("it is stored");
+                let blob = BlobOutput { digest, size };
                 door::publish(cache, &round.to_le_bytes(), Output::Blob(blob)).await;
             });
         })

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Local processes that misuse the daemon's socket. It survives each, and still answers.
 
+use std::fs::File;
+
+use potluck_node::cache::CacheError;
 use potluck_node::link::{read_message, write_message};
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{Data, Failure, Greeting, Plain, Read, Reply, Request, VERSION};
@@ -196,5 +199,41 @@ async fn reads_may_be_forgotten_in_the_middle_for_ever() {
         read += stretch.unwrap().len() as u64;
     }
     assert_eq!(read, size);
+    lone.is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_read_and_written_in_place_where_both_see_the_same_one() {
+    let lone = Lone::start().await;
+    let folder = lone.place.root().parent().unwrap().to_owned();
+    let (made, moved, wanted) = (folder.join("made"), folder.join("moved"), folder.join("wanted"));
+    let content = bytes(7, 3 << 20);
+    std::fs::write(&made, &content).unwrap();
+    // The second time another file lies at the path: the bytes of the one that is open count, and are sent.
+    for elsewhere in [false, true] {
+        let file = File::open(&made).unwrap();
+        if elsewhere {
+            std::fs::rename(&made, &moved).unwrap();
+            std::fs::write(&made, "something else").unwrap();
+        }
+        let written = lone.node.write_file(file, &made).await.unwrap();
+        assert_eq!(written, (Digest::of(&content), content.len() as u64));
+    }
+    for elsewhere in [false, true] {
+        let file = File::create(&wanted).unwrap();
+        if elsewhere {
+            std::fs::rename(&wanted, folder.join("taken")).unwrap();
+            std::fs::write(&wanted, "").unwrap();
+        }
+        let size = lone.node.read_file(Digest::of(&content), file, &wanted).await.unwrap();
+        assert_eq!(size, content.len() as u64);
+        let at = if elsewhere { "taken" } else { "wanted" };
+        assert!(std::fs::read(folder.join(at)).unwrap() == content, "{at}");
+    }
+    assert_eq!(std::fs::read(&wanted).unwrap(), b"", "what lies there instead is left alone");
+    let none = lone.node.read_file(Digest::of(b"none"), File::create(&wanted).unwrap(), &wanted).await;
+    assert!(matches!(none, Err(CacheError::NotHere(_))), "{none:?}");
+    let refused = lone.node.write_file(File::open(&folder).unwrap(), &folder).await;
+    assert!(matches!(refused, Err(CacheError::Source(_))), "a folder: {refused:?}");
     lone.is_well().await;
 }

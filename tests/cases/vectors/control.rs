@@ -4,9 +4,9 @@
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    Alias, Answer, Answers, Collect, Data, Export, Failed, Failure, Find, Greeting, Job, Lookup, Miss,
-    Missing, Pin, Pins, Plain, Publish, Published, Read, Reply, Report, Request, Restore, Unpin, VERSION,
-    Verify, Welcome, Why, Work, Written,
+    Alias, Answer, Answers, Collect, Data, Export, Failed, Failure, FileAt, Find, Give, Greeting, Job,
+    Lookup, Miss, Missing, Pin, Pins, Plain, Publish, Published, Read, Reply, Report, Request, Restore, Take,
+    Unpin, VERSION, Verify, Welcome, Why, Work, Written,
 };
 use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES, Sha256};
 use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
@@ -76,6 +76,10 @@ fn requests(sheet: &mut Sheet) {
     sheet.good("Request", "why the last", &Request::Why(Why { id: 12, action: None }));
     let action = Some(ActionId::from_bytes(*Digest::of(b"action").as_bytes()));
     let why = sheet.good("Request", "why", &Request::Why(Why { id: 12, action }));
+    let file = || FileAt { path: bytes(b"/tmp/libx.rlib"), device: 7, inode: u64::MAX };
+    sheet.good("Request", "take", &Request::Take(Take { id: 13, file: file() }));
+    let give = Give { id: 14, digest: Digest::of(b"x"), file: file() };
+    sheet.good("Request", "give", &Request::Give(give));
     sheet.spoil_record("Request", &lookup, &[1]);
     for (why, bad) in [
         ("an unknown variant", with(&greeting, &[0], Item::Uint(14))),

@@ -165,6 +165,9 @@ records! {
     control::Work { id, job }
     control::Export { id, project, toolchain }
     control::Why { id, action }
+    control::FileAt { path, device, inode }
+    control::Take { id, file }
+    control::Give { id, digest, file }
     control::Welcome { version, pid }
     control::Report { id, json }
     control::Answers { id, answers }
@@ -178,7 +181,7 @@ choices! {
     peer::Heads { Push, Pull, Given }
     peer::Ask { Question, Answer }
     peer::Blobs { Want, Have, Values, Piece, End, Stop, Several, Small }
-    control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget, Work, Export, Import, Refresh, Why }
+    control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget, Work, Export, Import, Refresh, Why, Take, Give }
     control::Job { Collect, Verify, Pin, Unpin, Pins, Restore, Alias, Find }
     control::Reply { Welcome, Report, Stopping, Answers, Missing, Data, Written, Published, Failed, Progress }
     control::Answer { Hit, Miss }
