@@ -411,13 +411,22 @@ impl Engine {
             _ => self.tree(&own.digest)?,
         };
         let Some(tree) = tree else { return Ok(vec![own]) };
-        let mut lacks = BTreeSet::new();
-        for need in files(&tree) {
+        let needs: BTreeSet<_> = files(&tree).collect();
+        if hold == Some(Hold::Publish)
+            && self.store.protected().enter_all(needs.iter().map(|need| &need.digest), Hold::Publish)
+        {
+            // All of them were entered before this view was made: what it shows will stay.
+            let view = self.store.index().view()?;
+            let absent = |need: &Need| Ok((!self.store.has_in(&view, &need.digest)?).then_some(*need));
+            return needs.iter().filter_map(|need| absent(need).transpose()).collect();
+        }
+        let mut lacks = Vec::new();
+        for need in needs {
             if !here(&need.digest)? {
-                lacks.insert(need);
+                lacks.push(need);
             }
         }
-        Ok(lacks.into_iter().collect())
+        Ok(lacks)
     }
 
     /// The Tree of a Digest, if it is here and is one.

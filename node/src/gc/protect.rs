@@ -126,6 +126,20 @@ impl Protected {
         stays
     }
 
+    /// The same for several; gives whether none of them is being removed.
+    pub fn enter_all<'d>(&self, digests: impl IntoIterator<Item = &'d Digest>, hold: Hold) -> bool {
+        let mut state = self.lock();
+        let mut stay = true;
+        for digest in digests {
+            if state.going.contains(&short(digest)) {
+                stay = false;
+            } else {
+                self.note(&mut state, digest, hold);
+            }
+        }
+        stay
+    }
+
     /// Protects a Blob that is about to be written, after having waited for its removal if one is under way.
     pub fn write(&self, digest: &Digest) {
         let mut state = self.lock();
