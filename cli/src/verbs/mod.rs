@@ -6,6 +6,7 @@ mod completions;
 mod demo;
 mod down;
 mod gc;
+mod gocacheprog;
 mod init;
 mod key;
 mod man;
@@ -50,6 +51,7 @@ pub(crate) enum Verb {
     Trust(trust::Trust),
     Completions(completions::Completions),
     Man(man::Man),
+    Gocacheprog(gocacheprog::Gocacheprog),
 }
 
 /// Does it.
@@ -76,5 +78,6 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Trust(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(say),
+        Verb::Gocacheprog(verb) => verb.run(home().ok()),
     }
 }

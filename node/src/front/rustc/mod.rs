@@ -17,7 +17,6 @@ pub mod externs;
 pub mod key;
 mod log;
 pub mod map;
-mod patience;
 pub mod place;
 mod publish;
 mod restore;

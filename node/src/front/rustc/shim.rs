@@ -14,7 +14,7 @@ use super::compile;
 use super::externs;
 use super::key::{Inputs, key};
 use super::log::Line;
-use super::patience::{Patience, patiently};
+use super::super::patience::{Patience, patiently};
 use super::publish::{Compiled, Unpublished, recipe};
 use super::restore::{RestoreError, Restored, restore};
 use super::sources::Sources;
