@@ -196,6 +196,7 @@ mod tests {
             toolchains: "x".into(),
             stalled: None,
             log: None,
+            home: None,
         };
         let place = Place { roots: Roots::default(), package: "/".into(), immutable: false, home: None };
         run(&call, &place).await.unwrap()
