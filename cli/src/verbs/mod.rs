@@ -12,6 +12,7 @@ mod key;
 mod man;
 mod network;
 mod pin;
+mod setup;
 mod share;
 mod status;
 mod store;
@@ -44,6 +45,7 @@ pub(crate) enum Verb {
     Gc(gc::Gc),
     Pin(pin::Pin),
     Verify(verify::Verify),
+    Setup(setup::Setup),
     Network(network::Network),
     Share(share::Share),
     Unshare(share::Unshare),
@@ -71,6 +73,7 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Gc(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Pin(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Verify(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Setup(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Share(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Unshare(verb) => verb.run(home()?.must_exist()?, say),
