@@ -3,6 +3,7 @@
 //!
 //! * this file: the engine itself, and what is known about an action *here*;
 //! * [`door`]: the Cache, as tools see it;
+//! * [`newest`]: keys of which the newest claim counts;
 //! * [`publish`]: own Entries and Catalogs;
 //! * [`answer`]: what peers say, judged, and what they are told;
 //! * [`trusting`]: the policy as it stands now, read again when its files change;
@@ -12,6 +13,7 @@
 pub mod answer;
 pub mod count;
 pub mod door;
+pub mod newest;
 pub mod publish;
 #[cfg(test)]
 mod tests;
@@ -339,6 +341,9 @@ impl Engine {
     ) -> Result<Known, StoreError> {
         if entries.is_empty() {
             return Ok(Known::Nothing);
+        }
+        if newest::counts(&space.recipe) {
+            return self.judge_newest(view, (space, action), entries);
         }
         let now = clock::now();
         let want = want(space, action);

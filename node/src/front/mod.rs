@@ -2,5 +2,13 @@
 //! One folder a tool: its protocol, translated to the door.
 
 pub mod gocache;
+#[cfg(feature = "net")]
+pub mod http;
+#[cfg(feature = "net")]
+pub mod listen;
 mod patience;
 pub mod rustc;
+
+/// The Fronts that are reached by HTTP, by the first part of the path.
+#[cfg(feature = "net")]
+pub const FRONTS: &[listen::Front] = &[http::CCACHE];

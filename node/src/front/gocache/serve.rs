@@ -16,7 +16,7 @@ use potluck_protocol::entry::BlobOutput;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::super::patience::{Patience, patiently};
+use crate::front::patience::{Patience, patiently};
 use super::allowance::Allowance;
 use super::folder::{Folder, Growing, Shown};
 use super::line::{Answer, BodyError, Command, GREETING, MAX_BODY_BYTES, body, next_line, parse};

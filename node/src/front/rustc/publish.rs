@@ -13,7 +13,7 @@ use potluck_protocol::tree::{Kind, Member, Tree, TreeError, TreePath};
 
 use super::compile::Ran;
 use super::key::RECIPE;
-use super::super::patience::{Patience, patiently};
+use crate::front::patience::{Patience, patiently};
 use super::restore::{MAX_OUTPUT, UNFINISHED};
 use super::sources::{Sources, Uncovered};
 use super::toolchain::Toolchain;

@@ -16,7 +16,7 @@ use potluck_protocol::tree::{Kind, Member, Tree};
 use tempfile::NamedTempFile;
 
 use super::compile::MAX_SAID;
-use super::super::patience::{Patience, patiently};
+use crate::front::patience::{Patience, patiently};
 use super::{Call, Placed};
 use crate::cache::{Cache, CacheError};
 use crate::relocate::depinfo::DepInfo;

@@ -15,7 +15,7 @@ use super::externs;
 use super::fields::Fields;
 use super::key::{Inputs, RECIPE, traced};
 use super::log::{self, Line};
-use super::super::patience::{Patience, patiently};
+use crate::front::patience::{Patience, patiently};
 use super::publish::{Compiled, Unpublished, recipe};
 use super::restore::{RestoreError, Restored, restore};
 use super::sources::Sources;
