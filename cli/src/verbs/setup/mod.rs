@@ -8,6 +8,7 @@
 
 mod cargo;
 mod edit;
+mod go;
 mod record;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use crate::say::Say;
 const MAX_FILE: u64 = 1 << 20;
 
 /// What can be wired up.
-const TOOLS: &[Tool] = &[cargo::TOOL];
+const TOOLS: &[Tool] = &[cargo::TOOL, go::TOOL];
 
 /// A tool that can be wired up.
 struct Tool {
