@@ -15,6 +15,8 @@ mod corpus;
 #[cfg(test)]
 mod folders;
 #[cfg(test)]
+mod go;
+#[cfg(test)]
 mod hosts;
 #[cfg(test)]
 mod light;
