@@ -6,9 +6,13 @@ pub mod gocache;
 pub mod http;
 #[cfg(feature = "net")]
 pub mod listen;
+#[cfg(feature = "net")]
+mod parts;
 mod patience;
 pub mod rustc;
+#[cfg(feature = "net")]
+pub mod turborepo;
 
 /// The Fronts that are reached by HTTP, by the first part of the path.
 #[cfg(feature = "net")]
-pub const FRONTS: &[listen::Front] = &[http::CCACHE];
+pub const FRONTS: &[listen::Front] = &[http::CCACHE, turborepo::FRONT];
