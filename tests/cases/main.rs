@@ -33,4 +33,6 @@ mod tidy;
 #[cfg(test)]
 mod trust;
 #[cfg(test)]
+mod turbo;
+#[cfg(test)]
 mod vectors;

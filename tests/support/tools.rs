@@ -56,3 +56,19 @@ pub fn go() -> PathBuf {
     });
     go.into_iter().find(|go| go.is_file()).expect("the package holds the program")
 }
+
+/// The version of turbo that is installed.
+pub const TURBO: &str = "2.11.11";
+
+/// The program turbo, from npm.
+///
+/// # Panics
+/// When it is not there and cannot be installed.
+pub fn turbo() -> PathBuf {
+    let folder = installed(&format!("turbo-{TURBO}"), |folder| {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(folder);
+        run(npm.arg(format!("turbo@{TURBO}")).current_dir(folder));
+    });
+    folder.join("node_modules/.bin/turbo")
+}
