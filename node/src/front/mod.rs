@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One folder a tool: its protocol, translated to the door.
 
-#[cfg(feature = "net")]
 pub mod http;
-#[cfg(feature = "net")]
 pub mod listen;
 pub mod rustc;
 
 /// The Fronts that are reached by HTTP, by the first part of the path.
 #[cfg(feature = "net")]
-pub const FRONTS: &[listen::Front] = &[http::CCACHE];
+pub const FRONTS: &[listen::Front] = &[http::BAZEL, http::CCACHE, http::GRADLE, http::NX, http::WEBDAV];
