@@ -2,17 +2,16 @@
 //! One folder a tool: its protocol, translated to the door.
 
 pub mod gocache;
-#[cfg(feature = "net")]
 pub mod http;
-#[cfg(feature = "net")]
 pub mod listen;
+pub mod nix;
 #[cfg(feature = "net")]
 mod parts;
 mod patience;
 pub mod rustc;
-#[cfg(feature = "net")]
 pub mod turborepo;
 
 /// The Fronts that are reached by HTTP, by the first part of the path.
 #[cfg(feature = "net")]
-pub const FRONTS: &[listen::Front] = &[http::CCACHE, turborepo::FRONT];
+pub const FRONTS: &[listen::Front] =
+    &[http::BAZEL, http::CCACHE, http::GRADLE, http::NX, http::WEBDAV, nix::FRONT, turborepo::FRONT];

@@ -12,14 +12,16 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{BlobOutput, Labels, Output};
 use tokio::time::timeout;
 
-use super::map::{Dialect, Operation, Part, Stored, etag, part};
+use super::map::{Dialect, Operation, Part, Stored, etag, part, webdav};
 use crate::cache::{Answer as Known, Cache as _, CacheError, Publication, Question, Stretches};
 use crate::engine::Engine;
 use crate::fetch::event::Space;
 use crate::front::listen::asked::Asked;
 use crate::front::listen::body::{Body, Stream, Upload};
-use crate::front::listen::{Answer, Door, plain};
+use crate::front::listen::{Answer, Door, plain, said};
 
+/// Largest body that is taken and forgotten.
+const MAX_DROPPED_BYTES: u64 = 64 * 1024;
 /// Longest time that a value which was sent may take to be claimed, once all of it is here.
 const CLAIM_WITHIN: Duration = Duration::from_secs(20);
 
@@ -32,6 +34,15 @@ pub(super) async fn serve(door: Door, dialect: &'static Dialect, asked: Asked, u
             let stored = put(&door, dialect, (&asked, key), upload).await;
             plain((dialect.stored)(stored))
         }
+        Ok(Operation::Folder) => properties(asked.path(), None),
+        Ok(Operation::Look { key }) => match known(&door, dialect, &asked, key).await {
+            Some(output) => properties(asked.path(), Some(output.total())),
+            None => plain(StatusCode::NOT_FOUND),
+        },
+        Ok(Operation::Drop) => match upload.bytes(MAX_DROPPED_BYTES).await {
+            Ok(_) => plain(StatusCode::CREATED),
+            Err(_) => plain(StatusCode::BAD_REQUEST),
+        },
         Ok(Operation::Delete { key }) => {
             let withdrawn = door.engine().withdraw(&space(dialect, &asked), key.as_bytes()).await;
             match withdrawn {
@@ -40,6 +51,15 @@ pub(super) async fn serve(door: Door, dialect: &'static Dialect, asked: Asked, u
             }
         }
     }
+}
+
+/// What is said about a path to those who take this for a file system.
+fn properties(path: &str, size: Option<u64>) -> Answer {
+    let mut answer = said(StatusCode::MULTI_STATUS, webdav::properties(path, size));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml; charset=utf-8"));
+    answer
 }
 
 fn space(dialect: &Dialect, asked: &Asked) -> Space {
@@ -52,45 +72,55 @@ fn recipe(dialect: &Dialect) -> Recipe {
 
 /// The value of a key, or a miss: whatever goes wrong here is one as well.
 async fn get(door: &Door, dialect: &Dialect, asked: &Asked, (key, head): (String, bool)) -> Answer {
-    let question = Question {
-        project: asked.project().clone(),
-        recipe: recipe(dialect),
-        keys: vec![key.into_bytes()],
-        deadline: door.deadline(dialect.deadline),
+    let given = async {
+        match find(door, dialect, asked, key).await {
+            Some(found) => give(door.engine(), dialect, asked, (found, head)).await,
+            None => plain(StatusCode::NOT_FOUND),
+        }
     };
-    let found = timeout(dialect.patience, find(door.engine(), dialect, question)).await;
-    let Some(found) = found.ok().flatten() else { return plain(StatusCode::NOT_FOUND) };
-    let given = timeout(dialect.patience, give(door.engine(), dialect, asked, (found, head))).await;
-    given.unwrap_or_else(|_| {
-        tracing::warn!(tool = dialect.tool, "a value that is here could not be read in time");
+    timeout(dialect.patience, given).await.unwrap_or_else(|_| {
+        tracing::warn!(tool = dialect.tool, "nothing could be answered in time");
         plain(StatusCode::NOT_FOUND)
     })
 }
 
-/// A value that is here, and the beginning of it, which was read and checked.
-struct Found {
-    blob: BlobOutput,
-    first: Bytes,
-    /// The rest, unless that was all.
-    rest: Option<Stretches>,
+fn question(door: &Door, dialect: &Dialect, asked: &Asked, key: String) -> Question {
+    let Space { project, recipe } = space(dialect, asked);
+    Question { project, recipe, keys: vec![key.into_bytes()], deadline: door.deadline(dialect.deadline) }
 }
 
-async fn find(engine: &Arc<Engine>, dialect: &Dialect, question: Question) -> Option<Found> {
-    let again = question.clone();
-    let answer = engine.lookup(question).await.ok()?.pop()?;
-    let Known::Hit(Output::Blob(blob)) = answer else { return None };
+/// What is known under a key.
+pub(super) async fn known(door: &Door, dialect: &Dialect, asked: &Asked, key: String) -> Option<Output> {
+    let asking = door.engine().lookup(question(door, dialect, asked, key));
+    match timeout(dialect.patience, asking).await.ok()?.ok()?.pop()? {
+        Known::Hit(output) => Some(output),
+        Known::Miss(_) => None,
+    }
+}
+
+/// A value that is here, and the beginning of it, which was read and checked.
+pub(super) struct Found {
+    pub(super) blob: BlobOutput,
+    pub(super) first: Bytes,
+    /// The rest, unless that was all.
+    pub(super) rest: Option<Stretches>,
+}
+
+async fn find(door: &Door, dialect: &Dialect, asked: &Asked, key: String) -> Option<Found> {
+    let engine = door.engine();
+    let Output::Blob(blob) = known(door, dialect, asked, key.clone()).await? else { return None };
     let found = open(engine, blob).await?;
     if !(dialect.changes)(&found.first) {
         return Some(found);
     }
-    match engine.newest(&again).await {
+    match engine.newest(&question(door, dialect, asked, key)).await {
         Some(Output::Blob(blob)) if blob != found.blob => open(engine, blob).await.or(Some(found)),
         _ => Some(found),
     }
 }
 
 /// Begins to read a Blob; nothing when it cannot be read, which is a miss.
-async fn open(engine: &Arc<Engine>, blob: BlobOutput) -> Option<Found> {
+pub(super) async fn open(engine: &Arc<Engine>, blob: BlobOutput) -> Option<Found> {
     let read = async {
         if let Some(small) = engine.small(&blob.digest, blob.size)? {
             return Ok(Some((Bytes::from(small), None)));
@@ -111,7 +141,7 @@ async fn open(engine: &Arc<Engine>, blob: BlobOutput) -> Option<Found> {
 }
 
 /// The answer that gives a value, or what of it was asked for.
-async fn give(
+pub(super) async fn give(
     engine: &Arc<Engine>,
     dialect: &Dialect,
     asked: &Asked,
@@ -192,14 +222,20 @@ async fn put(
         Ok(written) => written,
         Err(error) => return failed(dialect, &error),
     };
-    let publication = Publication {
-        project: asked.project().clone(),
-        recipe: recipe(dialect),
-        key: key.into_bytes(),
-        output: Output::Blob(BlobOutput { digest, size }),
-        labels: Labels { tool: Text::new(dialect.tool), ..Labels::default() },
-        taints: Vec::new(),
-    };
+    claim(door, dialect, (asked, key), Output::Blob(BlobOutput { digest, size })).await
+}
+
+/// Claims that a key gave an output.
+pub(super) async fn claim(
+    door: &Door,
+    dialect: &Dialect,
+    (asked, key): (&Asked, String),
+    output: Output,
+) -> Stored {
+    let Space { project, recipe } = space(dialect, asked);
+    let labels = Labels { tool: Text::new(dialect.tool), ..Labels::default() };
+    let key = key.into_bytes();
+    let publication = Publication { project, recipe, key, output, labels, taints: Vec::new() };
     match timeout(CLAIM_WITHIN, door.engine().publish_over(publication)).await {
         Ok(Ok(_)) => Stored::Done,
         Ok(Err(error)) => failed(dialect, &error),
@@ -208,7 +244,7 @@ async fn put(
 }
 
 /// What a tool is told of a value that was not taken.
-fn failed(dialect: &Dialect, error: &CacheError) -> Stored {
+pub(super) fn failed(dialect: &Dialect, error: &CacheError) -> Stored {
     match error {
         CacheError::Source(error) => {
             tracing::info!(tool = dialect.tool, %error, "a value did not come");

@@ -2,73 +2,18 @@
 //! The listener by which build tools that speak HTTP come in: a loopback address and a socket in the home.
 //!
 //! A request is looked at by [`asked`] (who may ask, which Front, which Project), and then handed to the Front that the
-//! first part of its path names in [`FRONTS`](super::FRONTS). The Front answers by the door and knows nothing of sockets.
+//! first part of its path names in `FRONTS`. The Front answers by the door and knows nothing of sockets.
 //!
 //! A Front is a folder beside this one with a pure map (a request to what is to be done, or to a status; what came of it
-//! to a status and headers), and a thin function of the type [`Front::serve`] that does it.
+//! to a status and headers), and a thin function that does it; see `given`.
 
 pub mod asked;
+#[cfg(feature = "net")]
 pub mod body;
+#[cfg(feature = "net")]
+mod given;
+#[cfg(feature = "net")]
 pub mod serve;
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
-
-use http::{Response, StatusCode};
-
-use self::asked::Asked;
-use self::body::{Body, Upload};
-use crate::config::Config;
-use crate::engine::Engine;
-
-/// What is answered.
-pub type Answer = Response<Body>;
-
-/// An answer on its way.
-pub type Serving = Pin<Box<dyn Future<Output = Answer> + Send>>;
-
-/// A Front that is reached by HTTP.
-#[derive(Debug, Clone, Copy)]
-pub struct Front {
-    /// The first part of the path, and the name of its table in the settings.
-    pub name: &'static str,
-    /// Answers a request. What it does is given up when whoever asked goes away.
-    pub serve: fn(Door, Asked, Upload) -> Serving,
-}
-
-/// What a Front is given.
-#[derive(Clone)]
-pub struct Door {
-    engine: Arc<Engine>,
-    config: Arc<Config>,
-    name: &'static str,
-}
-
-impl Door {
-    /// The door itself: it is the [`Cache`](crate::cache::Cache), and has what only the daemon can do as well.
-    pub fn engine(&self) -> &Arc<Engine> {
-        &self.engine
-    }
-
-    /// How long a tool waits until somebody is found who has what it asks for: as the settings say, or else `usual`.
-    pub fn deadline(&self, usual: Duration) -> Duration {
-        self.config.deadline(self.name, usual)
-    }
-}
-
-/// An answer with this status and nothing else.
-pub fn plain(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Body::Empty);
-    *answer.status_mut() = status;
-    answer
-}
-
-/// An answer with this status and a line for whoever looks at it.
-pub fn said(status: StatusCode, text: impl Into<bytes::Bytes>) -> Answer {
-    let mut answer = Response::new(Body::Whole(text.into()));
-    *answer.status_mut() = status;
-    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
-    answer.headers_mut().insert(http::header::CONTENT_TYPE, plain);
-    answer
-}
+#[cfg(feature = "net")]
+pub use given::{Answer, Door, Front, Serving, plain, said};

@@ -7,10 +7,13 @@
 //! where a server says that it has failed, so whatever fails here is a miss.
 
 pub mod map;
+#[cfg(feature = "net")]
 mod serve;
 
+#[cfg(feature = "net")]
 use super::listen::Front;
 
 /// Turborepo.
+#[cfg(feature = "net")]
 pub const FRONT: Front =
     Front { name: "turbo", serve: |door, asked, upload| Box::pin(serve::serve(door, asked, upload)) };

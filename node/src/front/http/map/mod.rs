@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a request of each tool means, and by which status it wants to hear what came of it. Pure.
 
+pub mod bazel;
 pub mod ccache;
+pub mod gradle;
+pub mod nx;
+pub mod result;
+pub mod webdav;
 
 use std::time::Duration;
 
@@ -30,6 +35,15 @@ pub enum Operation {
         /// The key.
         key: String,
     },
+    /// Say that this folder is there, as all are.
+    Folder,
+    /// Say whether there is a value of this key, as if it were a file.
+    Look {
+        /// The key.
+        key: String,
+    },
+    /// Take the body and forget it.
+    Drop,
 }
 
 /// How one tool speaks.
