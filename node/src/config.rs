@@ -124,6 +124,8 @@ pub struct Front {
     pub durability: Option<Durability>,
     /// How long a tool waits until somebody is found who has what it asks for, if that differs.
     pub deadline: Option<Wait>,
+    /// Whether this node signs what it gives as the tool itself would: Nix alone knows such signatures.
+    pub sign: bool,
 }
 
 /// The settings of `[trust]`.
@@ -224,6 +226,8 @@ mod tests {
         let usual = Duration::from_millis(100);
         assert_eq!(config.deadline("ccache", usual), Duration::from_millis(250));
         assert_eq!(config.deadline("nx", usual), usual);
+        let signs = |text: &str| read(text).unwrap().front.get("nix").is_some_and(|front| front.sign);
+        assert!(signs("[front.nix]\nsign = true\n") && !signs("[front.nix]\n") && !signs(""));
         assert!(read("[front.ccache]\ndeadline = \"61s\"\n").is_err());
         assert_eq!(read("[front.ccache]\n\ndeadline = \"soon\"\n").unwrap_err().line, 3);
     }

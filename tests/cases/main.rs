@@ -25,6 +25,8 @@ mod net;
 #[cfg(test)]
 mod networks;
 #[cfg(test)]
+mod nix;
+#[cfg(test)]
 mod room;
 #[cfg(test)]
 mod store;

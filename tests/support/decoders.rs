@@ -21,6 +21,11 @@ use potluck_keys::time::Time;
 use potluck_node::bundle::read::{Body, Taker, read_archive};
 use potluck_node::bundle::write;
 use potluck_node::bundle::{BundleError, Name};
+use potluck_node::front::gocache::line::{self, Command, MAX_LINE_BYTES};
+use potluck_node::front::listen::asked::{Access, Asked, sample};
+use potluck_node::front::nix::map as nix;
+use potluck_node::front::nix::narinfo::NarInfo;
+use potluck_node::front::turborepo::map as turbo;
 use potluck_node::network::Network;
 use potluck_node::relocate::depinfo::DepInfo;
 use potluck_node::relocate::token::{Root, Roots, Spelling};
@@ -48,6 +53,7 @@ pub const DECODERS: &[Decoder] = &[
     ("dep_info", dep_info),
     ("entry", claim::<Entry>),
     ("filter", filter),
+    ("gocache", gocache),
     ("head", claim::<Head>),
     ("head_set", head_set),
     ("heads", message::<Heads>),
@@ -56,6 +62,8 @@ pub const DECODERS: &[Decoder] = &[
     ("items", items),
     ("key_file", key_file),
     ("names", names),
+    ("narinfo", narinfo),
+    ("nix_request", nix_request),
     ("pattern", pattern),
     ("piece_list", piece_list),
     ("public_key", public_key),
@@ -71,6 +79,7 @@ pub const DECODERS: &[Decoder] = &[
     ("succession", claim::<Succession>),
     ("tokens", tokens),
     ("tree", tree),
+    ("turbo_request", turbo_request),
 ];
 
 /// The decoder of this name.
@@ -86,6 +95,58 @@ fn same<T: Wire>(bytes: &[u8], limit: usize) -> Option<T> {
     let value = decode::<T>(bytes, limit).ok()?;
     assert_eq!(encode(&value), bytes, "two encodings of one value");
     Some(value)
+}
+
+/// All that a go says, as its helper hears it.
+fn gocache(bytes: &[u8]) {
+    let mut from = bytes;
+    while let Some(line) = line::next_line(&mut from).expect("bytes in memory can be read") {
+        assert!(line.len() <= MAX_LINE_BYTES);
+        let Some(request) = line::parse(&line) else { continue };
+        if let Command::Put { size: mut left @ 1.., .. } = request.command {
+            let taken = line::body(&mut from, left, |some| {
+                left = left.checked_sub(some.len() as u64).expect("no more than was announced");
+                Ok(())
+            });
+            assert!(taken.is_err() || left == 0, "no less than was announced");
+        }
+    }
+}
+
+fn narinfo(bytes: &[u8]) {
+    let Ok(info) = NarInfo::parse(bytes) else { return };
+    let text = info.text();
+    assert_eq!(text.strip_suffix('\n').map(str::as_bytes).unwrap_or_default(), bytes.strip_suffix(b"\n").unwrap_or(bytes));
+    assert!(NarInfo::parse(text.as_bytes()).as_ref() == Ok(&info), "two readings of one text");
+    let (sigs, fingerprint): (Vec<_>, _) = (info.sigs().collect(), info.fingerprint());
+    assert!(fingerprint.starts_with("1;/"));
+    let again = info.clone().without(|_| true).with(sigs);
+    assert!(again.agrees(&info));
+}
+
+/// A request, up to what the map of a Front makes of it.
+fn asked(bytes: &[u8]) -> Option<Asked> {
+    Asked::new(sample(bytes)?, &Access::private()).ok()
+}
+
+fn nix_request(bytes: &[u8]) {
+    let Some(asked) = asked(bytes) else { return };
+    if let Ok((_, nix::Thing::Nar { file, path })) = nix::map(&asked) {
+        let path = path.as_deref().unwrap_or("3imvddpkp3np5kpfzyjqbk23lz2cs6l9");
+        assert_eq!(nix::file_of(&nix::url(path, &file, asked.rest())), Some(file), "it is not found again");
+    }
+}
+
+fn turbo_request(bytes: &[u8]) {
+    if let Some(about) = turbo::About::decode(bytes) {
+        assert!(turbo::About::decode(&about.encode()) == Some(about), "two readings of one text");
+    }
+    let Some(asked) = asked(bytes) else { return };
+    if let Ok(turbo::Operation::Put { key, about }) = turbo::map(&asked) {
+        assert!(key.shared() != key.own());
+        assert!(turbo::About::decode(&about.encode()).as_ref() == Some(&about), "it would not come back");
+        assert!(about.encode().len() as u64 <= turbo::MAX_ABOUT_BYTES);
+    }
 }
 
 /// The roots of two checkouts.

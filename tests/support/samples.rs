@@ -319,7 +319,25 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     all.extend(key_texts());
     all.push(("items", b"\x84\x19\x01\xf4\x42\x00\xff\x61x\xa2\x01\xf5\x18\x18\xf6".to_vec()));
     all.push(("bundle", bundle()));
+    all.extend(texts_of_tools());
     all
+}
+
+/// What build tools say.
+fn texts_of_tools() -> Vec<(&'static str, Vec<u8>)> {
+    let go = include_str!("../../node/src/front/gocache/samples/exchange.txt");
+    let said: String = go.lines().filter_map(|line| line.strip_prefix('>')).map(|line| format!("{line}\n")).collect();
+    let part = |text: &'static str, nth: usize| text.split("\n\n").nth(nth).unwrap_or_default().as_bytes().to_vec();
+    let nix = include_str!("../../node/src/front/nix/samples/requests.txt");
+    let turbo = include_str!("../../node/src/front/turborepo/samples/requests.txt");
+    vec![
+        ("gocache", said.into_bytes()),
+        ("narinfo", include_bytes!("../../node/src/front/nix/samples/dish.narinfo").to_vec()),
+        ("nix_request", part(nix, 2)),
+        ("nix_request", part(nix, 7)),
+        ("turbo_request", part(turbo, 4)),
+        ("turbo_request", b"{\"duration\":1,\"tag\":\"dGFn\",\"sha\":\"1f\",\"dirty_hash\":\"2e\"}".to_vec()),
+    ]
 }
 
 /// The archive within a bundle: two parts.

@@ -72,3 +72,20 @@ pub fn turbo() -> PathBuf {
     });
     folder.join("node_modules/.bin/turbo")
 }
+
+/// A program of Nix, from Debian's package `nix-bin`.
+///
+/// # Panics
+/// When it is not there and cannot be installed.
+pub fn nix(program: &str) -> PathBuf {
+    let path = PathBuf::from("/usr/bin").join(program);
+    let there = |path: &Path| path.exists() && Command::new(path).arg("--version").output().is_ok();
+    if !there(&path) {
+        installed("nix-bin", |_| {
+            run(Command::new("apt-get").args(["-qq", "update"]));
+            let mut apt = Command::new("apt-get");
+            run(apt.args(["-qq", "-y", "install", "nix-bin"]).env("DEBIAN_FRONTEND", "noninteractive"));
+        });
+    }
+    path
+}

@@ -186,7 +186,7 @@ fn without_a_daemon_go_has_its_own_files_and_nothing_else() {
     let home = tempfile::tempdir().unwrap();
     let large: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let lines =
-        [get(1, 1), put(2, 1, b"one"), get(3, 1), put(4, 2, b""), get(5, 2), put(6, 3, &large), close(7)];
+        [get(1, 9), put(2, 1, b"one"), get(3, 1), put(4, 2, b""), get(5, 2), put(6, 3, &large), close(7)];
     let answers = talk(None, home.path(), &lines);
     assert_eq!(answers[&1], json!({"ID": 1, "Miss": true}));
     assert_eq!((file(&answers[&2]), file(&answers[&3])), (b"one".to_vec(), b"one".to_vec()));
@@ -202,8 +202,8 @@ fn what_one_go_put_another_gets() {
     let (home, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let door = Door::new();
     let large = vec![7; 1_000_000];
-    let lines = [get(1, 1), put(2, 1, b"one"), put(3, 2, b""), put(4, 3, &large), close(5)];
-    talk(Some(door.clone()), home.path(), &lines);
+    let lines = [put(2, 1, b"one"), put(3, 2, b""), put(4, 3, &large), close(5)];
+    exchange(door.clone(), home.path(), &[get(1, 1)], &lines);
     assert_eq!(door.claims.lock().unwrap().len(), 3);
     // Without a good-bye as well, and in a folder of its own or the first one's.
     for folder in [home.path(), other.path(), other.path()] {

@@ -45,6 +45,11 @@ impl Door {
     pub fn deadline(&self, usual: Duration) -> Duration {
         self.config.deadline(self.name, usual)
     }
+
+    /// Whether this node adds a signature of its own in the tool's manner, as the settings say.
+    pub fn signs(&self) -> bool {
+        self.config.front.get(self.name).is_some_and(|front| front.sign)
+    }
 }
 
 /// An answer with this status and nothing else.
