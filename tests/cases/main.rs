@@ -17,6 +17,8 @@ mod folders;
 #[cfg(test)]
 mod hosts;
 #[cfg(test)]
+mod http;
+#[cfg(test)]
 mod light;
 #[cfg(test)]
 mod net;
