@@ -11,6 +11,7 @@ mod key;
 mod man;
 mod network;
 mod pin;
+mod setup;
 mod share;
 mod status;
 mod store;
@@ -43,6 +44,7 @@ pub(crate) enum Verb {
     Gc(gc::Gc),
     Pin(pin::Pin),
     Verify(verify::Verify),
+    Setup(setup::Setup),
     Network(network::Network),
     Share(share::Share),
     Unshare(share::Unshare),
@@ -69,6 +71,7 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Gc(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Pin(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Verify(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Setup(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Share(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Unshare(verb) => verb.run(home()?.must_exist()?, say),
