@@ -40,7 +40,8 @@ impl<'a> Hunk<'a> {
         let above = old.iter().zip(&new).take_while(|(one, other)| one == other).count();
         (old, new) = (old.split_off(above), new.split_off(above));
         while old.last().is_some_and(|last| new.last() == Some(last)) {
-            (old.pop(), new.pop());
+            old.pop();
+            new.pop();
         }
         Self { old, new, above }
     }

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use potluck_keys::ring;
 use serde::{Deserialize, Serialize};
 
-use super::MAX_FILE;
 use super::edit::{self, Edit};
 use crate::failure::Failure;
 
-/// Most bytes of a record: a few files, twice each.
-const MAX_RECORD: usize = 16 * MAX_FILE as usize;
+/// Most bytes of a record: a few files, each at most twice.
+const MAX_RECORD: usize = 16 << 20;
 
 /// The edits that were made for one tool.
 #[derive(Debug)]
