@@ -19,7 +19,7 @@ const ROUNDS: usize = 9;
 
 /// `go build std`, with its own cache or through potluck; it has to go well, and to compile nothing once all is there.
 fn build(person: &Person, folder: &Path, through: bool) {
-    let mut go = Command::new(tools::go());
+    let mut go = Command::new(tools::go().expect("go is installed"));
     go.args(["build", "std"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     go.env("HOME", person.path("")).env("POTLUCK_HOME", person.home()).env("GOTOOLCHAIN", "local");
     go.env("GOCACHE", folder).env("CGO_ENABLED", "0").current_dir(person.path("")).stdin(Stdio::null());

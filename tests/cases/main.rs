@@ -19,6 +19,8 @@ mod go;
 #[cfg(test)]
 mod hosts;
 #[cfg(test)]
+mod http;
+#[cfg(test)]
 mod light;
 #[cfg(test)]
 mod net;

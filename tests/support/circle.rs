@@ -72,7 +72,8 @@ pub fn followed(person: &Person, ann: &Person) {
     // What was published may still wait for its Catalog.
     let own = |status: &Value| {
         let rows = list(&status["catalogs"]);
-        let rows: Vec<_> = rows.iter().filter(|row| row["own"] == true && row["project"] == "default").collect();
+        let rows: Vec<_> =
+            rows.iter().filter(|row| row["own"] == true && row["project"] == "default").collect();
         rows.first().map_or(0, |row| row["keys"].as_u64().unwrap_or_default())
     };
     let all = |status: &Value| status["published"].as_u64().unwrap_or_default();

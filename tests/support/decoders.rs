@@ -22,7 +22,8 @@ use potluck_node::bundle::read::{Body, Taker, read_archive};
 use potluck_node::bundle::write;
 use potluck_node::bundle::{BundleError, Name};
 use potluck_node::front::gocache::line::{self, Command, MAX_LINE_BYTES};
-use potluck_node::front::listen::asked::{Access, Asked, sample};
+use potluck_node::front::http::map::{Operation, Part, bazel, ccache, gradle, nx, part, result, webdav};
+use potluck_node::front::listen::asked::{Access, Asked, MAX_BODY_BYTES, sample};
 use potluck_node::front::nix::map as nix;
 use potluck_node::front::nix::narinfo::NarInfo;
 use potluck_node::front::turborepo::map as turbo;
@@ -46,6 +47,7 @@ pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them, by name.
 pub const DECODERS: &[Decoder] = &[
+    ("action_result", action_result),
     ("ask", message::<Ask>),
     ("blobs", message::<Blobs>),
     ("bundle", bundle),
@@ -58,6 +60,7 @@ pub const DECODERS: &[Decoder] = &[
     ("head_set", head_set),
     ("heads", message::<Heads>),
     ("hello", message::<Hello>),
+    ("http_request", http_request),
     ("invite", invite),
     ("items", items),
     ("key_file", key_file),
@@ -430,6 +433,45 @@ fn names(bytes: &[u8]) {
     time(text);
     if let Ok(path) = TreePath::new(text) {
         assert_eq!(path.to_string(), text);
+    }
+}
+
+fn action_result(bytes: &[u8]) {
+    if let Ok(Some(named)) = result::named(bytes) {
+        assert!(named.blobs.len() <= result::MAX_NAMED);
+        assert!(named.folders.iter().all(|folder| named.blobs.contains_key(folder)));
+    }
+    let mut folder = result::Named::default();
+    let _ = folder.add_folder(bytes);
+    assert!(folder.blobs.len() <= result::MAX_NAMED && folder.folders.is_empty());
+}
+
+fn http_request(bytes: &[u8]) {
+    let Some(parts) = sample(bytes) else { return };
+    for access in [Access::new("", &["build.lan".to_owned()]), Access::new("sesame", &[]), Access::private()]
+    {
+        let Ok(asked) = Asked::new(parts.clone(), &access) else { continue };
+        assert!(asked.length() <= MAX_BODY_BYTES);
+        let rest = asked.rest();
+        assert!(
+            rest.split('/').all(|part| part != "." && part != "..") && !rest.starts_with('/'),
+            "{rest:?}"
+        );
+        assert!(
+            rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"%\\<>&\"'".contains(&byte)),
+            "{rest:?}"
+        );
+        for map in [ccache::map, gradle::map, nx::map, webdav::map] {
+            if let Ok(Operation::Get { key, .. } | Operation::Put { key } | Operation::Delete { key }) =
+                map(&asked)
+            {
+                assert!(!key.is_empty() && key.len() <= rest.len(), "{key:?} of {rest:?}");
+            }
+        }
+        let _ = bazel::ask(&asked);
+        if let Part::Range(range) = part(asked.headers(), &Digest::of(bytes), 1000) {
+            assert!(range.start < range.end && range.end <= 1000, "{range:?}");
+        }
     }
 }
 

@@ -113,10 +113,18 @@ impl Person {
 
     /// Has her daemon serve tools at any port that is free: many daemons run on a machine that runs tests.
     fn serve_anywhere(&self) {
+        self.set("listen = \"127.0.0.1:7117\"", "listen = \"127.0.0.1:0\"");
+    }
+
+    /// Puts a setting in the place of a default, which is given as it stands in `config.toml`.
+    ///
+    /// # Panics
+    /// When it does not stand there.
+    pub fn set(&self, default: &str, setting: &str) {
         let path = self.home().join("config.toml");
         let config = std::fs::read_to_string(&path).expect("it has settings");
-        let changed = config.replace("# listen = \"127.0.0.1:7117\"", "listen = \"127.0.0.1:0\"");
-        assert_ne!(changed, config, "the settings say where");
+        let changed = config.replacen(&format!("\n# {default}\n"), &format!("\n{setting}\n"), 1);
+        assert_ne!(changed, config, "the settings have {default}");
         std::fs::write(&path, changed).expect("they can be changed");
     }
 

@@ -4,6 +4,7 @@
 //! * this file: the engine itself, and what is known about an action *here*;
 //! * [`door`]: the Cache, as tools see it;
 //! * [`newest`]: keys of which the newest claim counts;
+//! * [`packed`]: Blobs as they are stored, for tools that unpack by themselves;
 //! * [`publish`]: own Entries and Catalogs;
 //! * [`answer`]: what peers say, judged, and what they are told;
 //! * [`trusting`]: the policy as it stands now, read again when its files change;
@@ -14,6 +15,7 @@ pub mod answer;
 pub mod count;
 pub mod door;
 pub mod newest;
+pub mod packed;
 pub mod publish;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{BlobOutput, Labels, Output};
 use tokio::time::timeout;
 
-use super::map::{Dialect, Operation, Part, Stored, etag, part, webdav};
+use super::map::{Dialect, Operation, Part, Stored, etag, packed_etag, part, wants_zstd, webdav};
 use crate::cache::{Answer as Known, Cache as _, CacheError, Publication, Question, Stretches};
 use crate::engine::Engine;
 use crate::fetch::event::Space;
@@ -170,6 +170,18 @@ pub(super) async fn give(
         return answer;
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    if rest.is_some()
+        && range.is_none()
+        && !head
+        && wants_zstd(asked.headers())
+        && let Some(body) = packed(engine, digest).await
+    {
+        headers.insert(header::ETAG, packed_etag(&digest));
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        *answer.body_mut() = body;
+        return answer;
+    }
     let length = range.as_ref().map_or(size, |range| range.end - range.start);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     if let Some(range) = &range {
@@ -195,6 +207,13 @@ pub(super) async fn give(
         }
     };
     answer
+}
+
+/// A value as it is stored, if that is packed and can be read.
+async fn packed(engine: &Arc<Engine>, digest: Digest) -> Option<Body> {
+    let mut rest = engine.read_packed(digest).await.ok()??;
+    let first = rest.recv().await?.ok()?;
+    Some(Body::Stream(Stream::new(first, rest, None)))
 }
 
 /// Reads all of a Blob to see whether it can be.

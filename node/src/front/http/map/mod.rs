@@ -125,13 +125,31 @@ pub fn etag(digest: &Digest) -> HeaderValue {
     HeaderValue::try_from(format!("\"{digest}\"")).expect("hexadecimal digits and quotes")
 }
 
+/// What tells the name of a value as zstd packs it from that of the value.
+const PACKED: &str = "-zstd";
+
+/// The name of a value as zstd packs it: its bytes are others, and so is its name (RFC 9110, 8.8.3.3).
+pub fn packed_etag(digest: &Digest) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{digest}{PACKED}\"")).expect("hexadecimal digits, letters and quotes")
+}
+
+/// Whether these headers ask for a value as zstd packs it rather than as it is (RFC 9110, 12.5.3; RFC 8878, 7.2).
+pub fn wants_zstd(headers: &HeaderMap) -> bool {
+    let all = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    all.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = weight.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
+        name.trim().eq_ignore_ascii_case("zstd") && weight.is_ok_and(|weight| weight > 0.0)
+    })
+}
+
 /// Which part of a value of `size` bytes these headers ask for. Whatever is not understood asks for all of it, as does
 /// more than one range.
 pub fn part(headers: &HeaderMap, digest: &Digest, size: u64) -> Part {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let is_it = |tag: &str| {
-        let tag = tag.trim();
-        tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"') == digest.to_string()
+        let tag = tag.trim().strip_prefix("W/").unwrap_or(tag.trim()).trim_matches('"');
+        tag == "*" || tag.strip_suffix(PACKED).unwrap_or(tag) == digest.to_string()
     };
     if text(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(is_it)) {
         return Part::Unchanged;
@@ -153,6 +171,15 @@ pub fn part(headers: &HeaderMap, digest: &Digest, size: u64) -> Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_ask_for_zstd() {
+        let with = |value: &'static str| {
+            wants_zstd(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]))
+        };
+        assert!(with("zstd,gzip") && with("gzip, ZSTD;q=0.5") && with("zstd"));
+        assert!(!with("gzip") && !with("zstd;q=0") && !with("") && !with("zstd;q=x") && !with("*"));
+    }
 
     #[test]
     fn headers_ask_for_parts() {
@@ -179,6 +206,8 @@ mod tests {
         assert_eq!(with(&[("if-none-match", tag.clone())]), Part::Unchanged);
         assert_eq!(with(&[("if-none-match", format!("\"x\", W/{tag}"))]), Part::Unchanged);
         assert_eq!(with(&[("if-none-match", "\"x\"".to_owned())]), Part::All);
+        let packed = packed_etag(&digest).to_str().unwrap().to_owned();
+        assert!(packed != tag && with(&[("if-none-match", packed)]) == Part::Unchanged);
         let both = |tag: &str| with(&[("if-range", tag.to_owned()), ("range", "bytes=1-2".to_owned())]);
         assert_eq!(both(&tag), Part::Range(1..3));
         assert_eq!(both("\"x\""), Part::All);
