@@ -42,7 +42,8 @@ pub enum NixError {
 
 fn parts<const N: usize>(text: &str) -> Result<(&str, [u8; N]), NixError> {
     let (name, raw) = text.split_once(':').ok_or(NixError::Form(N))?;
-    let plain = !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(|byte| byte.is_ascii_graphic());
+    let plain =
+        !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(|byte| byte.is_ascii_graphic());
     let raw = STANDARD.decode(raw).ok().and_then(|raw| raw.try_into().ok());
     raw.filter(|_| plain).map(|raw| (name, raw)).ok_or(NixError::Form(N))
 }
@@ -118,7 +119,7 @@ mod tests {
     fn keys_and_signatures_of_ours_have_a_form_in_nix() {
         let pair = Pair::from_seed(&[1; 32], "");
         let (name, key) = public_key(&public_line(&pair.public())).unwrap();
-        assert_eq!((name.as_str(), key), (name_of(&pair.signer()).as_str(), pair.public()));
+        assert!(name == name_of(&pair.signer()) && key == pair.public());
         let sig = Sig::sign(&pair, "1;x");
         let again: Sig = sig.to_string().parse().unwrap();
         assert!(again == sig && again.is_of(&key, "1;x") && again.name() == name);

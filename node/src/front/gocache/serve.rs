@@ -16,12 +16,12 @@ use potluck_protocol::entry::BlobOutput;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::front::patience::{Patience, patiently};
 use super::allowance::Allowance;
 use super::folder::{Folder, Growing, Shown};
 use super::line::{Answer, BodyError, Command, GREETING, MAX_BODY_BYTES, body, next_line, parse};
 use super::map;
 use crate::cache::{Cache, CacheError};
+use crate::front::patience::{Patience, patiently};
 use crate::observe::{clock, span};
 use crate::plan::Moment;
 

@@ -82,7 +82,8 @@ impl Cache for Door {
     }
 
     async fn read(&self, digest: Digest, _: Option<Range<u64>>) -> Result<Stretches, CacheError> {
-        let mut bytes = self.blobs.lock().unwrap().get(&digest).cloned().ok_or(CacheError::NotHere(digest))?;
+        let mut bytes =
+            self.blobs.lock().unwrap().get(&digest).cloned().ok_or(CacheError::NotHere(digest))?;
         match self.fault {
             Fault::Lies => bytes[0] ^= 1,
             Fault::Long => bytes.push(0),

@@ -167,8 +167,11 @@ impl NarInfo {
     pub fn fingerprint(&self) -> String {
         let folder = self.store_path.rsplit_once('/').map_or("", |(folder, _)| folder);
         let references = self.one("References").unwrap_or_default();
-        let references: Vec<_> =
-            references.split(' ').filter(|one| !one.is_empty()).map(|one| format!("{folder}/{one}")).collect();
+        let references: Vec<_> = references
+            .split(' ')
+            .filter(|one| !one.is_empty())
+            .map(|one| format!("{folder}/{one}"))
+            .collect();
         let hash = base32(&self.nar_hash);
         format!("1;{};sha256:{hash};{};{}", self.store_path, self.nar_size, references.join(","))
     }
@@ -294,7 +297,8 @@ mod tests {
 
     #[test]
     fn hashes_have_one_form_in_base_32() {
-        let empty: Sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".parse().unwrap();
+        let empty: Sha256 =
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".parse().unwrap();
         let text = "0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
         assert_eq!(base32(&empty), text);
         assert_eq!(from_base32(text), Some(empty));

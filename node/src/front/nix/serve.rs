@@ -18,9 +18,7 @@ use potluck_protocol::entry::{BlobOutput, Labels, Output};
 use sha2::Digest as _;
 use tokio::time::timeout;
 
-use super::map::{
-    INFO, MAX_EXTRA_BYTES, NAR, NARINFO, Thing, Verb, file_of, key, map, recipe, url,
-};
+use super::map::{INFO, MAX_EXTRA_BYTES, NAR, NARINFO, Thing, Verb, file_of, key, map, recipe, url};
 use super::narinfo::{MAX_BYTES, NarInfo, NarInfoError};
 use crate::alias;
 use crate::cache::{Cache as _, CacheError, Publication, Question};
@@ -125,7 +123,8 @@ impl Request {
 
     async fn find(&self, key: Vec<u8>) -> Option<Output> {
         let deadline = self.door.deadline(DEADLINE);
-        let question = Question { project: self.project.clone(), recipe: recipe(), keys: vec![key], deadline };
+        let question =
+            Question { project: self.project.clone(), recipe: recipe(), keys: vec![key], deadline };
         match self.engine().lookup(question).await.ok()?.pop()? {
             Known::Hit(output) => Some(output),
             Known::Miss(_) => None,
@@ -223,7 +222,14 @@ impl Request {
 
     fn publication(&self, key: Vec<u8>, output: Output) -> Publication {
         let labels = Labels { tool: Text::new("nix"), ..Labels::default() };
-        Publication { project: self.project.clone(), recipe: recipe(), key, output, labels, taints: Vec::new() }
+        Publication {
+            project: self.project.clone(),
+            recipe: recipe(),
+            key,
+            output,
+            labels,
+            taints: Vec::new(),
+        }
     }
 
     async fn put_nar_info(&self, hash: &str, upload: Upload) -> Result<(), Unkept> {

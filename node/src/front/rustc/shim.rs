@@ -15,13 +15,13 @@ use super::externs;
 use super::fields::Fields;
 use super::key::{Inputs, RECIPE, traced};
 use super::log::{self, Line};
-use crate::front::patience::{Patience, patiently};
 use super::publish::{Compiled, Unpublished, recipe};
 use super::restore::{RestoreError, Restored, restore};
 use super::sources::Sources;
 use super::toolchain::{Toolchain, linker};
 use super::{Call, Decision, Placed, Reason};
 use crate::cache::{Cache, CacheError, Question};
+use crate::front::patience::{Patience, patiently};
 use crate::observe::clock;
 use crate::plan::Moment;
 

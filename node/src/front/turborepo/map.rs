@@ -145,7 +145,8 @@ impl About {
     pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let duration = self.duration.map(|duration| duration.to_string());
-        let texts = [(DURATION, &duration), (TAG, &self.tag), (SHA, &self.sha), (DIRTY_HASH, &self.dirty_hash)];
+        let texts =
+            [(DURATION, &duration), (TAG, &self.tag), (SHA, &self.sha), (DIRTY_HASH, &self.dirty_hash)];
         for (name, text) in texts {
             if let Some(value) = text.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
                 headers.insert(name, value);
@@ -249,8 +250,13 @@ mod tests {
     fn what_turbo_sends_is_understood() {
         let recorded = include_str!("samples/requests.txt");
         let operations: Vec<_> = recorded.split("\n\n").skip(1).map(|text| asked(text).unwrap()).collect();
-        let [Operation::Status, Operation::Get { key, head: false }, Operation::Put { key: put, about }, Operation::Put { about: signed, .. }, Operation::Events] =
-            operations.as_slice()
+        let [
+            Operation::Status,
+            Operation::Get { key, head: false },
+            Operation::Put { key: put, about },
+            Operation::Put { about: signed, .. },
+            Operation::Events,
+        ] = operations.as_slice()
         else {
             panic!("{operations:?}")
         };
@@ -263,7 +269,8 @@ mod tests {
     #[test]
     fn teams_and_clients_have_keys_of_their_own() {
         let key = |query: &str, token: &str| {
-            let text = format!("GET /turbo/v8/artifacts/abc{query} HTTP/1.1\nauthorization: Bearer {token}\n");
+            let text =
+                format!("GET /turbo/v8/artifacts/abc{query} HTTP/1.1\nauthorization: Bearer {token}\n");
             key_of(asked(&text).unwrap())
         };
         let ours = key("?slug=acme", "t");
