@@ -8,6 +8,7 @@ mod gradle;
 mod hostile;
 mod moon;
 mod nx;
+mod parts;
 mod sccache;
 mod wire;
 

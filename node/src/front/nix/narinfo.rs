@@ -220,7 +220,8 @@ fn store_hash(path: &str) -> Option<&str> {
     let (folder, name) = path.rsplit_once('/')?;
     let hash = name.get(..HASH_LETTERS)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._?=".contains(&byte);
-    let sound = folder.starts_with('/')
+    let folders = folder.strip_prefix('/')?;
+    let sound = folders.split('/').all(|folder| !matches!(folder, "" | "." | ".."))
         && is_base32(hash)
         && name[HASH_LETTERS..].starts_with('-')
         && name.len() > HASH_LETTERS + 1
