@@ -100,6 +100,9 @@ What is kept:
   pin           Keep something however full the store is: a file or a folder with all that is in it
   verify        Read all that is stored and check it; what is damaged is put aside, and fetched again from whom you trust
 
+Your tools:
+  setup         Wire a tool up so that it uses this node, or take that back
+
 For your shell:
   completions   Print completions for a shell
   man           Print the manual page, or write one for each verb

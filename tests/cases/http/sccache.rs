@@ -90,7 +90,7 @@ impl Tool for Sccache {
                     let name = format!("unit{unit}");
                     compile.arg(toolchain().join("bin/rustc"));
                     compile.args(["--crate-name", &name, "--crate-type", "rlib", "--emit", "link,dep-info"]);
-                    compile.args(["--edition", "2021", "--out-dir", ".", "-C", "metadata=small"]);
+                    compile.args(["--edition=2021", "--out-dir", ".", "-C", "metadata=small"]);
                     compile.args(["-C", "extra-filename=-small"]).arg(format!("{name}.rs"))
                 }
             };
