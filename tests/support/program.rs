@@ -54,7 +54,10 @@ pub fn potluck_rustc() -> PathBuf {
 }
 
 /// The folder of the toolchain that these tests are compiled with, so that no proxy needs its user's home.
-fn toolchain() -> &'static Path {
+///
+/// # Panics
+/// When there is none.
+pub fn toolchain() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());

@@ -132,6 +132,12 @@ fn quick() -> bool {
     std::env::var_os("POTLUCK_TESTS").is_some_and(|value| value == "quick")
 }
 
+/// Tells whoever reads the output of a test that it tried nothing.
+#[expect(clippy::print_stderr, reason = "what a test did not try is to be seen")]
+fn skipped(name: &str) {
+    eprintln!("skipped: {name} is not installed, and POTLUCK_TESTS=quick installs nothing");
+}
+
 /// What `install` gives, unless nothing is to be installed and `name` is not there: then the test that asks is told, and
 /// says so.
 ///
@@ -139,7 +145,7 @@ fn quick() -> bool {
 /// When it cannot be installed.
 fn wanted(name: &str, install: impl FnOnce() -> Option<PathBuf>) -> Option<PathBuf> {
     if quick() && !repository().join("target/tools").join(name).join("whole").exists() {
-        eprintln!("skipped: {name} is not installed, and POTLUCK_TESTS=quick installs nothing");
+        skipped(name);
         return None;
     }
     Some(install().unwrap_or_else(|| panic!("{name} is not there and cannot be installed")))
@@ -183,7 +189,7 @@ fn system(package: &str, program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file());
     if found.is_none() {
-        eprintln!("skipped: {program} is not installed, and POTLUCK_TESTS=quick installs nothing");
+        skipped(program);
     }
     found
 }

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_keys::pair::Signer;
-use potluck_keys::policy::Trusted;
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::{ActionId, Recipe};
 use potluck_protocol::digest::Digest;
@@ -42,11 +41,6 @@ pub(super) fn counts(recipe: &Recipe) -> bool {
     CHANGING.contains(&recipe.as_str())
 }
 
-/// A claim that is acceptable by itself, or agreed on by as many as it takes.
-fn acceptable<'a>(found: Trusted<'a, Entry>) -> &'a Signed<Entry> {
-    found.signed()
-}
-
 impl Engine {
     /// What claims about a key amount to of which the newest counts. One that lacks Blobs stands in the way of older
     /// ones: what it lacks is looked for.
@@ -62,10 +56,10 @@ impl Engine {
         for entry in entries {
             // A rule that takes several to agree accepts none alone, see below.
             for policy in [self.own.policy(), &policy] {
-                good.extend(policy.judge(entry, &want, now).map(acceptable));
+                good.extend(policy.judge(entry, &want, now).map(|found| found.signed()));
             }
         }
-        good.extend(policy.choose(entries, &want, now).outcome.map(acceptable));
+        good.extend(policy.choose(entries, &want, now).outcome.map(|found| found.signed()));
         let newest = good.iter().filter_map(|entry| entry.authentic().ok());
         // Of two at the same instant all nodes choose the same.
         let Some(newest) = newest.max_by_key(|entry| (entry.issued, Reverse(*entry.output.digest()))) else {

@@ -101,7 +101,8 @@ fn ask(connection: &mut Connection, verb: usize, (prefix, name): (&str, &str), v
             assert_eq!(got.len(), value.len(), "it is what was put");
         }
         _ => {
-            assert!(connection.lacks(&format!("{prefix}{name}x")).expect("it is answered"), "nobody put that")
+            let missed = connection.get(&format!("{prefix}{name}x")).expect_err("nobody put that");
+            assert!(missed.to_string().ends_with("404"), "{missed}");
         }
     }
 }

@@ -45,13 +45,6 @@ impl Connection {
         }
     }
 
-    /// Whether there is nothing at a path.
-    pub(crate) fn lacks(&mut self, path: &str) -> io::Result<bool> {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
-        self.stream.get_mut().write_all(head.as_bytes())?;
-        Ok(self.answer()?.0 == 404)
-    }
-
     fn answer(&mut self) -> io::Result<(u16, Vec<u8>)> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let mut head = Vec::new();

@@ -18,8 +18,11 @@ struct Ccache {
     layout: &'static str,
 }
 
+/// Who compiles, by way of which daemon, and where.
+type At<'a> = (&'a Person, &'a str, &'a Path);
+
 impl Ccache {
-    fn command(&self, person: &Person, http: &str, folder: &Path) -> Command {
+    fn command(&self, (person, http, folder): At<'_>) -> Command {
         let mut command = program(person, &self.program, folder);
         command
             .env("CCACHE_DIR", folder.join("cache"))
@@ -30,14 +33,14 @@ impl Ccache {
         command
     }
 
-    fn compile(&self, person: &Person, http: &str, folder: &Path, unit: usize) {
+    fn compile(&self, at: At<'_>, unit: usize) {
         let (source, object) = (format!("unit{unit}.c"), format!("unit{unit}.o"));
-        said(self.command(person, http, folder).args(["gcc", "-O1", "-c", &source, "-o", &object]));
+        said(self.command(at).args(["gcc", "-O1", "-c", &source, "-o", &object]));
     }
 
     /// One of the numbers that it keeps.
-    fn count(&self, person: &Person, http: &str, folder: &Path, name: &str) -> usize {
-        let all = said(self.command(person, http, folder).arg("--print-stats"));
+    fn count(&self, at: At<'_>, name: &str) -> usize {
+        let all = said(self.command(at).arg("--print-stats"));
         let line = all.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         line.unwrap_or_else(|| panic!("{name}: {all}"))
     }
@@ -65,9 +68,9 @@ impl Tool for Ccache {
             {
                 said(Command::new("kill").args(["-9", &pid]));
             }
-            self.compile(person, http, folder, unit);
+            self.compile((person, http, folder), unit);
         }
-        let count = |name: &str| self.count(person, http, folder, name);
+        let count = |name: &str| self.count((person, http, folder), name);
         let hits = count("direct_cache_hit") + count("preprocessed_cache_hit");
         let outputs = files(folder, (0..UNITS).map(|unit| format!("unit{unit}.o")));
         Built { hits, made: count("cache_miss"), outputs }
@@ -121,12 +124,12 @@ fn the_newest_manifest_counts_whoever_made_it() {
     let folder = ann.path("src");
     fs::write(folder.join("common.h"), "#define SOUP 2\n").unwrap();
     tool.build(&ann, &ann_up.http(), &folder);
-    assert_eq!(tool.count(&ann, &ann_up.http(), &folder, "cache_miss"), 2 * UNITS);
+    assert_eq!(tool.count((&ann, &ann_up.http(), &folder), "cache_miss"), 2 * UNITS);
     listed(&ben, &ann, Ccache::KEYS + UNITS as u64);
     let folder = ben.path("src");
     fs::write(folder.join("common.h"), "#define SOUP 2\n").unwrap();
     tool.build(&ben, &ben_up.http(), &folder);
-    let count = |name: &str| tool.count(&ben, &ben_up.http(), &folder, name);
+    let count = |name: &str| tool.count((&ben, &ben_up.http(), &folder), name);
     // By her new manifests: without them it would have had to run the preprocessor.
     assert_eq!(
         (count("direct_cache_hit"), count("preprocessed_cache_hit"), count("cache_miss")),

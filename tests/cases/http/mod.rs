@@ -28,8 +28,8 @@ struct Built {
     hits: usize,
     /// What was made.
     made: usize,
-    /// All outputs.
-    outputs: Vec<(String, Vec<u8>)>,
+    /// All outputs, by the hashes of their bytes.
+    outputs: Vec<(String, blake3::Hash)>,
 }
 
 /// A tool, and a small project that it builds.
@@ -141,15 +141,13 @@ fn said(command: &mut Command) -> String {
     said
 }
 
-/// These files of a folder.
+/// The hashes of these files of a folder.
 #[track_caller]
-fn files(folder: &Path, names: impl IntoIterator<Item = impl AsRef<Path>>) -> Vec<(String, Vec<u8>)> {
+fn files(folder: &Path, names: impl IntoIterator<Item = impl AsRef<Path>>) -> Vec<(String, blake3::Hash)> {
     let read = |name: &Path| {
         let path: PathBuf = folder.join(name);
-        (
-            name.display().to_string(),
-            fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())),
-        )
+        let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        (name.display().to_string(), blake3::hash(&bytes))
     };
     names.into_iter().map(|name| read(name.as_ref())).collect()
 }

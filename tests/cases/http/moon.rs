@@ -30,9 +30,8 @@ impl Tool for Moon {
     }
 
     fn build(&self, person: &Person, http: &str, folder: &Path) -> Built {
-        let settings = format!(
-            "projects: ['soup', 'bread']\nremote:\n  api: 'http'\n  host: 'http://{http}/bazel'\n  cache:\n    instanceName: 'moon'\n"
-        );
+        // The settings are part of every key, so that where the node is has to be said elsewhere.
+        let settings = "projects: ['soup', 'bread']\nremote:\n  api: 'http'\n  host: 'http://localhost'\n  cache:\n    instanceName: 'moon'\n";
         fs::create_dir_all(folder.join(".moon")).unwrap();
         fs::write(folder.join(".moon/workspace.yml"), settings).unwrap();
         fs::write(folder.join(".gitignore"), ".moon/cache\ndist\n").unwrap();
@@ -45,8 +44,11 @@ impl Tool for Moon {
         git(&["add", "-A"]);
         git(&["commit", "-q", "-m", "small"]);
         let mut moon = program(person, &self.0, folder);
-        let text =
-            said(moon.args(["run", "bread:build"]).env("NO_COLOR", "1").env("MOON_TELEMETRY", "false"));
+        let text = said(
+            moon.args(["run", "bread:build"])
+                .env("NO_COLOR", "1")
+                .env("MOON_REMOTE_HOST", format!("http://{http}/bazel")),
+        );
         let hits = text.lines().filter(|line| line.contains("cached from remote")).count();
         let names = ["soup", "bread"].map(|name| format!("{name}/dist/out.txt"));
         Built { hits, made: 2 - hits, outputs: files(folder, names) }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use potluck_tests::program::Person;
+use potluck_tests::program::{Person, toolchain};
 use potluck_tests::tools;
 use serde_json::Value;
 
@@ -63,19 +63,14 @@ impl Tool for Sccache {
 
     fn build(&self, person: &Person, http: &str, folder: &Path) -> Built {
         // The key of a crate holds the folder in which it is compiled: the same one for everybody, as in a container.
-        let place = tempfile::Builder::new().prefix("potluck-sccache").tempdir().unwrap();
-        let place = match self.rust {
-            true => PathBuf::from("/tmp/potluck-tests-sccache-rust"),
-            false => place.path().to_owned(),
-        };
-        let _alone = self.rust.then(|| {
-            let lock = fs::File::create("/tmp/potluck-tests-sccache-rust.lock").unwrap();
-            lock.lock().unwrap();
-            lock
-        });
+        let shared = std::env::temp_dir().join("potluck-tests-sccache");
+        let lock = fs::File::create(shared.with_extension("lock")).unwrap();
+        lock.lock().unwrap();
+        let place = if self.rust { shared } else { folder.join("place") };
         let _ = fs::remove_dir_all(&place);
         fs::create_dir_all(&place).unwrap();
-        for file in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let files_of = |folder: &Path| fs::read_dir(folder).unwrap().map(Result::unwrap);
+        for file in files_of(folder).filter(|file| file.path().is_file()) {
             fs::copy(file.path(), place.join(file.file_name())).unwrap();
         }
         let server = Server { tool: self, person, http, folder: &place };
@@ -93,16 +88,10 @@ impl Tool for Sccache {
                 }
                 true => {
                     let name = format!("unit{unit}");
-                    compile.args([
-                        "rustc",
-                        "--crate-name",
-                        &name,
-                        "--crate-type",
-                        "rlib",
-                        "--emit",
-                        "link,dep-info",
-                    ]);
-                    compile.args(["--edition", "2021", "--out-dir", "."]).arg(format!("{name}.rs"))
+                    compile.arg(toolchain().join("bin/rustc"));
+                    compile.args(["--crate-name", &name, "--crate-type", "rlib", "--emit", "link,dep-info"]);
+                    compile.args(["--edition=2021", "--out-dir", ".", "-C", "metadata=small"]);
+                    compile.args(["-C", "extra-filename=-small"]).arg(format!("{name}.rs"))
                 }
             };
             said(&mut compile);
@@ -113,7 +102,8 @@ impl Tool for Sccache {
             let counts = stats["stats"][name]["counts"].as_object().unwrap();
             usize::try_from(counts.values().filter_map(Value::as_u64).sum::<u64>()).unwrap()
         };
-        let output = |unit| if self.rust { format!("libunit{unit}.rlib") } else { format!("unit{unit}.o") };
+        let output =
+            |unit| if self.rust { format!("libunit{unit}-small.rlib") } else { format!("unit{unit}.o") };
         let outputs = files(&place, (0..UNITS).map(output));
         // What is put after a miss is put when the compiler has ended already.
         drop(server);

@@ -204,6 +204,71 @@ fn parts_names_and_bodies_that_wait_are_understood() {
     }
 }
 
+#[test]
+fn what_is_put_again_and_again_is_what_was_put_last() {
+    let person = Person::at_home();
+    let up = daemon(&person);
+    let mut stream = connect(&up.http());
+    // More often than Entries about one key are looked at; ccache's keys change, Gradle's are replaced.
+    for path in ["/ccache/5a/5a", "/gradle/5a"] {
+        for number in 0..40 {
+            let value = format!("value {number}");
+            assert_eq!(ask(&mut stream, &format!("PUT {path}"), &[], value.as_bytes()).status, 201);
+            assert_eq!(ask(&mut stream, &format!("GET {path}"), &[], b"").body, value.as_bytes(), "{path}");
+        }
+    }
+    assert_eq!(person.status()["contradictions"], 0, "nobody contradicts herself by saying something new");
+}
+
+#[test]
+fn what_is_stored_packed_is_given_so_to_whom_asks_for_it() {
+    let person = Person::at_home();
+    let up = daemon(&person);
+    let mut stream = connect(&up.http());
+    // Lines that pack well, and then a piece of noise that does not.
+    let lines: Vec<u8> = (0..300_000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
+    let noise = (0..1_u64 << 17)
+        .flat_map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).to_le_bytes());
+    let value: Vec<u8> = lines.into_iter().chain(noise).collect();
+    assert_eq!(ask(&mut stream, "PUT /gradle/lines", &[], &value).status, 201);
+    // It is packed when nobody waits.
+    let mut packed = None;
+    for _ in 0..600 {
+        let mut stream = connect(&up.http());
+        let request = "GET /gradle/lines HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: zstd, gzip\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let (status, head) = head(&mut stream).unwrap();
+        assert_eq!(status, 200);
+        let mut body = Vec::new();
+        stream.read_to_end(&mut body).unwrap();
+        if head.contains("content-encoding: zstd\r\n") {
+            assert!(head.contains("vary: accept-encoding\r\n") && head.contains("-zstd\"\r\n"), "{head}");
+            packed = Some(unchunked(&body));
+            break;
+        }
+        assert!(body == value, "until then it is given as it is");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let packed = packed.expect("it was packed");
+    assert!(packed.len() < value.len());
+    assert!(zstd::decode_all(packed.as_slice()).unwrap() == value);
+    assert!(ask(&mut stream, "GET /gradle/lines", &[], b"").body == value);
+}
+
+/// A body that came in chunks (RFC 9112, 7.1).
+fn unchunked(mut body: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    loop {
+        let end = body.windows(2).position(|two| two == b"\r\n").expect("a chunk has a size");
+        let size = usize::from_str_radix(std::str::from_utf8(&body[..end]).unwrap(), 16).unwrap();
+        if size == 0 {
+            return whole;
+        }
+        whole.extend(&body[end + 2..end + 2 + size]);
+        body = &body[end + 2 + size + 2..];
+    }
+}
+
 /// The most memory that a process ever had, in bytes.
 pub(super) fn peak(up: &Up<'_>) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", up.ready["pid"])).unwrap();

@@ -6,10 +6,16 @@
 //! the same for all of them. A plan is always made from the files as they are *without* potluck, so that setting up
 //! twice comes to the same as once.
 
+mod bazel;
 mod cargo;
+mod ccache;
 mod edit;
 mod go;
+mod gradle;
 mod record;
+mod sccache;
+mod served;
+mod workspace;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +34,16 @@ use crate::say::Say;
 const MAX_FILE: u64 = 1 << 20;
 
 /// What can be wired up.
-const TOOLS: &[Tool] = &[cargo::TOOL, go::TOOL];
+const TOOLS: &[Tool] = &[
+    cargo::TOOL,
+    ccache::TOOL,
+    sccache::TOOL,
+    bazel::TOOL,
+    gradle::TOOL,
+    workspace::NX,
+    workspace::MOON,
+    go::TOOL,
+];
 
 /// A tool that can be wired up.
 struct Tool {
