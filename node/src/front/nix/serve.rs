@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use potluck_keys::nix::{Sig, name_of};
-use potluck_keys::pair::PublicKey;
+use potluck_keys::pair::{Pair, PublicKey};
 use potluck_protocol::action::Project;
 use potluck_protocol::codec::Text;
 use potluck_protocol::control::Answer as Known;
@@ -166,7 +166,7 @@ impl Request {
     fn checked(&self, info: NarInfo) -> NarInfo {
         let policy = self.engine().trusting().now();
         let trusted = policy.rules().signers.values().map(|signer| signer.key.clone());
-        let own = self.engine().own().pair().map(|pair| pair.public());
+        let own = self.engine().own().pair().map(Pair::public);
         let keys: BTreeMap<String, PublicKey> =
             trusted.chain(own).map(|key| (name_of(&key.signer()), key)).collect();
         let fingerprint = info.fingerprint();
