@@ -43,6 +43,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Whom to share with", &["network", "share", "unshare"]),
     ("By hand", &["put", "get", "export", "import"]),
     ("What is kept", &["gc", "pin", "verify"]),
+    ("Your tools", &["setup", "gocacheprog"]),
     ("For your shell", &["completions", "man"]),
 ];
 

@@ -61,7 +61,8 @@ fn call(args: Vec<OsString>, home: Option<&Home>) -> Call {
     let log = env.get(OsStr::new("POTLUCK_RUSTC_LOG")).map(PathBuf::from);
     let toolchains = home.map(|home| home.root().join("toolchains")).unwrap_or_default();
     let stalled = home.map(stalled);
-    Call { args, cwd, env, project, deadline, toolchains, stalled, log }
+    let home = home.map(|home| home.root().to_owned());
+    Call { args, cwd, env, project, deadline, toolchains, stalled, log, home }
 }
 
 /// The mark of a daemon that did not answer.

@@ -13,6 +13,7 @@
 #![deny(missing_docs)]
 
 pub mod codec;
+pub mod nix;
 pub mod pair;
 pub mod policy;
 pub mod ring;

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -24,6 +26,8 @@ pub struct Config {
     pub trust: Trust,
     /// What is kept, and how much of it.
     pub store: Store,
+    /// Where build tools are served by HTTP.
+    pub http: Http,
     /// What is different for one Front, by its name.
     pub front: BTreeMap<String, Front>,
     /// How this node is found and reached in one Network, by its name.
@@ -49,12 +53,79 @@ impl Default for Store {
     }
 }
 
+/// The settings of `[http]`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Http {
+    /// The address, or [`Http::OFF`].
+    pub listen: String,
+    /// What who asks has to know; empty where everybody may ask, which is only possible on loopback.
+    pub token: String,
+    /// Further names by which tools may call this machine.
+    pub hosts: Vec<String>,
+}
+
+impl Http {
+    /// What stands for no address at all.
+    pub const OFF: &'static str = "off";
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:7117".to_owned(), token: String::new(), hosts: Vec::new() }
+    }
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { listen, token, hosts } = self;
+        let token = if token.is_empty() { "none" } else { ".." };
+        f.debug_struct("Http").field("listen", listen).field("token", &token).field("hosts", hosts).finish()
+    }
+}
+
+/// How long somebody waits, as people write it: `100ms`, `2s`; at most [`Wait::MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Wait(pub Duration);
+
+impl Wait {
+    /// The longest: no tool waits longer for a cache.
+    pub const MAX: Duration = Duration::from_secs(60);
+}
+
+/// Text that is no time to wait.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no time to wait: write it such as \"100ms\" or \"2s\", at most a minute")]
+pub struct NoWait(String);
+
+impl FromStr for Wait {
+    type Err = NoWait;
+
+    fn from_str(text: &str) -> Result<Self, NoWait> {
+        let wait = humantime::parse_duration(text).ok().filter(|wait| *wait <= Self::MAX);
+        wait.map(Self).ok_or_else(|| NoWait(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Wait {
+    type Error = NoWait;
+
+    fn try_from(text: String) -> Result<Self, NoWait> {
+        text.parse()
+    }
+}
+
 /// The settings of `[front.<name>]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Front {
     /// What a publication of this Front has survived when it is answered, if that differs.
     pub durability: Option<Durability>,
+    /// How long a tool waits until somebody is found who has what it asks for, if that differs.
+    pub deadline: Option<Wait>,
+    /// Whether this node signs what it gives as the tool itself would: Nix alone knows such signatures.
+    pub sign: bool,
 }
 
 /// The settings of `[trust]`.
@@ -102,6 +173,11 @@ impl Config {
         own.unwrap_or(self.store.durability)
     }
 
+    /// How long a tool of this Front waits until somebody is found who has what it asks for.
+    pub fn deadline(&self, front: &str, usual: Duration) -> Duration {
+        self.front.get(front).and_then(|front| front.deadline).map_or(usual, |wait| wait.0)
+    }
+
     /// The text of a new config.toml: the defaults, each setting commented out.
     pub fn template() -> String {
         let comment = |line: &str| match line.starts_with(|first: char| first.is_ascii_lowercase()) {
@@ -144,6 +220,27 @@ mod tests {
         assert_eq!(config.durability("http"), Durability::Fast);
         assert_eq!(read("[store]\ndurability = \"slow\"\n").unwrap_err().line, 2);
         assert_eq!(read("[store]\n\nfree-floor = \"5 cows\"\n").unwrap_err().line, 3);
+    }
+
+    #[test]
+    fn a_front_may_have_its_own_deadline() {
+        let read = |text: &str| Config::read(Path::new("config.toml"), text);
+        let config = read("[front.ccache]\ndeadline = \"250ms\"\n").unwrap();
+        let usual = Duration::from_millis(100);
+        assert_eq!(config.deadline("ccache", usual), Duration::from_millis(250));
+        assert_eq!(config.deadline("nx", usual), usual);
+        let signs = |text: &str| read(text).unwrap().front.get("nix").is_some_and(|front| front.sign);
+        assert!(signs("[front.nix]\nsign = true\n") && !signs("[front.nix]\n") && !signs(""));
+        assert!(read("[front.ccache]\ndeadline = \"61s\"\n").is_err());
+        assert_eq!(read("[front.ccache]\n\ndeadline = \"soon\"\n").unwrap_err().line, 3);
+    }
+
+    #[test]
+    fn what_is_to_be_known_is_not_shown() {
+        let text = "[http]\nlisten = \"off\"\ntoken = \"sesame\"\nhosts = [\"build\"]\n";
+        let config = Config::read(Path::new("config.toml"), text).unwrap();
+        assert_eq!((config.http.listen.as_str(), config.http.token.as_str()), (Http::OFF, "sesame"));
+        assert!(!format!("{config:?}").contains("sesame"));
     }
 
     #[test]

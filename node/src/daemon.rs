@@ -23,6 +23,7 @@ use crate::catalog::plan::Event as Catalogs;
 use crate::config::Config;
 use crate::control::server::{self, BindError};
 use crate::engine::{self, Engine, EngineError, News};
+use crate::front::listen::serve::{self, HTTP_SOCKET, HttpError, Listening};
 use crate::home::Home;
 use crate::index::{Index, IndexError};
 use crate::network::{NetworkError, Networks};
@@ -83,6 +84,9 @@ pub enum StartError {
     /// The control socket.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The address for tools that speak HTTP.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// The index.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -97,6 +101,8 @@ pub struct Options {
     pub peers: Vec<(String, String)>,
     /// Whether to put the index aside and begin an empty one.
     pub new_index: bool,
+    /// Where to serve tools that speak HTTP instead; see [`crate::config::Http::listen`].
+    pub http: Option<String>,
 }
 
 /// A running daemon.
@@ -106,6 +112,7 @@ pub struct Daemon {
     started: Moment,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    http: Listening,
     /// Held as long as the daemon runs.
     _lock: File,
 }
@@ -132,7 +139,9 @@ impl Daemon {
             };
             Arc::new(span::blocking(open).await?)
         };
-        let Config { store: settings, network: reach, .. } = home.config().map_err(EngineError::from)?;
+        let config = listening(home.config().map_err(EngineError::from)?, options);
+        let listener = serve::open(home, &config.http).await?;
+        let (settings, reach) = (config.store, config.network.clone());
         let (fetch_to, fetch_from) = mpsc::channel(QUEUE);
         let (catalogs_to, catalogs_from) = mpsc::channel(QUEUE);
         let (announce_to, announce_from) = mpsc::channel(QUEUE);
@@ -148,6 +157,7 @@ impl Daemon {
             started: clock::moment(),
             stop: watch::Sender::new(false),
             tasks: Mutex::default(),
+            http: listener.listening.clone(),
             _lock: lock,
         });
         *daemon.tasks() = vec![
@@ -163,7 +173,14 @@ impl Daemon {
             span::spawn("presence", learn(Arc::downgrade(daemon.engine.store().index()))),
         ];
         daemon.begin().await?;
+        let serving = serve::run(Arc::clone(&daemon.engine), config, listener, daemon.stop.subscribe());
+        daemon.tasks().push(span::spawn("http", serving));
         Ok(daemon)
+    }
+
+    /// Where tools that speak HTTP are served.
+    pub fn http(&self) -> &Listening {
+        &self.http
     }
 
     /// Takes up where an earlier run ended: what is held, what was published and not listed, whom to follow.
@@ -225,6 +242,7 @@ impl Daemon {
         .await;
         // A new daemon may be waiting for the lock, which is held until the end.
         let _ = std::fs::remove_file(socket(home));
+        let _ = std::fs::remove_file(home.root().join(HTTP_SOCKET));
     }
 
     fn outside(&self) -> &Arc<Outside> {
@@ -346,6 +364,7 @@ impl Daemon {
         Status {
             pid: std::process::id(),
             up_s: clock::moment().since(self.started).as_secs(),
+            http: self.http.clone(),
             networks: self.reached(),
             peers,
             catalogs,
@@ -365,6 +384,14 @@ impl Drop for Daemon {
             task.abort();
         }
     }
+}
+
+/// The settings with what differs for this run.
+fn listening(mut config: Config, options: &Options) -> Config {
+    if let Some(listen) = &options.http {
+        config.http.listen.clone_from(listen);
+    }
+    config
 }
 
 fn lock(home: &Home) -> Result<File, StartError> {

@@ -100,6 +100,10 @@ What is kept:
   pin           Keep something however full the store is: a file or a folder with all that is in it
   verify        Read all that is stored and check it; what is damaged is put aside, and fetched again from whom you trust
 
+Your tools:
+  setup         Wire a tool up so that it uses this node, or take that back
+  gocacheprog   Answer go on standard input and output; `potluck setup go` has go start it
+
 For your shell:
   completions   Print completions for a shell
   man           Print the manual page, or write one for each verb
@@ -558,7 +562,7 @@ fn shells_and_manuals_know_every_verb() {
     }
     assert!(person.run(["man"]).ok().contains(".SH SUBCOMMANDS"));
     person.run(["man", "--dir", "pages"]).ok();
-    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 38);
+    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 40);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use potluck_tests::cargo::{Checkout, count, sample};
-use potluck_tests::program::{Person, Up, sockets};
+use potluck_tests::program::{Person, Up};
 use serde_json::Value;
 
 /// Units of the sample that a cache can hold: seven libraries, two procedural macros, five build scripts.
@@ -180,13 +180,12 @@ fn the_demonstration_shows_all_of_it_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn without_a_network_no_socket_is_opened_but_the_node_s_own() {
+fn without_a_network_no_socket_is_opened_but_for_tools_of_this_machine() {
     let person = Person::at_home();
     let up = person.up(&[]);
     let checkout = Checkout::new(&person, &sample(), "src");
     assert_eq!(count(&checkout.build(&person), "compiled"), UNITS);
     checkout.clean();
     assert_eq!(count(&checkout.build(&person), "restored"), UNITS);
-    let pid = up.ready["pid"].as_u64().unwrap();
-    assert_eq!(sockets(pid), Vec::<String>::new());
+    assert_eq!(up.sockets(), Vec::<String>::new());
 }

@@ -15,13 +15,19 @@ mod corpus;
 #[cfg(test)]
 mod folders;
 #[cfg(test)]
+mod go;
+#[cfg(test)]
 mod hosts;
+#[cfg(test)]
+mod http;
 #[cfg(test)]
 mod light;
 #[cfg(test)]
 mod net;
 #[cfg(test)]
 mod networks;
+#[cfg(test)]
+mod nix;
 #[cfg(test)]
 mod room;
 #[cfg(test)]
@@ -30,5 +36,7 @@ mod store;
 mod tidy;
 #[cfg(test)]
 mod trust;
+#[cfg(test)]
+mod turbo;
 #[cfg(test)]
 mod vectors;

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use potluck_tests::program::{Person, Ran, sockets};
+use potluck_tests::program::{Person, Ran};
 use serde_json::Value;
 
 const LISTEN: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0"];
@@ -53,11 +53,10 @@ fn networks_come_and_go_while_the_daemon_runs() {
     let (ann, ben) = (Person::at_home(), Person::at_home());
     trusts(&ben, "ann", &ann);
     let (ann_up, ben_up) = (ann.up(&[]), ben.up(&[]));
-    let pid = ann_up.ready["pid"].as_u64().unwrap();
-    assert_eq!(sockets(pid), Vec::<String>::new());
+    assert_eq!(ann_up.sockets(), Vec::<String>::new());
     run(&ann, &["network create lab"], &LISTEN).ok();
     let here = ann.status()["networks"]["lab"]["listen"][0].as_str().unwrap().to_owned();
-    assert!(!sockets(pid).is_empty());
+    assert!(!ann_up.sockets().is_empty());
     let line = ann.run(["network", "invite", "lab"]).ok();
     assert!(line.lines().count() == 1 && line.contains(&here), "{line} {here}");
     run(&ben, &["network join", &line], &LISTEN).ok();
@@ -78,7 +77,7 @@ fn networks_come_and_go_while_the_daemon_runs() {
 
     ann.run(["network", "leave", "lab"]).ok();
     assert_eq!(ann.status()["networks"], serde_json::json!({}));
-    ann.until("all sockets are closed", |_| sockets(pid).is_empty());
+    ann.until("all sockets are closed", |_| ann_up.sockets().is_empty());
     ben.until("ann is gone", |status| !met(status));
     assert!(!met(&ann.status()));
     // Whoever comes back is somebody new there, and is found all the same.

@@ -21,6 +21,12 @@ use potluck_keys::time::Time;
 use potluck_node::bundle::read::{Body, Taker, read_archive};
 use potluck_node::bundle::write;
 use potluck_node::bundle::{BundleError, Name};
+use potluck_node::front::gocache::line::{self, Command, MAX_LINE_BYTES};
+use potluck_node::front::http::map::{Operation, Part, bazel, ccache, gradle, nx, part, result, webdav};
+use potluck_node::front::listen::asked::{Access, Asked, MAX_BODY_BYTES, sample};
+use potluck_node::front::nix::map as nix;
+use potluck_node::front::nix::narinfo::NarInfo;
+use potluck_node::front::turborepo::map as turbo;
 use potluck_node::network::Network;
 use potluck_node::relocate::depinfo::DepInfo;
 use potluck_node::relocate::token::{Root, Roots, Spelling};
@@ -41,6 +47,7 @@ pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them, by name.
 pub const DECODERS: &[Decoder] = &[
+    ("action_result", action_result),
     ("ask", message::<Ask>),
     ("blobs", message::<Blobs>),
     ("bundle", bundle),
@@ -48,14 +55,18 @@ pub const DECODERS: &[Decoder] = &[
     ("dep_info", dep_info),
     ("entry", claim::<Entry>),
     ("filter", filter),
+    ("gocache", gocache),
     ("head", claim::<Head>),
     ("head_set", head_set),
     ("heads", message::<Heads>),
     ("hello", message::<Hello>),
+    ("http_request", http_request),
     ("invite", invite),
     ("items", items),
     ("key_file", key_file),
     ("names", names),
+    ("narinfo", narinfo),
+    ("nix_request", nix_request),
     ("pattern", pattern),
     ("piece_list", piece_list),
     ("public_key", public_key),
@@ -71,6 +82,7 @@ pub const DECODERS: &[Decoder] = &[
     ("succession", claim::<Succession>),
     ("tokens", tokens),
     ("tree", tree),
+    ("turbo_request", turbo_request),
 ];
 
 /// The decoder of this name.
@@ -86,6 +98,61 @@ fn same<T: Wire>(bytes: &[u8], limit: usize) -> Option<T> {
     let value = decode::<T>(bytes, limit).ok()?;
     assert_eq!(encode(&value), bytes, "two encodings of one value");
     Some(value)
+}
+
+/// All that a go says, as its helper hears it.
+fn gocache(bytes: &[u8]) {
+    let mut from = bytes;
+    while let Some(line) = line::next_line(&mut from).expect("bytes in memory can be read") {
+        assert!(line.len() <= MAX_LINE_BYTES);
+        let Some(request) = line::parse(&line) else { continue };
+        if let Command::Put { size: mut left @ 1.., .. } = request.command {
+            let taken = line::body(&mut from, left, |some| {
+                left = left.checked_sub(some.len() as u64).expect("no more than was announced");
+                Ok(())
+            });
+            assert!(taken.is_err() || left == 0, "no less than was announced");
+        }
+    }
+}
+
+fn narinfo(bytes: &[u8]) {
+    let Ok(info) = NarInfo::parse(bytes) else { return };
+    let text = info.text();
+    assert_eq!(
+        text.strip_suffix('\n').map(str::as_bytes).unwrap_or_default(),
+        bytes.strip_suffix(b"\n").unwrap_or(bytes)
+    );
+    assert!(NarInfo::parse(text.as_bytes()).as_ref() == Ok(&info), "two readings of one text");
+    let (sigs, fingerprint): (Vec<_>, _) = (info.sigs().collect(), info.fingerprint());
+    assert!(fingerprint.starts_with("1;/"));
+    let again = info.clone().without(|_| true).with(sigs);
+    assert!(again.agrees(&info));
+}
+
+/// A request, up to what the map of a Front makes of it.
+fn asked(bytes: &[u8]) -> Option<Asked> {
+    Asked::new(sample(bytes)?, &Access::private()).ok()
+}
+
+fn nix_request(bytes: &[u8]) {
+    let Some(asked) = asked(bytes) else { return };
+    if let Ok((_, nix::Thing::Nar { file, path })) = nix::map(&asked) {
+        let path = path.as_deref().unwrap_or("3imvddpkp3np5kpfzyjqbk23lz2cs6l9");
+        assert_eq!(nix::file_of(&nix::url(path, &file, asked.rest())), Some(file), "it is not found again");
+    }
+}
+
+fn turbo_request(bytes: &[u8]) {
+    if let Some(about) = turbo::About::decode(bytes) {
+        assert!(turbo::About::decode(&about.encode()) == Some(about), "two readings of one text");
+    }
+    let Some(asked) = asked(bytes) else { return };
+    if let Ok(turbo::Operation::Put { key, about }) = turbo::map(&asked) {
+        assert!(key.shared() != key.own());
+        assert!(turbo::About::decode(&about.encode()).as_ref() == Some(&about), "it would not come back");
+        assert!(about.encode().len() as u64 <= turbo::MAX_ABOUT_BYTES);
+    }
 }
 
 /// The roots of two checkouts.
@@ -369,6 +436,45 @@ fn names(bytes: &[u8]) {
     time(text);
     if let Ok(path) = TreePath::new(text) {
         assert_eq!(path.to_string(), text);
+    }
+}
+
+fn action_result(bytes: &[u8]) {
+    if let Ok(Some(named)) = result::named(bytes) {
+        assert!(named.blobs.len() <= result::MAX_NAMED);
+        assert!(named.folders.iter().all(|folder| named.blobs.contains_key(folder)));
+    }
+    let mut folder = result::Named::default();
+    let _ = folder.add_folder(bytes);
+    assert!(folder.blobs.len() <= result::MAX_NAMED && folder.folders.is_empty());
+}
+
+fn http_request(bytes: &[u8]) {
+    let Some(parts) = sample(bytes) else { return };
+    for access in [Access::new("", &["build.lan".to_owned()]), Access::new("sesame", &[]), Access::private()]
+    {
+        let Ok(asked) = Asked::new(parts.clone(), &access) else { continue };
+        assert!(asked.length() <= MAX_BODY_BYTES);
+        let rest = asked.rest();
+        assert!(
+            rest.split('/').all(|part| part != "." && part != "..") && !rest.starts_with('/'),
+            "{rest:?}"
+        );
+        assert!(
+            rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"%\\<>&\"'".contains(&byte)),
+            "{rest:?}"
+        );
+        for map in [ccache::map, gradle::map, nx::map, webdav::map] {
+            if let Ok(Operation::Get { key, .. } | Operation::Put { key } | Operation::Delete { key }) =
+                map(&asked)
+            {
+                assert!(!key.is_empty() && key.len() <= rest.len(), "{key:?} of {rest:?}");
+            }
+        }
+        let _ = bazel::ask(&asked);
+        if let Part::Range(range) = part(asked.headers(), &Digest::of(bytes), 1000) {
+            assert!(range.start < range.end && range.end <= 1000, "{range:?}");
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 //! What the tests share.
 
 pub mod cargo;
+pub mod circle;
 pub mod decoders;
 pub mod hosts;
 pub mod program;
 pub mod samples;
+pub mod tools;

@@ -54,7 +54,10 @@ pub fn potluck_rustc() -> PathBuf {
 }
 
 /// The folder of the toolchain that these tests are compiled with, so that no proxy needs its user's home.
-fn toolchain() -> &'static Path {
+///
+/// # Panics
+/// When there is none.
+pub fn toolchain() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
@@ -99,6 +102,7 @@ impl Person {
         let folder = tempfile::Builder::new().prefix("p").tempdir_in(folder);
         let person = Self { folder: folder.expect("a folder can be made there"), space: None };
         person.run(["init", "--comment", "bench"]).ok();
+        person.serve_anywhere();
         person
     }
 
@@ -106,7 +110,25 @@ impl Person {
     pub fn at_home() -> Self {
         let person = Self::new();
         person.run(["init", "--comment", "test"]).ok();
+        person.serve_anywhere();
         person
+    }
+
+    /// Has her daemon serve tools at any port that is free: many daemons run on a machine that runs tests.
+    fn serve_anywhere(&self) {
+        self.set("listen = \"127.0.0.1:7117\"", "listen = \"127.0.0.1:0\"");
+    }
+
+    /// Puts a setting in the place of a default, which is given as it stands in `config.toml`.
+    ///
+    /// # Panics
+    /// When it does not stand there.
+    pub fn set(&self, default: &str, setting: &str) {
+        let path = self.home().join("config.toml");
+        let config = std::fs::read_to_string(&path).expect("it has settings");
+        let changed = config.replacen(&format!("\n# {default}\n"), &format!("\n{setting}\n"), 1);
+        assert_ne!(changed, config, "the settings have {default}");
+        std::fs::write(&path, changed).expect("they can be changed");
     }
 
     /// A path in her folder.
@@ -268,6 +290,44 @@ impl Up<'_> {
         (text(&network["listen"][0]), text(&network["peer"]))
     }
 
+    /// Where it serves tools that speak HTTP.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn http(&self) -> String {
+        self.ready["http"].as_str().expect("it serves tools").to_owned()
+    }
+
+    /// The sockets by which anybody but the tools of this machine could reach it or be reached, as the kernel lists them:
+    /// all but that of [`Up::http`], which is on loopback.
+    ///
+    /// # Panics
+    /// When it does not run any more, or serves tools at an address that others can reach.
+    pub fn sockets(&self) -> Vec<String> {
+        let pid = &self.ready["pid"];
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+        let inode = |entry: std::io::Result<std::fs::DirEntry>| {
+            let target = std::fs::read_link(entry.ok()?.path()).ok()?.display().to_string();
+            Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        };
+        let own: Vec<_> = open.filter_map(inode).collect();
+        assert!(!own.is_empty(), "its own in the home, at least");
+        let port = self.http().strip_prefix("127.0.0.1:").map(|port| port.parse::<u16>().expect("a port"));
+        // As the kernel writes it.
+        let tools = format!("0100007F:{:04X}", port.expect("it is on loopback"));
+        let mut found = Vec::new();
+        for protocol in ["tcp", "tcp6", "udp", "udp6", "raw", "raw6"] {
+            let table = std::fs::read_to_string(format!("/proc/{pid}/net/{protocol}")).unwrap_or_default();
+            let its = |line: &&str| {
+                let fields: Vec<_> = line.split_whitespace().collect();
+                own.iter().any(|own| fields.get(9) == Some(&own.as_str()))
+                    && fields.get(1) != Some(&tools.as_str())
+            };
+            found.extend(table.lines().skip(1).filter(its).map(|line| format!("{protocol}: {line}")));
+        }
+        found
+    }
+
     /// Ends it without giving it a chance.
     ///
     /// # Panics
@@ -284,28 +344,6 @@ impl Drop for Up<'_> {
     fn drop(&mut self) {
         let _ = self.person.command(["down"]).output();
     }
-}
-
-/// The sockets of a process by which anybody outside of this machine could reach it or be reached, as the kernel lists
-/// them.
-///
-/// # Panics
-/// When there is no such process.
-pub fn sockets(pid: u64) -> Vec<String> {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
-    let inode = |entry: std::io::Result<std::fs::DirEntry>| {
-        let target = std::fs::read_link(entry.ok()?.path()).ok()?.display().to_string();
-        Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
-    };
-    let own: Vec<_> = open.filter_map(inode).collect();
-    assert!(!own.is_empty(), "its own in the home, at least");
-    let mut found = Vec::new();
-    for protocol in ["tcp", "tcp6", "udp", "udp6", "raw", "raw6"] {
-        let table = std::fs::read_to_string(format!("/proc/{pid}/net/{protocol}")).unwrap_or_default();
-        let its = |line: &&str| own.iter().any(|own| line.split_whitespace().nth(9) == Some(own));
-        found.extend(table.lines().skip(1).filter(its).map(|line| format!("{protocol}: {line}")));
-    }
-    found
 }
 
 /// A daemon, which ends with the test.

@@ -20,6 +20,36 @@ use potluck_protocol::peer::{self, Ask, Blobs, Heads, Hello, Packing, Topic};
 use potluck_protocol::piece::PieceHasher;
 use potluck_protocol::tree::{Kind, Member, Tree, TreePath};
 
+/// Requests as their tools sent them.
+const CCACHE_GET: &str = "GET /ccache/6c/93d09cd65e8c0a6a2ffd0b6ddbb3e60b1f8ca4 HTTP/1.1\r\nHost: localhost:7117\r\n\
+    User-Agent: ccache/4.14.2\r\nAccept: */*\r\nAccept-Encoding:\r\nConnection: keep-alive\r\n\r\n";
+const BAZEL_PUT: &str = "PUT /bazel/cas/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad HTTP/1.1\r\n\
+    host: 127.0.0.1:7117\r\nconnection: keep-alive\r\naccept: */*\r\nuser-agent: bazel/4.2.3\r\n\
+    accept-encoding: gzip\r\ncontent-length: 3\r\n\r\n";
+const SCCACHE_LOOK: &str = "PROPFIND /webdav/@acme~web/team/5/a/5/ HTTP/1.1\r\ndepth: 0\r\nhost: [::1]:7117\r\n\
+    authorization: Bearer sesame\r\ncontent-length: 0\r\n\r\n";
+const NX_GET: &str = "GET /nx/v1/cache/12345678901234567890 HTTP/1.1\r\nhost: build.lan\r\n\
+    accept: application/octet-stream\r\nauthorization: Bearer sesame\r\nrange: bytes=10-\r\n\r\n";
+const GRADLE_PUT: &str = "PUT /gradle/6159af14326d403197f46f035d3dec2a HTTP/1.1\r\nX-Gradle-Version: 4.4.1\r\n\
+    Content-Length: 459\r\nHost: 127.0.0.1:7117\r\nAuthorization: Basic YW55b25lOnNlc2FtZQ==\r\n\
+    Content-Type: application/vnd.gradle.build-cache-artifact.v1\r\nExpect: 100-continue\r\n\r\n";
+
+/// An `ActionResult` with one file.
+const ACTION_RESULT: &str = "124b0a03612e6f12440a40626137383136626638663031636665613431343134306465356461653232323362303033363161\
+    333936313737613963623431306666363166323030313561641003";
+/// The list of a folder with one file.
+const FOLDER: &str = "0a4b0a490a016112440a40626137383136626638663031636665613431343134306465356461653232323362303033363161\
+    333936313737613963623431306666363166323030313561641003";
+const ACTION_RESULT_JSON: &str = r#"{"outputFiles":[{"path":"p1/dist/out.txt","digest":{"hash":
+    "98ea6e4f216f2fb4b69fff9b3a44842c38686ca685f3f55dc48c5d3fb1107be4","sizeBytes":"3"}}],"stdoutDigest":{"hash":
+    "14f3cba70f4dd8e17f76f6897ac4a8993aab0ce265ea401f8d4ea440272db9c6","sizeBytes":"5"}}"#;
+
+/// The bytes of hexadecimal text.
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<_> = text.bytes().filter_map(|byte| (byte as char).to_digit(16)).collect();
+    digits.chunks(2).filter_map(|two| u8::try_from(two[0] * 16 + two[1]).ok()).collect()
+}
+
 /// An instant in November 2026, when every sample is made.
 pub const NOW: Time = Time::from_millis(1_795_240_800_000);
 
@@ -312,6 +342,14 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("piece_list", encode(pieces.list())),
         ("tree", tree().encode()),
         ("tree", Tree::default().encode()),
+        ("action_result", hex(ACTION_RESULT)),
+        ("action_result", hex(FOLDER)),
+        ("action_result", ACTION_RESULT_JSON.as_bytes().to_vec()),
+        ("http_request", CCACHE_GET.as_bytes().to_vec()),
+        ("http_request", BAZEL_PUT.as_bytes().to_vec()),
+        ("http_request", SCCACHE_LOOK.as_bytes().to_vec()),
+        ("http_request", NX_GET.as_bytes().to_vec()),
+        ("http_request", GRADLE_PUT.as_bytes().to_vec()),
         ("names", b"acme/web".to_vec()),
         ("names", b"rustc@1".to_vec()),
         ("names", digest("a").to_string().into_bytes()),
@@ -324,7 +362,27 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     all.extend(key_texts());
     all.push(("items", b"\x84\x19\x01\xf4\x42\x00\xff\x61x\xa2\x01\xf5\x18\x18\xf6".to_vec()));
     all.push(("bundle", bundle()));
+    all.extend(texts_of_tools());
     all
+}
+
+/// What build tools say.
+fn texts_of_tools() -> Vec<(&'static str, Vec<u8>)> {
+    let go = include_str!("../../node/src/front/gocache/samples/exchange.txt");
+    let said: String =
+        go.lines().filter_map(|line| line.strip_prefix('>')).map(|line| format!("{line}\n")).collect();
+    let part =
+        |text: &'static str, nth: usize| text.split("\n\n").nth(nth).unwrap_or_default().as_bytes().to_vec();
+    let nix = include_str!("../../node/src/front/nix/samples/requests.txt");
+    let turbo = include_str!("../../node/src/front/turborepo/samples/requests.txt");
+    vec![
+        ("gocache", said.into_bytes()),
+        ("narinfo", include_bytes!("../../node/src/front/nix/samples/dish.narinfo").to_vec()),
+        ("nix_request", part(nix, 2)),
+        ("nix_request", part(nix, 7)),
+        ("turbo_request", part(turbo, 4)),
+        ("turbo_request", b"{\"duration\":1,\"tag\":\"dGFn\",\"sha\":\"1f\",\"dirty_hash\":\"2e\"}".to_vec()),
+    ]
 }
 
 /// The archive within a bundle: two parts.

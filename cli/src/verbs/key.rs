@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
 use potluck_keys::codec::Text;
+use potluck_keys::nix;
 use potluck_keys::pair::{MAX_KEY_FILE_BYTES, Pair, PublicKey, Signer};
 use potluck_keys::ring::{self, KeyFile, Ring, RingError};
 use potluck_keys::signed::{ClaimError, Signed};
@@ -64,6 +65,10 @@ struct List {}
 struct Show {
     /// Which key
     name: String,
+
+    /// As the line for `trusted-public-keys` in nix.conf
+    #[arg(long)]
+    nix: bool,
 }
 
 /// Take over a key file as ssh-keygen makes it, or keep a revocation or succession that somebody sent you
@@ -198,6 +203,11 @@ fn describe(key: &KeyFile) -> serde_json::Value {
 impl Show {
     fn run(&self, ring: &Ring, say: &mut Say) -> Result<Exit, Failure> {
         let key = ring.show(&self.name)?;
+        if self.nix {
+            let line = nix::public_line(&key.public);
+            say.answer(&line, json!({ "name": self.name, "nix": line }))?;
+            return Ok(Exit::Done);
+        }
         say.answer(&key.public.to_openssh(&key.comment), describe(&key))?;
         Ok(Exit::Done)
     }

@@ -6,11 +6,13 @@ mod completions;
 mod demo;
 mod down;
 mod gc;
+mod gocacheprog;
 mod init;
 mod key;
 mod man;
 mod network;
 mod pin;
+mod setup;
 mod share;
 mod status;
 mod store;
@@ -43,6 +45,7 @@ pub(crate) enum Verb {
     Gc(gc::Gc),
     Pin(pin::Pin),
     Verify(verify::Verify),
+    Setup(setup::Setup),
     Network(network::Network),
     Share(share::Share),
     Unshare(share::Unshare),
@@ -50,6 +53,7 @@ pub(crate) enum Verb {
     Trust(trust::Trust),
     Completions(completions::Completions),
     Man(man::Man),
+    Gocacheprog(gocacheprog::Gocacheprog),
 }
 
 /// Does it.
@@ -69,6 +73,7 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Gc(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Pin(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Verify(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Setup(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Share(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Unshare(verb) => verb.run(home()?.must_exist()?, say),
@@ -76,5 +81,6 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Trust(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(say),
+        Verb::Gocacheprog(verb) => verb.run(home().ok()),
     }
 }

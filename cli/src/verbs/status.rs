@@ -40,6 +40,11 @@ fn text(status: &Value) -> String {
         bytes(status["store"]["bytes"].as_u64().unwrap_or(0)),
         status["store"]["budget"].as_u64().map(|budget| format!(" of {}", bytes(budget))).unwrap_or_default(),
     );
+    match (status["http"]["listen"].as_str(), status["http"]["failure"].as_str()) {
+        (Some(address), _) => text += &format!("http: {address}\n"),
+        (None, Some(failure)) => text += &format!("http: {failure}\n"),
+        (None, None) => {}
+    }
     text += &collected(&status["store"]["collected"]);
     for (why, count) in status["misses_by_reason"].as_object().into_iter().flatten() {
         text += &format!("  missed, {why}: {count}\n");

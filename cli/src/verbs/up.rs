@@ -20,7 +20,8 @@ use crate::signal::stopped;
 
 /// Start the daemon that serves the build tools on this machine; returns when it is ready
 ///
-/// It opens no socket but its own in the home, unless the node has joined a Network.
+/// It is reached by its own sockets in the home and, for tools that speak HTTP, at a loopback address; by others only if
+/// the node has joined a Network.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Up {
     /// Stay in the foreground, and log to the terminal
@@ -35,6 +36,10 @@ pub(crate) struct Up {
     #[arg(long, value_name = "[NETWORK=]MULTIADDR")]
     peer: Vec<String>,
 
+    /// Where to serve tools that speak HTTP, instead of what config.toml says; port 0 takes any, "off" serves none
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+
     /// Put the index aside and begin an empty one: for when it is damaged. Large blobs stay; what was published and
     /// what small blobs there were is forgotten
     #[arg(long)]
@@ -44,7 +49,7 @@ pub(crate) struct Up {
 impl Up {
     pub(crate) fn run(&self, home: &Home, say: &mut Say) -> Result<Exit, Failure> {
         let (listen, peers) = (self.named(home, &self.listen)?, self.named(home, &self.peer)?);
-        let options = Options { listen, peers, new_index: self.new_index };
+        let options = Options { listen, peers, new_index: self.new_index, http: self.http.clone() };
         if self.foreground { foreground(home, &options, say) } else { self.background(home, say) }
     }
 
@@ -77,6 +82,9 @@ impl Up {
             for value in values {
                 daemon.args([flag, value]);
             }
+        }
+        if let Some(http) = &self.http {
+            daemon.args(["--http", http]);
         }
         if self.new_index {
             daemon.arg("--new-index");
@@ -119,8 +127,8 @@ fn foreground(home: &Home, options: &Options, say: &mut Say) -> Result<Exit, Fai
     let ended = runtime.block_on(async {
         let daemon = Daemon::start(home, options).await?;
         let listener = daemon.listen(home)?;
-        let ready =
-            json!({ "ready": true, "pid": std::process::id(), "http": null, "networks": daemon.reached() });
+        let (pid, http) = (std::process::id(), &daemon.http().listen);
+        let ready = json!({ "ready": true, "pid": pid, "http": http, "networks": daemon.reached() });
         say.answer(&text(&ready), ready)?;
         std::io::stdout().flush()?;
         let stop = Arc::clone(&daemon);
@@ -148,6 +156,9 @@ fn log_to_stderr() {
 
 fn text(ready: &Value) -> String {
     let mut text = format!("ready, process {}", ready["pid"]);
+    if let Some(address) = ready["http"].as_str() {
+        text += &format!("\n  http: {address}");
+    }
     for (name, network) in ready["networks"].as_object().into_iter().flatten() {
         for address in network["listen"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             text += &format!("\n  {name}: {address}");

@@ -13,7 +13,7 @@ use potluck_protocol::peer::{self, Found, Inline, MAX_CLAIMS, MAX_INLINE, MAX_IN
 use potluck_protocol::tree::Tree;
 
 use super::trace::Refused;
-use super::{Engine, Known, News, files, want};
+use super::{Engine, Known, News, files, newest, want};
 use crate::content::Durability;
 use crate::fetch::event::{Space, Verdict};
 use crate::observe::clock;
@@ -135,6 +135,9 @@ impl Engine {
             blobs.push(*output.digest());
             for entry in &fresh {
                 self.store.index().keep_entry(entry, &blobs, Durability::Fast)?;
+                if newest::counts(&space.recipe) {
+                    self.thin(&found.action, |_| true)?;
+                }
                 for signer in entry.signers() {
                     self.tell(News::Holds(Topic { signer, project: space.project.clone() }));
                 }

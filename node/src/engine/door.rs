@@ -171,14 +171,14 @@ async fn next_stretch(
     Ok(stretch)
 }
 
-type KnownOrMiss = Result<Known, Miss>;
+pub(super) type KnownOrMiss = Result<Known, Miss>;
 
 /// What is to be looked for: its place in the question, the action, and whose Catalogs list it.
 type Sought = (usize, ActionId, Vec<Topic>);
 
 impl Engine {
     /// What is known here about each action. A store that does not work makes misses of them.
-    async fn all_known(self: &Arc<Self>, space: &Space, actions: &[ActionId]) -> Vec<KnownOrMiss> {
+    pub(super) async fn all_known(self: &Arc<Self>, space: &Space, actions: &[ActionId]) -> Vec<KnownOrMiss> {
         let broken = |error: StoreError| {
             tracing::warn!(%error, "the store does not work");
             Miss::Broken

@@ -3,6 +3,8 @@
 //!
 //! * this file: the engine itself, and what is known about an action *here*;
 //! * [`door`]: the Cache, as tools see it;
+//! * [`newest`]: keys of which the newest claim counts;
+//! * [`packed`]: Blobs as they are stored, for tools that unpack by themselves;
 //! * [`publish`]: own Entries and Catalogs;
 //! * [`answer`]: what peers say, judged, and what they are told;
 //! * [`trusting`]: the policy as it stands now, read again when its files change;
@@ -12,6 +14,8 @@
 pub mod answer;
 pub mod count;
 pub mod door;
+pub mod newest;
+pub mod packed;
 pub mod publish;
 #[cfg(test)]
 mod tests;
@@ -339,6 +343,9 @@ impl Engine {
     ) -> Result<Known, StoreError> {
         if entries.is_empty() {
             return Ok(Known::Nothing);
+        }
+        if newest::counts(&space.recipe) {
+            return self.judge_newest(view, (space, action), entries);
         }
         let now = clock::now();
         let want = want(space, action);

@@ -80,6 +80,11 @@ fn is_ahead(issued: Time) -> bool {
 impl Engine {
     /// Claims that a key gave an output. First wins: what is claimed already and can be delivered stays. Blocks.
     pub(super) fn publish_now(&self, publication: Publication) -> Result<Digest, CacheError> {
+        self.publish_as(publication, false)
+    }
+
+    /// The same, or `over` another output that is claimed already. Blocks.
+    pub(super) fn publish_as(&self, publication: Publication, over: bool) -> Result<Digest, CacheError> {
         let pair =
             self.own.pair().ok_or_else(|| CacheError::Usage("there is no key to sign with".to_owned()))?;
         let Publication { project, recipe, key, output, labels, taints } = publication;
@@ -92,7 +97,7 @@ impl Engine {
         let before = self.standing(pair, &action)?;
         if let Some((name, standing)) = &before
             && !is_ahead(standing.issued)
-            && (standing.output == output || !self.incomplete(&standing.output)?)
+            && (standing.output == output || !over && !self.incomplete(&standing.output)?)
         {
             // Its Blobs may have been lost and written anew since.
             self.secure(&standing.output, durability)?;
@@ -138,7 +143,8 @@ impl Engine {
         let own: Vec<_> =
             own.filter_map(|entry| Some((claim_digest(entry), entry.authentic().ok()?.clone()))).collect();
         let replaced = |name: &Digest| own.iter().any(|(_, entry)| entry.replaces.as_ref() == Some(name));
-        Ok(own.iter().find(|(name, _)| !replaced(name)).cloned())
+        let standing = own.iter().filter(|(name, _)| !replaced(name));
+        Ok(standing.max_by_key(|(name, entry)| (entry.issued, *name)).cloned())
     }
 
     /// All Blobs of an output that is here.

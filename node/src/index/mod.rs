@@ -121,7 +121,7 @@ impl From<redb::Error> for Trouble {
     }
 }
 
-mod collect;
+pub(crate) mod collect;
 
 impl Index {
     /// Opens or makes the index at `path`.

@@ -17,6 +17,8 @@ pub struct Status {
     pub pid: u32,
     /// How long it has been running, in seconds.
     pub up_s: u64,
+    /// Where tools that speak HTTP are served.
+    pub http: Listening,
     /// Its Networks, by name.
     pub networks: BTreeMap<String, InNetwork>,
     /// Members of Networks that are connected.
@@ -34,6 +36,15 @@ pub struct Status {
     pub contradictions: u64,
     /// The store.
     pub store: StoreRow,
+}
+
+/// Where tools that speak HTTP are served.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Listening {
+    /// The address, when it could be had.
+    pub listen: Option<String>,
+    /// Why it could not.
+    pub failure: Option<String>,
 }
 
 /// A Network that the node is in.

@@ -13,6 +13,7 @@
 mod compilers;
 mod door;
 mod folders;
+mod front;
 mod http;
 mod large;
 mod lookup;
@@ -40,12 +41,13 @@ const PARTS: &[Part] = &[
     ("size", size::part),
     ("publish", publish::part),
     ("web", web::part),
+    ("http", front::part),
     ("ccache", compilers::ccache),
     ("rustc", compilers::rustc),
 ];
 
 /// The names that stand for several parts.
-const GROUPS: &[(&str, &[&str])] = &[("peers", &["web", "ccache", "rustc"])];
+const GROUPS: &[(&str, &[&str])] = &[("peers", &["web", "http", "ccache", "rustc"])];
 
 fn picked(name: &str, wanted: &[String]) -> bool {
     let in_group =

@@ -26,7 +26,7 @@ const ROUNDS: usize = 5;
 const NGINX: &str = "/usr/sbin/nginx";
 
 pub(crate) fn part(report: &Report) {
-    report.note("our HTTP front does not exist yet: ours is the door over the control socket");
+    report.note("ours is the door over the control socket; the part `http` has the listener");
     report.note("data of real libraries; neither side syncs: both keep what they took across a restart only");
     let server = nginx(report);
     let person = Person::at_home_in(report.folder());
@@ -154,6 +154,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Where it listens.
+    pub(crate) const fn at(&self) -> SocketAddr {
+        self.at
+    }
+
     /// How long it takes to put all Blobs, and to get them.
     pub(crate) fn turn(&self, blobs: &[Vec<u8>]) -> (f64, f64) {
         let path = |blob: &[u8]| format!("/cas/{}", blake3::hash(blob).to_hex());

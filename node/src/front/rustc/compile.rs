@@ -31,9 +31,24 @@ pub(super) struct Ran {
     pub(super) cost: Duration,
 }
 
-fn command(call: &Call, flags: &[String]) -> Command {
+/// The variable that names another cache's wrapper, which gets what is compiled here: `potluck setup cargo` writes it
+/// where it finds one.
+const BEHIND: &str = "POTLUCK_RUSTC_BEHIND";
+
+/// The wrapper behind this one, unless that is this one again.
+fn behind(call: &Call) -> Option<&Path> {
+    let behind = call.var(BEHIND).map(Path::new).filter(|path| !path.as_os_str().is_empty())?;
+    let own =
+        ["potluck", "potluck-rustc"].iter().any(|own| behind.file_stem().is_some_and(|stem| stem == *own));
+    (!own).then_some(behind)
+}
+
+fn command(call: &Call, flags: &[String], behind: Option<&Path>) -> Command {
     let (compiler, args) = call.args.split_first().expect("a call without a compiler is not planned");
-    let mut command = Command::new(compiler);
+    let mut command = Command::new(behind.unwrap_or(Path::new(compiler)));
+    if behind.is_some() {
+        command.arg(compiler);
+    }
     command.args(flags).args(args).env_clear().envs(&call.env);
     // A folder that cannot be named is kept as it is.
     if call.cwd != Path::new(".") {
@@ -44,7 +59,12 @@ fn command(call: &Call, flags: &[String]) -> Command {
 
 /// Becomes the compiler. Comes back only when that is not possible.
 pub(super) fn exec(call: &Call, flags: &[String]) -> io::Error {
-    command(call, flags).exec()
+    if let Some(behind) = behind(call) {
+        // One that is not there any more is done without.
+        let error = command(call, flags, Some(behind)).exec();
+        tracing::debug!(%error, "the wrapper behind this one cannot be run");
+    }
+    command(call, flags, None).exec()
 }
 
 /// Runs the compiler; passes on what it says as it says it, since cargo starts others by it.
@@ -55,9 +75,12 @@ pub(super) fn exec(call: &Call, flags: &[String]) -> io::Error {
 pub(super) async fn run(call: &Call, place: &Place) -> io::Result<Ran> {
     let (started, spent) = (clock::moment(), children());
     let mut terminate = if is_ignored(Signal::TERM) { None } else { Some(signal(SignalKind::terminate())?) };
-    let command = command(call, &place.flags());
-    let mut child =
-        tokio::process::Command::from(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let spawn = |behind| {
+        let command = command(call, &place.flags(), behind);
+        tokio::process::Command::from(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    };
+    let behind = behind(call).and_then(|behind| spawn(Some(behind)).ok());
+    let mut child = behind.map_or_else(|| spawn(None), Ok)?;
     let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let work = async {
@@ -158,15 +181,22 @@ mod tests {
     use crate::relocate::token::Roots;
 
     async fn ran(script: &str) -> Ran {
+        ran_behind(script, None).await
+    }
+
+    async fn ran_behind(script: &str, behind: Option<&Path>) -> Ran {
+        let path = ("PATH".into(), std::env::var_os("PATH").unwrap());
+        let behind = behind.map(|behind| (BEHIND.into(), behind.as_os_str().to_owned()));
         let call = Call {
             args: ["/bin/sh", "-c", script].map(Into::into).to_vec(),
             cwd: ".".into(),
-            env: BTreeMap::from([("PATH".into(), std::env::var_os("PATH").unwrap())]),
+            env: BTreeMap::from_iter([path].into_iter().chain(behind)),
             project: Project::new("default").unwrap(),
             deadline: Duration::ZERO,
             toolchains: "x".into(),
             stalled: None,
             log: None,
+            home: None,
         };
         let place = Place { roots: Roots::default(), package: "/".into(), immutable: false, home: None };
         run(&call, &place).await.unwrap()
@@ -176,6 +206,19 @@ mod tests {
     async fn what_is_to_end_the_wrapper_ends_the_compiler() {
         let ran = ran("kill -TERM $PPID; exec sleep 100").await;
         assert_eq!(ran.status.signal(), Some(15));
+    }
+
+    #[tokio::test]
+    async fn another_wrapper_gets_what_is_compiled_and_is_not_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("other");
+        let missing = ran_behind("echo one", Some(&path)).await;
+        assert_eq!(missing.stdout.unwrap(), b"one\n");
+        std::fs::write(&path, "#!/bin/sh\necho behind; exec \"$@\"\n").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(ran_behind("echo one", Some(&path)).await.stdout.unwrap(), b"behind\none\n");
+        let own = ran_behind("echo one", Some(Path::new("/x/potluck-rustc"))).await;
+        assert_eq!(own.stdout.unwrap(), b"one\n");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use potluck_protocol::digest::Digest;
 
+use super::fields::Fields;
 use super::place::REMAP;
 use super::unit::{Emit, Unit};
 use crate::relocate::token::Roots;
@@ -41,8 +42,8 @@ pub struct Inputs {
     pub env: BTreeMap<String, Option<String>>,
 }
 
-/// Hashes named fields.
-struct Framed(blake3::Hasher);
+/// Hashes named fields, and remembers each of them.
+struct Framed(blake3::Hasher, Fields);
 
 impl Framed {
     fn part(&mut self, bytes: &[u8]) {
@@ -52,6 +53,7 @@ impl Framed {
 
     fn field<B: AsRef<[u8]>>(&mut self, name: &str, parts: impl IntoIterator<Item = B>) {
         let parts: Vec<_> = parts.into_iter().collect();
+        self.1.note(name, &parts);
         self.part(name.as_bytes());
         self.0.update(&(parts.len() as u64).to_le_bytes());
         parts.iter().for_each(|part| self.part(part.as_ref()));
@@ -70,7 +72,12 @@ fn optional(value: Option<&str>) -> Vec<u8> {
 
 /// The key.
 pub fn key(unit: &Unit, inputs: &Inputs, roots: &Roots) -> [u8; 32] {
-    let mut to = Framed(blake3::Hasher::new_derive_key(CONTEXT));
+    traced(unit, inputs, roots).0
+}
+
+/// The key, and what it is made of, so that two of them can be told apart.
+pub fn traced(unit: &Unit, inputs: &Inputs, roots: &Roots) -> ([u8; 32], Fields) {
+    let mut to = Framed(blake3::Hasher::new_derive_key(CONTEXT), Fields::default());
     to.field("recipe", [RECIPE]);
     to.field("remap", [REMAP]);
     to.field("toolchain", [&inputs.toolchain]);
@@ -88,7 +95,8 @@ pub fn key(unit: &Unit, inputs: &Inputs, roots: &Roots) -> [u8; 32] {
     let env =
         inputs.env.iter().flat_map(|(name, value)| [name.clone().into_bytes(), optional(value.as_deref())]);
     to.field("env", env);
-    *to.0.finalize().as_bytes()
+    to.1.name_pairs();
+    (*to.0.finalize().as_bytes(), to.1)
 }
 
 fn arguments(to: &mut Framed, unit: &Unit, roots: &Roots) {

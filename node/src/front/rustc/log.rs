@@ -1,47 +1,79 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A line of JSON for each call, for whoever wants to know what became of the units of a build.
+//! A line of JSON for each call, for whoever wants to know what became of the units of a build: in the node's home, where
+//! the last builds are remembered, and in a file that the user names.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
 
-use serde::Serialize;
-
-use super::Call;
+use super::diary::{self, Row, Run};
+use super::unit::Unit;
+use super::{Call, fields};
 use crate::observe::clock;
 use crate::plan::Moment;
 
 /// What became of a call.
-#[derive(Debug, Serialize)]
-pub(super) struct Line<'a> {
-    #[serde(rename = "crate")]
-    crate_name: &'a str,
-    kind: &'a str,
-    pub(super) outcome: &'a str,
-    pub(super) reason: Option<String>,
-    pub(super) published: bool,
-    pub(super) key: Option<String>,
-    ms: f64,
-    pub(super) bytes: u64,
-}
+#[derive(Debug)]
+pub(super) struct Line(pub(super) Row);
 
-impl<'a> Line<'a> {
+impl Line {
     /// A line about a call of which only its arguments may be known.
-    pub(super) fn new(call: &'a Call, kind: Option<&'a str>, outcome: &'a str) -> Self {
+    pub(super) fn new(call: &Call, unit: Option<&Unit>, outcome: &str) -> Self {
         let named = call.args.iter().position(|arg| arg == "--crate-name");
         let crate_name = named.and_then(|at| call.args.get(at + 1)?.to_str()).unwrap_or_default();
-        let kind = kind.unwrap_or("other");
-        Self { crate_name, kind, outcome, reason: None, published: false, key: None, ms: 0.0, bytes: 0 }
+        let stem = |path: &String| {
+            let stem = Path::new(path).file_stem()?.to_str()?;
+            Some(stem.strip_prefix("lib").unwrap_or(stem).to_owned())
+        };
+        let externs = unit.into_iter().flat_map(|unit| &unit.externs);
+        Self(Row {
+            crate_name: crate_name.to_owned(),
+            package: ["CARGO_PKG_NAME", "CARGO_PKG_VERSION"]
+                .map(|name| call.var(name).unwrap_or_default())
+                .join(" "),
+            kind: unit.map_or("other", |unit| unit.kind.name()).to_owned(),
+            outcome: outcome.to_owned(),
+            project: call.project.to_string(),
+            stem: unit.map(Unit::stem).unwrap_or_default(),
+            externs: externs.filter_map(|one| stem(one.path.as_ref()?)).collect(),
+            ..Row::default()
+        })
+    }
+
+    /// Whether it is about a unit, and not about what cargo or a build script wants to know of the compiler.
+    fn is_unit(&self) -> bool {
+        !self.0.crate_name.is_empty() && self.0.crate_name != "___"
     }
 
     /// Writes it at once, so that lines of several processes do not mix.
     pub(super) fn write(mut self, call: &Call, started: Moment) {
-        let Some(path) = &call.log else { return };
-        self.ms = (clock::moment().since(started).as_secs_f64() * 1e5).round() / 100.0;
-        let Ok(mut line) = serde_json::to_vec(&self) else { return };
-        line.push(b'\n');
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        if let Err(error) = file.and_then(|mut file| file.write_all(&line)) {
-            tracing::debug!(%error, "cannot write the log of units");
+        self.0.ms = (clock::moment().since(started).as_secs_f64() * 1e5).round() / 100.0;
+        if let Some(home) = &call.home
+            && self.is_unit()
+            && let Some(run) = Run::of_this_process()
+        {
+            note(diary::append(&diary::folder(home), &run, &self.0));
+        }
+        if let Some(path) = &call.log {
+            note(self.append(path));
         }
     }
+
+    fn append(&self, path: &Path) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&self.0)?;
+        line.push(b'\n');
+        OpenOptions::new().append(true).create(true).open(path)?.write_all(&line)
+    }
+}
+
+fn note(written: io::Result<()>) {
+    if let Err(error) = written {
+        tracing::debug!(%error, "cannot write the log of units");
+    }
+}
+
+/// What is remembered of units like this one.
+pub(super) fn memory(call: &Call, unit: &Unit) -> Option<fields::Memory> {
+    let home = call.home.as_ref()?;
+    Some(fields::Memory::of(&home.join("units"), &unit.crate_name, unit.kind.name()))
 }

@@ -8,16 +8,18 @@
 //! * [`place`] finds the folders that differ between checkouts; [`toolchain`], [`sources`] and [`externs`] gather what
 //!   goes into the key.
 //! * `walk` lists folders, `text` finds names in sources.
-//! * `restore` writes a hit, `compile` runs a miss, `publish` offers it, `log` tells of each unit.
+//! * `restore` writes a hit, `compile` runs a miss, `publish` offers it.
+//! * `log` tells of each unit: [`diary`] keeps that of the last builds, [`fields`] what keys were made of.
 //!
 //! Whatever goes wrong before the compiler ran, it is run exactly as it was called.
 
 mod compile;
+pub mod diary;
 pub mod externs;
+pub mod fields;
 pub mod key;
 mod log;
 pub mod map;
-mod patience;
 pub mod place;
 mod publish;
 mod restore;
@@ -58,6 +60,8 @@ pub struct Call {
     pub stalled: Option<PathBuf>,
     /// A file that gets a line for each call.
     pub log: Option<PathBuf>,
+    /// The node's home, where the last builds are remembered.
+    pub home: Option<PathBuf>,
 }
 
 impl Call {

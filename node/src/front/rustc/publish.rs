@@ -13,13 +13,13 @@ use potluck_protocol::tree::{Kind, Member, Tree, TreeError, TreePath};
 
 use super::compile::Ran;
 use super::key::RECIPE;
-use super::patience::{Patience, patiently};
 use super::restore::{MAX_OUTPUT, UNFINISHED};
 use super::sources::{Sources, Uncovered};
 use super::toolchain::Toolchain;
 use super::unit::Unit;
 use super::{Call, Placed};
 use crate::cache::{Cache, CacheError, Publication};
+use crate::front::patience::{Patience, patiently};
 use crate::observe::clock;
 use crate::relocate::depinfo::DepInfo;
 use crate::relocate::scan;

@@ -16,9 +16,9 @@ use potluck_protocol::tree::{Kind, Member, Tree};
 use tempfile::NamedTempFile;
 
 use super::compile::MAX_SAID;
-use super::patience::{Patience, patiently};
 use super::{Call, Placed};
 use crate::cache::{Cache, CacheError};
+use crate::front::patience::{Patience, patiently};
 use crate::relocate::depinfo::DepInfo;
 use crate::relocate::token::{Spelling, TokenError};
 

@@ -12,15 +12,16 @@ use potluck_protocol::digest::Digest;
 
 use super::compile;
 use super::externs;
-use super::key::{Inputs, key};
-use super::log::Line;
-use super::patience::{Patience, patiently};
+use super::fields::Fields;
+use super::key::{Inputs, RECIPE, traced};
+use super::log::{self, Line};
 use super::publish::{Compiled, Unpublished, recipe};
 use super::restore::{RestoreError, Restored, restore};
 use super::sources::Sources;
 use super::toolchain::{Toolchain, linker};
 use super::{Call, Decision, Placed, Reason};
 use crate::cache::{Cache, CacheError, Question};
+use crate::front::patience::{Patience, patiently};
 use crate::observe::clock;
 use crate::plan::Moment;
 
@@ -37,6 +38,7 @@ struct Gathered {
     toolchain: Toolchain,
     sources: Sources,
     key: [u8; 32],
+    fields: Fields,
 }
 
 /// Becomes the real compiler. Comes back only when it cannot be run, with the code that a shell would give.
@@ -46,8 +48,8 @@ pub fn pass(call: &Call, decision: &Decision) -> ExitCode {
         Decision::PassThrough(reason) => as_called(call, None, reason, started),
         Decision::Cacheable(placed) => as_called(call, Some(placed), &Reason::NoDoor, started),
         Decision::Remapped(placed) => {
-            let mut line = Line::new(call, Some(placed.unit.kind.name()), "remapped");
-            line.reason = Some(Reason::NotCached.to_string());
+            let mut line = Line::new(call, Some(&placed.unit), "remapped");
+            line.0.reason = Some(Reason::NotCached.to_string());
             line.write(call, started);
             // Should the flags make the arguments too long for the system, it goes without.
             let _ = compile::exec(call, &placed.place.flags());
@@ -57,8 +59,8 @@ pub fn pass(call: &Call, decision: &Decision) -> ExitCode {
 }
 
 fn as_called(call: &Call, placed: Option<&Placed>, reason: &Reason, started: Moment) -> ExitCode {
-    let mut line = Line::new(call, placed.map(|placed| placed.unit.kind.name()), "passed");
-    line.reason = Some(reason.to_string());
+    let mut line = Line::new(call, placed.map(|placed| &placed.unit), "passed");
+    line.0.reason = Some(reason.to_string());
     line.write(call, started);
     become_compiler(call)
 }
@@ -85,40 +87,52 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         Err(reason) => return as_called(&call, Some(&placed), &reason, started),
     };
     let hex = Digest::from_bytes(gathered.key).to_string();
-    let mut line = Line::new(&call, Some(placed.unit.kind.name()), "restored");
-    line.key = Some(hex);
+    let mut line = Line::new(&call, Some(&placed.unit), "restored");
+    (line.0.key, line.0.recipe) = (Some(hex.clone()), Some(RECIPE.to_owned()));
+    let memory = log::memory(&call, &placed.unit);
     let asked = caught(ask(&door, &call, &placed, &gathered)).await;
     let hangs = matches!(asked, Some(Err(Missed::Hangs)));
     match asked.unwrap_or(Err(Missed::Fault)) {
         Ok(restored) => {
-            line.bytes = restored.bytes;
-            line.write(&call, started);
+            line.0.bytes = restored.bytes;
             say(&restored);
+            // cargo has heard of it by now, and goes on with others.
+            line.write(&call, started);
+            if let Some(memory) = memory {
+                memory.remember(&hex, &gathered.fields);
+            }
             return ExitCode::SUCCESS;
         }
-        Err(missed) => line.reason = Some(missed.to_string()),
+        Err(missed) => line.0.reason = Some(missed.to_string()),
     }
+    line.0.differs = memory.as_ref().and_then(|memory| memory.difference(&hex, &gathered.fields));
     let ran = match compile::run(&call, &placed.place).await {
         Ok(ran) => ran,
         Err(error) => return as_called(&call, Some(&placed), &Reason::Spawn(error), started),
     };
-    line.outcome = "compiled";
+    "compiled".clone_into(&mut line.0.outcome);
+    line.0.cost_ms = u64::try_from(ran.cost.as_millis()).ok();
     let status = ran.status;
     if hangs {
         note_stall(&call);
     }
     // A unit waits for a daemon that hangs only once.
     if status.success() && !hangs {
-        let Gathered { toolchain, sources, key } = &gathered;
+        let Gathered { toolchain, sources, key, fields } = &gathered;
         let compiled = Compiled { call: &call, placed: &placed, sources, toolchain, key: *key, ran };
         match caught(compiled.publish(&door)).await.unwrap_or(Err(Unpublished::Fault)) {
-            Ok(bytes) => (line.published, line.bytes) = (true, bytes),
+            Ok(bytes) => {
+                (line.0.published, line.0.bytes) = (true, bytes);
+                if let Some(memory) = memory {
+                    memory.remember(&hex, fields);
+                }
+            }
             Err(error) => {
                 if matches!(error, Unpublished::Late) {
                     note_stall(&call);
                 }
                 tracing::debug!(%error, crate_name = placed.unit.crate_name, "not published");
-                line.reason = Some(error.to_string());
+                line.0.reason = Some(error.to_string());
             }
         }
     }
@@ -159,8 +173,8 @@ fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
     inputs.sources.clone_from(&sources.files);
     inputs.generated.clone_from(&sources.generated);
     inputs.env.clone_from(&sources.env);
-    let key = key(unit, &inputs, &place.roots);
-    Ok(Gathered { toolchain, sources, key })
+    let (key, fields) = traced(unit, &inputs, &place.roots);
+    Ok(Gathered { toolchain, sources, key, fields })
 }
 
 /// Why the compiler has to run.

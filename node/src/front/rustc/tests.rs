@@ -176,6 +176,7 @@ impl Checkout {
             toolchains: self.toolchains.clone(),
             stalled: Some(self.folder.join("target/stalled")),
             log: Some(self.folder.join("target/log")),
+            home: None,
         }
     }
 

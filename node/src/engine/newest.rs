@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Values that change under one key, and outputs that their tool says anew.
+//!
+//! Most Entries are answered by "first wins": builds are often not deterministic, and two answers to one question help
+//! nobody. Some tools keep something under a key that grows, such as the manifests of ccache. They have a Recipe in
+//! [`CHANGING`]; of all acceptable claims about such a key the newest counts, whoever made it, and a signer that says
+//! something new does not contradict itself. A node that has an answer still asks whether there is a newer one, for as
+//! long as [`GLANCE`].
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use potluck_keys::pair::Signer;
+use potluck_keys::signed::Signed;
+use potluck_protocol::action::{ActionId, Recipe};
+use potluck_protocol::digest::Digest;
+use potluck_protocol::entry::{Entry, Output, claim_digest};
+
+use super::{Engine, Known, News, want};
+use crate::cache::{CacheError, Publication, Question};
+use crate::fetch::event::Space;
+use crate::gc::protect::Hold;
+use crate::index::View;
+use crate::index::collect::EntryName;
+use crate::observe::{clock, span};
+use crate::store::StoreError;
+
+/// The Recipes whose keys keep something that changes.
+const CHANGING: &[&str] = &["ccache@1"];
+
+/// How long a tool waits for news of something that it could have at once.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// Most Entries of one signer about one key; then all but the newest go, which replaces them.
+const MOST_OF_ONE: usize = 4;
+
+/// Whether the newest claim counts under keys of this Recipe.
+pub(super) fn counts(recipe: &Recipe) -> bool {
+    CHANGING.contains(&recipe.as_str())
+}
+
+impl Engine {
+    /// What claims about a key amount to of which the newest counts. One that lacks Blobs stands in the way of older
+    /// ones: what it lacks is looked for.
+    pub(super) fn judge_newest(
+        &self,
+        view: &View<'_>,
+        (space, action): (&Space, &ActionId),
+        entries: &[Signed<Entry>],
+    ) -> Result<Known, StoreError> {
+        let (now, want) = (clock::now(), want(space, action));
+        let policy = self.trusting.now();
+        let mut good = Vec::with_capacity(entries.len());
+        for entry in entries {
+            // A rule that takes several to agree accepts none alone, see below.
+            for policy in [self.own.policy(), &policy] {
+                good.extend(policy.judge(entry, &want, now).map(|found| found.signed()));
+            }
+        }
+        good.extend(policy.choose(entries, &want, now).outcome.map(|found| found.signed()));
+        let newest = good.iter().filter_map(|entry| entry.authentic().ok());
+        // Of two at the same instant all nodes choose the same.
+        let Some(newest) = newest.max_by_key(|entry| (entry.issued, Reverse(*entry.output.digest()))) else {
+            return Ok(Known::Refused);
+        };
+        let blobs = self.lacks(view, &newest.output, Some(Hold::Promise))?;
+        let output = newest.output.clone();
+        if blobs.is_empty() {
+            return Ok(Known::Here(output));
+        }
+        let cost = Duration::from_millis(newest.labels.cost_ms.unwrap_or(0));
+        Ok(Known::Lacks { output, blobs, cost })
+    }
+
+    /// What is known under one key of which the newest claim counts, after a glance at whether others have news. The
+    /// answer that the caller has already is not counted again. Nothing when there is no news that could be had.
+    pub async fn newest(self: &Arc<Self>, question: &Question) -> Option<Output> {
+        let Question { project, recipe, keys, deadline } = question;
+        let space = Space { project: project.clone(), recipe: recipe.clone() };
+        let action = ActionId::derive(project, recipe, keys.first()?, None).ok()?;
+        let topics = self.followed().probe(project, &action);
+        let seeker = self.seeker.get().filter(|_| !topics.is_empty())?;
+        seeker.seek(space.clone(), vec![(action, topics)], GLANCE.min(*deadline)).await;
+        match self.all_known(&space, &[action]).await.pop()? {
+            Ok(Known::Here(output)) => Some(output),
+            _ => None,
+        }
+    }
+
+    /// Claims that a key gave an output, whatever was claimed before: for tools that say so only when they mean it. What
+    /// is claimed already is not claimed again.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn publish_over(self: &Arc<Self>, publication: Publication) -> Result<Digest, CacheError> {
+        let engine = Arc::clone(self);
+        span::blocking(move || {
+            let Publication { project, recipe, key, .. } = &publication;
+            let action = ActionId::derive(project, recipe, key, None);
+            let claimed = engine.publish_as(publication, true)?;
+            if let (Ok(action), Some(own)) = (action, engine.signer()) {
+                engine.thin(&action, |signer| signer == own)?;
+            }
+            Ok(claimed)
+        })
+        .await
+    }
+
+    /// Lets go of Entries that newer ones of the same signer replace, when there are many about one key.
+    pub(super) fn thin(&self, action: &ActionId, of: impl Fn(Signer) -> bool) -> Result<(), StoreError> {
+        let mut by_signer: BTreeMap<Signer, Vec<_>> = BTreeMap::new();
+        for entry in self.store.index().entries(action)? {
+            let Ok(issued) = entry.authentic().map(|claim| claim.issued) else { continue };
+            for signer in entry.signers().filter(|signer| of(*signer)) {
+                let name = EntryName { action: *action, signer, claim: claim_digest(&entry) };
+                by_signer.entry(signer).or_default().push((issued, name));
+            }
+        }
+        let many = by_signer.into_values().filter(|entries| entries.len() > MOST_OF_ONE);
+        let old = many.flat_map(|mut entries| {
+            entries.sort_unstable();
+            entries.pop();
+            entries
+        });
+        let old: Vec<_> = old.map(|(_, name)| name).collect();
+        if !old.is_empty() {
+            self.store.index().forget_entries(old, self.signer())?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what is known under a key here, and takes back what this node claimed about it. Others keep what they
+    /// have. Gives whether there was anything.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn withdraw(self: &Arc<Self>, space: &Space, key: &[u8]) -> Result<bool, CacheError> {
+        let action = ActionId::derive(&space.project, &space.recipe, key, None);
+        let action = action.map_err(|error| CacheError::Usage(error.to_string()))?;
+        if !self.store.index().maybe(&action) {
+            return Ok(false);
+        }
+        let engine = Arc::clone(self);
+        let withdrawn = span::blocking(move || {
+            let entries = engine.store.index().entries(&action)?;
+            let name = |entry: &Signed<Entry>| {
+                let claim = claim_digest(entry);
+                entry.signers().map(move |signer| EntryName { action, signer, claim }).collect::<Vec<_>>()
+            };
+            let names: Vec<_> = entries.iter().flat_map(name).collect();
+            let forgotten = engine.store.index().forget_entries(names, engine.signer())?;
+            for project in forgotten.projects {
+                engine.tell(News::Published(project));
+            }
+            Ok::<_, StoreError>(forgotten.entries > 0)
+        });
+        Ok(withdrawn.await?)
+    }
+
+    /// All of a Blob of so many bytes, if it is one that takes no longer than a look at the index.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub fn small(&self, digest: &Digest, size: u64) -> Result<Option<Vec<u8>>, CacheError> {
+        if size > crate::index::MAX_INLINE_BYTES as u64 {
+            return Ok(None);
+        }
+        Ok(self.store.bytes(digest, size)?)
+    }
+}

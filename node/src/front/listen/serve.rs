@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Opens the sockets, and serves connections until the daemon ends.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::asked::{Access, Asked};
+use super::body::Upload;
+use super::{Answer, Door, plain, said};
+use crate::config::{Config, Http};
+use crate::control::server;
+use crate::engine::Engine;
+use crate::front::FRONTS;
+use crate::home::Home;
+pub use crate::observe::status::Listening;
+
+/// The socket in the home by which its owner's tools come in.
+pub const HTTP_SOCKET: &str = "http.sock";
+
+/// Most connections at a time; further ones wait until one ends.
+const MAX_CONNECTIONS: usize = 512;
+/// Most headers of a request.
+const MAX_HEADERS: usize = 64;
+/// Longest head of a request, in bytes.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Most bytes of a connection that were read and are not used yet.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// How long a connection may be silent before or in the middle of a head.
+const HEAD_WITHIN: Duration = Duration::from_secs(75);
+/// How long answers that are under way may take when the daemon ends.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// The owner wants something that is not safe.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// It is no address.
+    #[error("{0:?} is no address to listen on: write it as 127.0.0.1:7117, or \"off\"")]
+    NoAddress(String),
+    /// Others could ask.
+    #[error("other machines can reach {0}, so that a token is needed")]
+    NoToken(SocketAddr),
+}
+
+/// The sockets by which tools come in.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: Option<TcpListener>,
+    socket: Option<UnixListener>,
+    access: Access,
+    /// What was opened.
+    pub listening: Listening,
+}
+
+/// The address of these settings, if there is to be one.
+///
+/// # Errors
+/// [`HttpError`].
+pub fn address(settings: &Http) -> Result<Option<SocketAddr>, HttpError> {
+    if settings.listen == Http::OFF {
+        return Ok(None);
+    }
+    let text = settings.listen.replace("localhost:", "127.0.0.1:");
+    let address: SocketAddr = text.parse().map_err(|_| HttpError::NoAddress(settings.listen.clone()))?;
+    let loopback = match address.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback(),
+    };
+    if loopback || !settings.token.is_empty() { Ok(Some(address)) } else { Err(HttpError::NoToken(address)) }
+}
+
+/// Opens the sockets. One that cannot be had is done without: the daemon serves everybody else.
+///
+/// # Errors
+/// [`HttpError`], when what is wanted would let others in.
+pub async fn open(home: &Home, settings: &Http) -> Result<Listener, HttpError> {
+    let access = Access::new(&settings.token, &settings.hosts);
+    let mut listening = Listening::default();
+    let Some(address) = address(settings)? else {
+        return Ok(Listener { tcp: None, socket: None, access, listening });
+    };
+    let tcp = match TcpListener::bind(address).await {
+        Ok(tcp) => Some(tcp),
+        Err(error) => {
+            let failure = format!("cannot listen on {address}: {error}");
+            tracing::warn!("{failure}: tools that speak HTTP are served by the socket in the home alone");
+            listening.failure = Some(failure);
+            None
+        }
+    };
+    let bound = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
+    listening.listen = bound.map(|address| address.to_string());
+    let socket = server::bind(&home.root().join(HTTP_SOCKET));
+    let socket = socket.inspect_err(|error| tracing::warn!(%error, "tools are not served there")).ok();
+    Ok(Listener { tcp, socket, access, listening })
+}
+
+/// What all connections share.
+struct Shared {
+    engine: Arc<Engine>,
+    config: Arc<Config>,
+    open: Access,
+    private: Access,
+}
+
+/// Somebody who came in.
+enum Guest {
+    Tcp(TcpStream),
+    Local(UnixStream),
+}
+
+impl Listener {
+    /// The next connection, on whichever socket.
+    async fn accept(&self) -> io::Result<Guest> {
+        let tcp = async {
+            match &self.tcp {
+                Some(tcp) => tcp.accept().await.map(|(stream, _)| Guest::Tcp(stream)),
+                None => std::future::pending().await,
+            }
+        };
+        let local = async {
+            match &self.socket {
+                Some(socket) => socket.accept().await.map(|(stream, _)| Guest::Local(stream)),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            guest = tcp => guest,
+            guest = local => guest,
+        }
+    }
+}
+
+/// Serves until `stop` turns true.
+pub async fn run(engine: Arc<Engine>, config: Config, listener: Listener, stop: watch::Receiver<bool>) {
+    let shared = Arc::new(Shared {
+        engine,
+        config: Arc::new(config),
+        open: listener.access.clone(),
+        private: Access::private(),
+    });
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (mut connections, mut ended) = (JoinSet::new(), stop.clone());
+    loop {
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            (place, listener.accept().await)
+        };
+        tokio::select! {
+            () = told_to_end(&mut ended) => break,
+            (place, guest) = accept => match guest {
+                Ok(guest) => {
+                    connections.spawn(welcome(Arc::clone(&shared), guest, place, stop.clone()));
+                }
+                // Out of file descriptors, most likely: others will end soon.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    let _ = tokio::time::timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+async fn told_to_end(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn welcome(
+    shared: Arc<Shared>,
+    guest: Guest,
+    place: OwnedSemaphorePermit,
+    stop: watch::Receiver<bool>,
+) {
+    match guest {
+        Guest::Tcp(stream) => {
+            // Small answers leave at once.
+            let _ = stream.set_nodelay(true);
+            connection(shared, stream, false, stop).await;
+        }
+        Guest::Local(stream) => connection(shared, stream, true, stop).await,
+    }
+    drop(place);
+}
+
+async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: Arc<Shared>,
+    stream: S,
+    private: bool,
+    mut stop: watch::Receiver<bool>,
+) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, std::convert::Infallible>(answer(&shared, request, private).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+    builder.max_headers(MAX_HEADERS).max_header_size(MAX_HEAD_BYTES).max_buf_size(BUFFER_BYTES);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = told_to_end(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection of a tool ended");
+    }
+}
+
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, private: bool) -> Answer {
+    let (parts, body) = request.into_parts();
+    let asked = match Asked::new(parts, if private { &shared.private } else { &shared.open }) {
+        Ok(asked) => asked,
+        Err(unserved) => {
+            tracing::info!(reason = %unserved, "a request was refused");
+            let mut refusal = said(unserved.status(), format!("{unserved}\n"));
+            let headers = refusal.headers_mut();
+            if unserved.status() == http::StatusCode::UNAUTHORIZED {
+                // Tools that keep a password send it only when they are asked for it.
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"potluck\""));
+            }
+            // What follows on this connection may be part of the trick.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return refusal;
+        }
+    };
+    let Some(front) = FRONTS.iter().find(|front| front.name == asked.front()) else {
+        return plain(http::StatusCode::NOT_FOUND);
+    };
+    let (engine, config) = (Arc::clone(&shared.engine), Arc::clone(&shared.config));
+    let door = Door { engine, config, name: front.name };
+    let upload = Upload::new(body, asked.length());
+    (front.serve)(door, asked, upload).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(listen: &str, token: &str) -> Http {
+        Http { listen: listen.to_owned(), token: token.to_owned(), hosts: Vec::new() }
+    }
+
+    #[test]
+    fn only_this_machine_may_ask_without_a_token() {
+        let at = |listen: &str, token: &str| address(&settings(listen, token));
+        for listen in ["127.0.0.1:0", "localhost:7117", "[::1]:7117", "127.9.9.9:1"] {
+            assert!(at(listen, "").unwrap().is_some(), "{listen}");
+        }
+        for listen in ["0.0.0.0:7117", "[::]:7117", "192.0.2.1:7117"] {
+            assert!(matches!(at(listen, ""), Err(HttpError::NoToken(_))), "{listen}");
+            assert!(at(listen, "sesame").unwrap().is_some(), "{listen}");
+        }
+        assert!(at("off", "").unwrap().is_none());
+        for listen in ["", "7117", "example.org:80", "127.0.0.1"] {
+            assert!(matches!(at(listen, "sesame"), Err(HttpError::NoAddress(_))), "{listen}");
+        }
+    }
+}

