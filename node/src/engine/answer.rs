@@ -59,6 +59,7 @@ impl Engine {
             let entries: Vec<_> = entries
                 .iter()
                 .filter(|entry| entry.authentic().is_ok_and(|entry| entry.project == question.project))
+                .filter(|entry| !self.doubts.holds(entry))
                 .take(MAX_CLAIMS)
                 .collect();
             if entries.is_empty() {

@@ -230,6 +230,39 @@ impl Engine {
         }
     }
 
+    #[cfg(feature = "net")]
+    /// The same for a build that will ask for them, which may end before. What is fetched comes in this order.
+    pub(crate) async fn bring_ahead(
+        self: &Arc<Self>,
+        space: &Space,
+        actions: &[ActionId],
+        deadline: std::time::Duration,
+    ) {
+        let known = self.all_known(space, actions).await;
+        let sought = self.to_seek(space, actions, &known);
+        let wanted: Vec<_> = sought.into_iter().map(|(_, action, topics)| (action, topics)).collect();
+        if let Some(seeker) = self.seeker.get().filter(|_| !wanted.is_empty()) {
+            seeker.seek_ahead(space.clone(), wanted, deadline).await;
+        }
+    }
+
+    #[cfg(feature = "net")]
+    /// Asks those whose Catalogs list them for their claims, also about what is known here. They are kept as far as the
+    /// policy has a use for them.
+    pub(crate) async fn ask_claims(
+        &self,
+        space: &Space,
+        actions: &[ActionId],
+        deadline: std::time::Duration,
+    ) {
+        let listed = |action: &ActionId| Some((*action, self.followed().probe(&space.project, action)));
+        let wanted: Vec<_> =
+            actions.iter().filter_map(listed).filter(|(_, topics)| !topics.is_empty()).collect();
+        if let Some(seeker) = self.seeker.get().filter(|_| !wanted.is_empty()) {
+            seeker.seek(space.clone(), wanted, deadline).await;
+        }
+    }
+
     fn answer(&self, space: &Space, known: KnownOrMiss, fetched: bool) -> Answer {
         let miss = match known {
             Ok(Known::Here(output)) => {

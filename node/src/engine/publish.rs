@@ -80,6 +80,11 @@ fn is_ahead(issued: Time) -> bool {
 impl Engine {
     /// Claims that a key gave an output. First wins: what is claimed already and can be delivered stays. Blocks.
     pub(super) fn publish_now(&self, publication: Publication) -> Result<Digest, CacheError> {
+        self.publish_over(publication, false)
+    }
+
+    /// The same; with `anew` a claim of another output replaces what this node has claimed before. Blocks.
+    pub(crate) fn publish_over(&self, publication: Publication, anew: bool) -> Result<Digest, CacheError> {
         let pair =
             self.own.pair().ok_or_else(|| CacheError::Usage("there is no key to sign with".to_owned()))?;
         let Publication { project, recipe, key, output, labels, taints } = publication;
@@ -90,8 +95,14 @@ impl Engine {
         }
         let durability = self.durability(&recipe);
         let before = self.standing(pair, &action)?;
+        let same = before.as_ref().filter(|(_, standing)| standing.output == output);
+        if let Some((name, _)) = same.filter(|(name, _)| self.doubts.names(name)) {
+            // It was made a second time, so it was right.
+            self.doubts.withdraw(name).map_err(|error| CacheError::Store(error.to_string()))?;
+        }
         if let Some((name, standing)) = &before
             && !is_ahead(standing.issued)
+            && (same.is_some() || !anew && !self.doubts.names(name))
             && (standing.output == output || !self.incomplete(&standing.output)?)
         {
             // Its Blobs may have been lost and written anew since.

@@ -6,9 +6,10 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use super::diary::{self, Row, Run};
+use super::diary::{self, Row};
 use super::unit::Unit;
 use super::{Call, fields};
+use crate::ahead::run::Run;
 use crate::observe::clock;
 use crate::plan::Moment;
 

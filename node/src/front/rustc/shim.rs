@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use potluck_protocol::control::Answer;
 use potluck_protocol::digest::Digest;
+use potluck_protocol::entry::Output;
 
 use super::compile;
 use super::externs;
@@ -20,7 +21,8 @@ use super::publish::{Compiled, Unpublished, recipe};
 use super::restore::{RestoreError, Restored, restore};
 use super::sources::Sources;
 use super::toolchain::{Toolchain, linker};
-use super::{Call, Decision, Placed, Reason};
+use super::verify::{self, Verdict};
+use super::{Call, Decision, Placed, Reason, notice};
 use crate::cache::{Cache, CacheError, Question};
 use crate::observe::clock;
 use crate::plan::Moment;
@@ -90,6 +92,12 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     let mut line = Line::new(&call, Some(&placed.unit), "restored");
     (line.0.key, line.0.recipe) = (Some(hex.clone()), Some(RECIPE.to_owned()));
     let memory = log::memory(&call, &placed.unit);
+    notice::tell(&door, &call, (&placed, &gathered.toolchain.identity), &gathered.key).await;
+    if verify::is_wanted(&call, &hex)
+        && let Some(Ok(output)) = caught(look(&door, &call, &gathered)).await
+    {
+        return check(&door, (&call, &placed, &gathered), &output, (line, started)).await;
+    }
     let asked = caught(ask(&door, &call, &placed, &gathered)).await;
     let hangs = matches!(asked, Some(Err(Missed::Hangs)));
     match asked.unwrap_or(Err(Missed::Fault)) {
@@ -197,6 +205,32 @@ enum Missed {
     Fault,
 }
 
+/// Compiles what the cache holds, and says whether it is the same.
+async fn check<C: Cache>(
+    door: &C,
+    (call, placed, gathered): (&Call, &Placed, &Gathered),
+    output: &Output,
+    (mut line, started): (Line, Moment),
+) -> ExitCode {
+    let ran = match compile::run(call, &placed.place).await {
+        Ok(ran) => ran,
+        Err(error) => return as_called(call, Some(placed), &Reason::Spawn(error), started),
+    };
+    let status = ran.status;
+    "compiled".clone_into(&mut line.0.outcome);
+    if status.success() {
+        let Gathered { toolchain, sources, key, .. } = gathered;
+        let compiled = Compiled { call, placed, sources, toolchain, key: *key, ran };
+        let verdict = caught(verify::compare(door, &compiled, output)).await;
+        let verdict = verdict.unwrap_or_else(|| Verdict::Unknown(Reason::Fault.to_string()));
+        let (outcome, reason) = verdict.told();
+        outcome.clone_into(&mut line.0.outcome);
+        line.0.reason = reason;
+    }
+    line.write(call, started);
+    compile::end_as(status)
+}
+
 /// Asks, and restores a hit.
 async fn ask<C: Cache>(
     door: &C,
@@ -204,6 +238,15 @@ async fn ask<C: Cache>(
     placed: &Placed,
     gathered: &Gathered,
 ) -> Result<Restored, Missed> {
+    let output = look(door, call, gathered).await?;
+    restore(door, call, placed, &output).await.map_err(|error| match error {
+        RestoreError::Stalled => Missed::Hangs,
+        error => Missed::Restore(error),
+    })
+}
+
+/// Asks.
+async fn look<C: Cache>(door: &C, call: &Call, gathered: &Gathered) -> Result<Output, Missed> {
     let question = Question {
         project: call.project.clone(),
         recipe: recipe(),
@@ -213,10 +256,7 @@ async fn ask<C: Cache>(
     let patience = Patience { first: call.deadline + GRACE, grace: GRACE, longest: LONGEST };
     let answers = patiently(door, patience, door.lookup(question)).await.ok_or(Missed::Hangs)??;
     match answers.as_slice() {
-        [Answer::Hit(output)] => restore(door, call, placed, output).await.map_err(|error| match error {
-            RestoreError::Stalled => Missed::Hangs,
-            error => Missed::Restore(error),
-        }),
+        [Answer::Hit(output)] => Ok(output.clone()),
         [Answer::Miss(miss)] => Err(Missed::Miss(format!("{miss:?}").to_lowercase())),
         _ => Err(CacheError::Protocol("it gave another number of answers".to_owned()).into()),
     }
