@@ -88,6 +88,8 @@ pub struct Row {
     pub cost_ms: Option<u64>,
     /// Bytes of its outputs.
     pub bytes: u64,
+    /// The Digest of the output that the cache holds.
+    pub output: Option<String>,
     /// What the names of its files have in common.
     pub stem: String,
     /// The same of the libraries that it uses.

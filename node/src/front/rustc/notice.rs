@@ -13,7 +13,7 @@ use potluck_protocol::digest::Digest;
 use super::diary::{self, Header};
 use super::publish::recipe;
 use super::unit::Unit;
-use super::{Call, Placed};
+use super::{Call, Placed, verify};
 use crate::ahead::run::Run;
 use crate::cache::Cache;
 
@@ -58,7 +58,8 @@ pub(super) async fn tell<C: Cache>(
     (placed, toolchain): (&Placed, &str),
     key: &[u8; 32],
 ) {
-    let Some((home, run)) = call.home.as_ref().zip(Run::of_this_process()) else { return };
+    let home = call.home.as_ref().filter(|_| !verify::is_asked(call));
+    let Some((home, run)) = home.zip(Run::of_this_process()) else { return };
     let first = diary::begins(&diary::folder(home), &run);
     let plan = first.then(|| kind(call, &Header::of(&run), toolchain)).flatten();
     let note = || {

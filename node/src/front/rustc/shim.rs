@@ -35,6 +35,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// What the shell answers for a program that cannot be run.
 const CANNOT_RUN: u8 = 126;
 
+/// The variable by which somebody makes everything himself, to vouch for it: nothing is asked for, and all is published.
+const BUILDER: &str = "POTLUCK_BUILDER";
+
 /// All that the key was made of.
 struct Gathered {
     toolchain: Toolchain,
@@ -98,7 +101,11 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     {
         return check(&door, (&call, &placed, &gathered), &output, (line, started)).await;
     }
-    let asked = caught(ask(&door, &call, &placed, &gathered)).await;
+    let asked = if call.var(BUILDER).is_some_and(|on| on == "1") {
+        Some(Err(Missed::Builder))
+    } else {
+        caught(ask(&door, &call, &placed, &gathered)).await
+    };
     let hangs = matches!(asked, Some(Err(Missed::Hangs)));
     match asked.unwrap_or(Err(Missed::Fault)) {
         Ok(restored) => {
@@ -191,6 +198,9 @@ enum Missed {
     /// Nobody has it.
     #[error("{0}")]
     Miss(String),
+    /// Nobody asked.
+    #[error("everything is made here")]
+    Builder,
     /// The daemon does not answer any more.
     #[error("the daemon did not answer in time")]
     Hangs,
@@ -218,6 +228,7 @@ async fn check<C: Cache>(
     };
     let status = ran.status;
     "compiled".clone_into(&mut line.0.outcome);
+    line.0.output = Some(output.digest().to_string());
     if status.success() {
         let Gathered { toolchain, sources, key, .. } = gathered;
         let compiled = Compiled { call, placed, sources, toolchain, key: *key, ran };

@@ -42,6 +42,11 @@ impl Verdict {
     }
 }
 
+/// Whether a build is there to verify something, and not for what it makes.
+pub(super) fn is_asked(call: &Call) -> bool {
+    call.var(VERIFY).is_some()
+}
+
 /// Whether a key is to be verified.
 pub(super) fn is_wanted(call: &Call, key: &str) -> bool {
     call.var(VERIFY).is_some_and(|keys| keys.split(',').any(|wanted| wanted == key))
