@@ -25,6 +25,8 @@ mod networks;
 #[cfg(test)]
 mod room;
 #[cfg(test)]
+mod setup;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod tidy;

@@ -89,7 +89,6 @@ fn requests(sheet: &mut Sheet) {
     };
     sheet.good("Request", "a unit of a build", &Request::Note(Note { plan: None, ..note.clone() }));
     let note = sheet.good("Request", "the first unit of a build", &Request::Note(note));
-    sheet.spoil_record("Request", &note, &[1]);
     sheet.spoil_record("Request", &lookup, &[1]);
     for (why, bad) in [
         ("an unknown variant", with(&greeting, &[0], Item::Uint(15))),

@@ -103,7 +103,7 @@ impl Publish {
         cargo.env("CARGO_TARGET_DIR", place.join("target")).env("CARGO_INCREMENTAL", "0");
         match again {
             None => cargo.env("POTLUCK_BUILDER", "1"),
-            Some(keys) => cargo.env("POTLUCK_VERIFY", keys.join(",")),
+            Some(keys) => cargo.env("POTLUCK_VERIFY", verify::named(keys)),
         };
         let log = place.with_extension("units");
         verify::run(home, cargo, &log)

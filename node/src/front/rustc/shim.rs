@@ -94,8 +94,9 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     let hex = Digest::from_bytes(gathered.key).to_string();
     let mut line = Line::new(&call, Some(&placed.unit), "restored");
     (line.0.key, line.0.recipe) = (Some(hex.clone()), Some(RECIPE.to_owned()));
-    let memory = log::memory(&call, &placed.unit);
-    notice::tell(&door, &call, (&placed, &gathered.toolchain.identity), &gathered.key).await;
+    let memory = caught(async { log::memory(&call, &placed.unit) }).await.flatten();
+    let told = notice::tell(&door, &call, (&placed, &gathered.toolchain.identity), &gathered.key);
+    let _ = caught(told).await;
     if verify::is_wanted(&call, &hex)
         && let Some(Ok(output)) = caught(look(&door, &call, &gathered)).await
     {
@@ -120,7 +121,8 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         }
         Err(missed) => line.0.reason = Some(missed.to_string()),
     }
-    line.0.differs = memory.as_ref().and_then(|memory| memory.difference(&hex, &gathered.fields));
+    let differs = async { memory.as_ref()?.difference(&hex, &gathered.fields) };
+    line.0.differs = caught(differs).await.flatten();
     let ran = match compile::run(&call, &placed.place).await {
         Ok(ran) => ran,
         Err(error) => return as_called(&call, Some(&placed), &Reason::Spawn(error), started),
