@@ -241,9 +241,18 @@ fn what_a_build_will_ask_for_is_here_before_it_does() {
     };
     let all = (0..1000).find(here);
     let before = carol.status();
+    // All that she had not asked for yet went into one question to ann.
+    let together = |key: &String| {
+        let why = carol.run(["--json", "why", "--recipe", "rustc@1", "--key", key]).stdout;
+        let why: Value = serde_json::from_str(&why).unwrap_or_default();
+        let asked = list(&why["looked"]["steps"]).iter().filter(|step| step["step"] == "asked");
+        asked.filter_map(|step| step["together"].as_u64()).max().unwrap_or(0)
+    };
+    let one_question = keys.iter().filter(|key| together(key) >= UNITS as u64 - 1).count();
     fs::write(&go, "").unwrap();
     assert!(build.wait().unwrap().success());
     assert!(all.is_some(), "not all of it came: {before:#}");
+    assert!(one_question >= UNITS - 1, "{one_question} of {UNITS} were asked for together");
     assert_eq!(count(&theirs.units(), "restored"), UNITS);
     // Only the first unit and the list itself were asked for by anybody while they were not here.
     let fetched = carol.status()["remote_hits"].as_u64().unwrap();

@@ -106,7 +106,7 @@ async fn bring(engine: Arc<Engine>, space: Space, keys: Vec<Key>) {
     let action = |key: &Key| ActionId::derive(&space.project, &space.recipe, key, None).ok();
     let actions: Vec<_> = keys.iter().filter_map(action).collect();
     tracing::debug!(keys = actions.len(), "a build will ask for these");
-    engine.bring_ahead(&space, &actions, BRINGING).await;
+    engine.bring_ahead(&Arc::new(space), &actions, BRINGING).await;
 }
 
 /// Keeps what of a list is in the cache, if that is news.

@@ -215,7 +215,7 @@ fn report(
 }
 
 fn text(report: &Value) -> String {
-    let mut text = format!("{}", report["lock"].as_str().unwrap_or_default());
+    let mut text = report["lock"].as_str().unwrap_or_default().to_owned();
     if report["sandbox"] != true {
         text += " (with the network at hand)";
     }

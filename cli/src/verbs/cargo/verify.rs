@@ -239,7 +239,7 @@ mod tests {
     fn a_sample_is_spread_over_the_build_and_holds_nothing_twice() {
         let row = |number: usize| Row {
             key: Some(number.to_string()),
-            outcome: if number % 2 == 0 { "restored" } else { "compiled" }.to_owned(),
+            outcome: if number.is_multiple_of(2) { "restored" } else { "compiled" }.to_owned(),
             ..Row::default()
         };
         let build = Build {
@@ -252,7 +252,7 @@ mod tests {
             let keys = sample(&build, wanted);
             let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
             assert_eq!((keys.len(), distinct.len()), (wanted.min(50), wanted.min(50)));
-            assert!(keys.iter().all(|key| key.parse::<usize>().unwrap() % 2 == 0));
+            assert!(keys.iter().all(|key| key.parse::<usize>().unwrap().is_multiple_of(2)));
         }
     }
 }

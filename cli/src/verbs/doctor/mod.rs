@@ -14,8 +14,11 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::say::Say;
 
+/// Looks at a tool.
+type Look = fn(&Home) -> Vec<Check>;
+
 /// Tools that can be looked at.
-const TOOLS: &[(&str, fn(&Home) -> Vec<Check>)] = &[("cargo", cargo::look)];
+const TOOLS: &[(&str, Look)] = &[("cargo", cargo::look)];
 
 /// Say whether the node, or a tool with it, works as it should; and if not, what to do
 ///
