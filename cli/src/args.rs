@@ -39,11 +39,11 @@ pub(crate) struct Global {
 /// The verbs as a newcomer meets them. Every verb stands in one group; a test makes sure.
 const GROUPS: &[(&str, &[&str])] = &[
     ("Start here", &["demo", "init", "up", "down", "status", "why"]),
-    ("Whom to believe", &["trust", "key"]),
+    ("Whom to believe", &["trust", "key", "audit"]),
     ("Whom to share with", &["network", "share", "unshare"]),
     ("By hand", &["put", "get", "export", "import"]),
     ("What is kept", &["gc", "pin", "verify"]),
-    ("Your tools", &["setup", "gocacheprog"]),
+    ("Your tools", &["setup", "doctor", "cargo", "gocacheprog"]),
     ("For your shell", &["completions", "man"]),
 ];
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use potluck_protocol::action::{Project, Recipe};
-pub use potluck_protocol::control::{Answer, Miss};
+pub use potluck_protocol::control::{Answer, Miss, Note};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Labels, Output, Taint};
 use tokio::io::{AsyncRead, AsyncWriteExt as _};
@@ -91,6 +91,12 @@ pub enum CacheError {
 
 /// The door. Every method may be dropped at any await; what it had begun leaves nothing half-done that can be seen.
 pub trait Cache: Send + Sync {
+    /// Says what a build is about to ask for. Most doors have no use for it.
+    fn note(&self, note: Note) -> impl Future<Output = ()> + Send {
+        drop(note);
+        std::future::ready(())
+    }
+
     /// What is known under these keys: an answer each, in the same order.
     fn lookup(&self, question: Question) -> impl Future<Output = Result<Vec<Answer>, CacheError>> + Send;
 

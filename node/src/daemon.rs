@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::cache::Note;
 use crate::catalog::evidence::Exhibit;
 use crate::catalog::followed::Summary;
 use crate::catalog::plan::Event as Catalogs;
@@ -32,7 +33,7 @@ use crate::observe::{clock, span};
 use crate::outside::{Outside, Plans, Search};
 use crate::plan::Moment;
 use crate::swarm::{Handle, SwarmError};
-use crate::{announce, catalog, fetch, gc, packing};
+use crate::{ahead, announce, catalog, fetch, gc, packing};
 
 use networks::Memberships;
 
@@ -109,6 +110,7 @@ pub struct Options {
 pub struct Daemon {
     engine: Arc<Engine>,
     memberships: Memberships,
+    ahead: mpsc::Sender<ahead::plan::Event>,
     started: Moment,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -151,9 +153,11 @@ impl Daemon {
         let (news_to, news_from) = mpsc::channel(QUEUE);
         engine.connect(Arc::new(Search::new(&outside)), news_to);
         let memberships = Memberships::new(&outside, (Networks::of(home), reach), options);
+        let (ahead_to, ahead_from) = mpsc::channel(QUEUE);
         let daemon = Arc::new(Self {
             engine,
             memberships,
+            ahead: ahead_to.clone(),
             started: clock::moment(),
             stop: watch::Sender::new(false),
             tasks: Mutex::default(),
@@ -168,6 +172,7 @@ impl Daemon {
             ),
             span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from)),
             span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from)),
+            span::spawn("ahead plan", ahead::driver::run(Arc::clone(&daemon.engine), (ahead_to, ahead_from))),
             span::spawn("packing plan", packing::driver::run(daemon.engine.store().clone())),
             span::spawn("news", news(Arc::clone(&outside), news_from)),
             span::spawn("presence", learn(Arc::downgrade(daemon.engine.store().index()))),
@@ -251,6 +256,11 @@ impl Daemon {
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.tasks.lock().expect("nobody panics while holding the tasks")
+    }
+
+    /// Hears of a unit of a build. What is too much to be heard is not fetched ahead, and that is all.
+    fn ahead(&self, note: Note) {
+        let _ = self.ahead.try_send(ahead::plan::Event::from(note));
     }
 
     /// Tells the daemon to end.
@@ -372,6 +382,7 @@ impl Daemon {
             numbers: self.engine.counts().now(),
             projects,
             contradictions,
+            doubted: self.engine.doubts().count(),
             store: gc::driver::row(&self.engine, bytes),
         }
     }

@@ -14,6 +14,7 @@
 //! * [`materialise`] writes Trees to folders, and makes Trees of them.
 
 #[cfg(feature = "net")]
+pub mod ahead;
 pub mod alias;
 pub mod announce;
 pub mod bundle;

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::Duration;
 
 use potluck_keys::signed::Signed;
@@ -355,7 +355,7 @@ impl Outside {
 
 /// The engine's way to the peers. It holds no part of the engine, which holds it.
 pub struct Search {
-    outside: std::sync::Weak<Outside>,
+    outside: Weak<Outside>,
 }
 
 impl Search {
@@ -367,6 +367,21 @@ impl Search {
 
 impl Seeker for Search {
     fn seek(&self, space: Space, actions: Vec<(ActionId, Vec<Topic>)>, deadline: Duration) -> Seeking {
+        self.look((space, actions), deadline, false)
+    }
+
+    fn seek_ahead(&self, space: Space, actions: Vec<(ActionId, Vec<Topic>)>, deadline: Duration) -> Seeking {
+        self.look((space, actions), deadline, true)
+    }
+}
+
+impl Search {
+    fn look(
+        &self,
+        (space, actions): (Space, Vec<(ActionId, Vec<Topic>)>),
+        deadline: Duration,
+        ahead: bool,
+    ) -> Seeking {
         let Some(outside) = self.outside.upgrade() else {
             return Box::pin(async move { vec![Some(Miss::Unclaimed); actions.len()] });
         };
@@ -382,14 +397,39 @@ impl Seeker for Search {
                 }
             }
             let until = clock::moment().plus(deadline);
+            let left = ahead.then(|| Left {
+                outside: Arc::downgrade(&outside),
+                look,
+                actions: actions.iter().map(|(action, _)| *action).collect(),
+            });
             let event = fetch::event::Event::Look { look, space, actions, until };
             // Without a Plan nobody answers, and the waits end with their other halves.
             let sent = outside.plans.fetch.send(event).await.is_ok();
+            drop(outside);
             let mut misses = Vec::with_capacity(waits.len());
             for wait in waits {
                 misses.push(if sent { wait.await.unwrap_or(Some(Miss::Broken)) } else { Some(Miss::Broken) });
             }
+            drop(left);
             misses
         })
+    }
+}
+
+/// Says that nobody waits any more, however the waiting ends.
+struct Left {
+    outside: Weak<Outside>,
+    look: u64,
+    actions: Vec<ActionId>,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        let Some(outside) = self.outside.upgrade() else { return };
+        let mut looks = lock(&outside.looks);
+        self.actions.iter().for_each(|action| drop(looks.remove(&(self.look, *action))));
+        drop(looks);
+        // If the Plan has too much to do to hear it, the searches end by themselves.
+        let _ = outside.plans.fetch.try_send(fetch::event::Event::Leave { look: self.look });
     }
 }

@@ -4,10 +4,14 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use potluck_keys::rules::Pattern;
-use potluck_protocol::control::{Collect, Export, Job, MAX_DATA_BYTES, Pin};
+use potluck_protocol::action::ActionId;
+use potluck_protocol::control::{
+    Claims, Collect, Doubt, Export, Job, MAX_DATA_BYTES, MAX_PATTERN_BYTES, Pin,
+};
 use serde_json::Value;
 use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
@@ -20,6 +24,7 @@ use crate::bundle::import::{Import, Imported};
 use crate::cache::{CacheError, STRETCHES, Stretches};
 use crate::control::server::{Progress, Reported};
 use crate::engine::Engine;
+use crate::fetch::event::Space;
 use crate::gc::pins;
 use crate::gc::plan::Wish;
 use crate::materialise::job;
@@ -42,8 +47,47 @@ pub async fn run(engine: &Arc<Engine>, job: Job, progress: Progress) -> Result<V
         Job::Pins(which) => pins::list(engine, which.digest).await,
         Job::Alias(what) => alias::add(engine, what.digests).await,
         Job::Find(what) => alias::find(engine, what.sha256).await,
+        Job::Claims(what) => claims(engine, what).await,
+        Job::Doubt(Doubt { entry, action, reason }) => {
+            let engine = Arc::clone(engine);
+            let reason = reason.map(|reason| reason.to_string());
+            let signers = span::blocking(move || engine.doubt((&entry, &action), reason)).await?;
+            Ok(serde_json::json!({ "entry": entry.to_string(), "signers": signers }))
+        }
+        Job::Audit(what) => audit(engine, what.project).await,
         Job::Restore(want) => job::restore(engine.store().clone(), want, progress).await,
     }
+}
+
+/// How long those may take who are asked for their claims.
+const ASKING: Duration = Duration::from_secs(10);
+
+/// Who claims what.
+async fn claims(engine: &Arc<Engine>, what: Claims) -> Result<Value, CacheError> {
+    let Claims { project, recipe, keys, ask } = what;
+    let space = Space { project, recipe };
+    let keys: Vec<_> = keys.into_iter().map(potluck_protocol::codec::Bytes::into_inner).collect();
+    if ask {
+        let action = |key: &Vec<u8>| ActionId::derive(&space.project, &space.recipe, key, None);
+        let actions = keys.iter().map(action).collect::<Result<Vec<_>, _>>();
+        let actions = actions.map_err(|error| CacheError::Usage(error.to_string()))?;
+        engine.ask_claims(&space, &actions, ASKING).await;
+    }
+    let engine = Arc::clone(engine);
+    let rows = span::blocking(move || engine.claims_of(&space, &keys)).await?;
+    Ok(serde_json::json!({ "actions": rows }))
+}
+
+/// Who disagrees.
+async fn audit(
+    engine: &Arc<Engine>,
+    project: Option<potluck_protocol::codec::Text<MAX_PATTERN_BYTES>>,
+) -> Result<Value, CacheError> {
+    let usage = |error: String| CacheError::Usage(format!("the pattern of projects: {error}"));
+    let project = project.map(|pattern| Pattern::new(&pattern).map_err(usage)).transpose()?;
+    let engine = Arc::clone(engine);
+    let audit = span::blocking(move || engine.audit(project.as_ref())).await?;
+    serde_json::to_value(audit).map_err(|error| CacheError::Store(error.to_string()))
 }
 
 /// Makes room, or says what would go.

@@ -29,6 +29,12 @@ pub const MAX_PATTERN_BYTES: usize = 256;
 pub const MAX_REASON_BYTES: usize = 256;
 /// Longest path, in bytes.
 pub const MAX_PATH_BYTES: usize = 4096;
+/// Longest name of a build or of one of its units, in bytes.
+pub const MAX_UNIT_BYTES: usize = 160;
+/// Longest key of a unit of a build, in bytes.
+pub const MAX_UNIT_KEY_BYTES: usize = 64;
+/// Most keys in one [`Claims`].
+pub const MAX_CLAIMS_KEYS: usize = 128;
 /// Largest report in bytes.
 pub const MAX_REPORT_BYTES: usize = 1 << 20;
 
@@ -242,6 +248,43 @@ record! {
     }
 }
 
+record! {
+    /// "What is claimed about these, and by whom?" The report lists them, in the same order.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Claims {
+        /// The Project of all of them.
+        1 => one project: Project,
+        /// The Recipe of all of them.
+        2 => one recipe: Recipe,
+        /// The tool's own keys.
+        3 => many(MAX_CLAIMS_KEYS) keys: Bytes<MAX_UNIT_KEY_BYTES>,
+        /// Whether those are to be asked whose Catalogs list them, even where something is known here.
+        4 => one ask: bool,
+    }
+}
+
+record! {
+    /// "Do not believe this claim, whoever signed it", or "believe it again".
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Doubt {
+        /// The name of the claim.
+        1 => one entry: Digest,
+        /// What it is about.
+        2 => one action: ActionId,
+        /// Why it is not to be believed, for people; it is to be believed again when absent.
+        3 => opt reason: Text<MAX_REASON_BYTES>,
+    }
+}
+
+record! {
+    /// "Who contradicts himself, and who contradicts whom?"
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Audit {
+        /// Only about Projects that this pattern covers.
+        1 => opt project: Text<MAX_PATTERN_BYTES>,
+    }
+}
+
 choice! {
     /// Something that takes long, and of which the daemon tells how far it is.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,6 +305,33 @@ choice! {
         6 => Alias(Alias),
         /// Looking for one by that name.
         7 => Find(Find),
+        /// Who claims what.
+        8 => Claims(Claims),
+        /// Not believing a claim, or believing it again.
+        9 => Doubt(Doubt),
+        /// Who disagrees.
+        10 => Audit(Audit),
+    }
+}
+
+record! {
+    /// "This is a unit of a build of many." It is not answered. From it the daemon learns what such a build will ask for.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Note {
+        /// The build: a name that no other one has, until the system starts anew.
+        1 => one build: Text<MAX_UNIT_BYTES>,
+        /// The process that runs it: when it is gone, the build has ended.
+        2 => one pid: u64,
+        /// The Project.
+        3 => one project: Project,
+        /// The unit: a name that is the same when its sources have changed.
+        4 => one unit: Text<MAX_UNIT_BYTES>,
+        /// The Recipe of its key.
+        5 => one recipe: Recipe,
+        /// Its key.
+        6 => one key: Bytes<MAX_UNIT_KEY_BYTES>,
+        /// Of the build's first unit: what all builds have in common that ask for the same units.
+        7 => opt plan: Bytes<MAX_UNIT_KEY_BYTES>,
     }
 }
 
@@ -377,6 +447,8 @@ choice! {
         14 => Take(Take),
         /// The door: read, to a file. Answered in the same way.
         15 => Give(Give),
+        /// What a build is about to ask for. Not answered.
+        16 => Note(Note),
     }
 }
 

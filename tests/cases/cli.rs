@@ -83,6 +83,7 @@ Start here:
 Whom to believe:
   trust         Say whom you believe, in which projects, and see what follows from it
   key           Make, list, show, import and revoke the keys that sign what you publish
+  audit         Go through all claims: who contradicts himself, who contradicts others, and what is doubted
 
 Whom to share with:
   network       Make a Network, invite others to it, or join one
@@ -102,6 +103,8 @@ What is kept:
 
 Your tools:
   setup         Wire a tool up so that it uses this node, or take that back
+  doctor        Say whether the node, or a tool with it, works as it should; and if not, what to do
+  cargo         See what became of the last build, what spoils sharing, and whether it is right; build for others
   gocacheprog   Answer go on standard input and output; `potluck setup go` has go start it
 
 For your shell:
@@ -562,7 +565,7 @@ fn shells_and_manuals_know_every_verb() {
     }
     assert!(person.run(["man"]).ok().contains(".SH SUBCOMMANDS"));
     person.run(["man", "--dir", "pages"]).ok();
-    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 40);
+    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 47);
 }
 
 #[test]

@@ -31,6 +31,8 @@ mod nix;
 #[cfg(test)]
 mod room;
 #[cfg(test)]
+mod setup;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod tidy;

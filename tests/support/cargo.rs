@@ -92,7 +92,32 @@ impl Checkout {
         cargo
     }
 
-    fn units(&self) -> Vec<Unit> {
+    /// The keys of the units of the last build that a cache can hold.
+    ///
+    /// # Panics
+    /// When there was none.
+    pub fn keys(&self) -> Vec<String> {
+        let log = fs::read_to_string(&self.log).expect("the wrapper has kept a log");
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
+        lines.filter_map(|line| line["key"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// The key of the first unit of a kind.
+    ///
+    /// # Panics
+    /// When there was no build.
+    pub fn key_of(&self, kind: &str) -> Option<String> {
+        let log = fs::read_to_string(&self.log).expect("the wrapper has kept a log");
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
+        let mut of = lines.filter(|line| line["kind"] == kind);
+        of.find_map(|line| line["key"].as_str().map(str::to_owned))
+    }
+
+    /// What became of each unit of the last build that a cache can hold.
+    ///
+    /// # Panics
+    /// When there was none.
+    pub fn units(&self) -> Vec<Unit> {
         let log = fs::read_to_string(&self.log).expect("the wrapper has kept a log");
         let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
         let unit = |line: Value| {

@@ -18,6 +18,7 @@ use potluck_keys::rules::{Layer, Pattern, Rules};
 use potluck_keys::signed::{Claim, Signed, verify_batch};
 use potluck_keys::standing::{Revocation, Succession};
 use potluck_keys::time::Time;
+use potluck_node::ahead::list::List;
 use potluck_node::bundle::read::{Body, Taker, read_archive};
 use potluck_node::bundle::write;
 use potluck_node::bundle::{BundleError, Name};
@@ -83,6 +84,7 @@ pub const DECODERS: &[Decoder] = &[
     ("tokens", tokens),
     ("tree", tree),
     ("turbo_request", turbo_request),
+    ("unit_list", unit_list),
 ];
 
 /// The decoder of this name.
@@ -177,6 +179,14 @@ fn tokens(bytes: &[u8]) {
         let encoded = here.encode(bytes, spelling);
         assert_eq!(here.decode(&encoded, spelling).expect("what was put in comes out"), bytes);
         let _ = there.decode(bytes, spelling);
+    }
+}
+
+/// What a build asks for.
+fn unit_list(bytes: &[u8]) {
+    if let Ok(list) = List::decode(bytes) {
+        assert_eq!(list.encode(), bytes, "two encodings of one value");
+        assert_eq!(list.after(&[]), list, "nothing was asked for, and nothing was learned");
     }
 }
 

@@ -8,6 +8,7 @@ use potluck_keys::pair::Pair;
 use potluck_keys::signed::Signed;
 use potluck_keys::standing::{Revocation, Succession};
 use potluck_keys::time::Time;
+use potluck_node::ahead::list::{List, Step};
 use potluck_node::bundle::Name;
 use potluck_node::bundle::write::Writer;
 use potluck_protocol::action::{ActionId, Project, Recipe};
@@ -363,6 +364,7 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     all.push(("items", b"\x84\x19\x01\xf4\x42\x00\xff\x61x\xa2\x01\xf5\x18\x18\xf6".to_vec()));
     all.push(("bundle", bundle()));
     all.extend(texts_of_tools());
+    all.push(("unit_list", unit_list().encode()));
     all
 }
 
@@ -383,6 +385,17 @@ fn texts_of_tools() -> Vec<(&'static str, Vec<u8>)> {
         ("turbo_request", part(turbo, 4)),
         ("turbo_request", b"{\"duration\":1,\"tag\":\"dGFn\",\"sha\":\"1f\",\"dirty_hash\":\"2e\"}".to_vec()),
     ]
+}
+
+/// What a build asks for.
+fn unit_list() -> List {
+    let step = |unit: &str, key: u8| Step {
+        unit: Text::new(unit).expect("a sample fits"),
+        recipe: entry().recipe,
+        key: Bytes::new(vec![key; 32]).expect("a sample fits"),
+        bytes: 4096,
+    };
+    List { steps: vec![step("serde-1 lib", 1), step("app-2 lib", 2)] }
 }
 
 /// The archive within a bundle: two parts.

@@ -101,6 +101,14 @@ JOB = choice({
     })),
     6: ("Alias", record({1: ("digests", 256, digest)})),
     7: ("Find", record({1: ("sha256", "one", digest)})),
+    8: ("Claims", record({
+        1: ("project", "one", project), 2: ("recipe", "one", recipe), 3: ("keys", 128, octets(64)),
+        4: ("ask", "one", boolean),
+    })),
+    9: ("Doubt", record({
+        1: ("entry", "one", digest), 2: ("action", "one", action_id), 3: ("reason", "opt", text(256)),
+    })),
+    10: ("Audit", record({1: ("project", "opt", text(256))})),
 })
 REQUEST = choice({
     0: ("Greeting", record({1: ("version", "one", u64), 2: ("client", "one", text(64))})),
@@ -127,6 +135,11 @@ REQUEST = choice({
     13: ("Why", record({1: ID, 2: ("action", "opt", action_id)})),
     14: ("Take", record({1: ID, 2: ("file", "one", FILE_AT)})),
     15: ("Give", record({1: ID, 2: BLOB, 3: ("file", "one", FILE_AT)})),
+    16: ("Note", record({
+        1: ("build", "one", text(160)), 2: ("pid", "one", u64), 3: ("project", "one", project),
+        4: ("unit", "one", text(160)), 5: ("recipe", "one", recipe), 6: ("key", "one", octets(64)),
+        7: ("plan", "opt", octets(64)),
+    })),
 })
 MISS = code(["Unclaimed", "Refused", "Undeliverable", "Late", "NotWorthIt", "Broken"])
 ANSWER = choice({0: ("Hit", OUTPUT), 1: ("Miss", MISS)})

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The verbs, one file each.
 
+mod audit;
 mod bundle;
+mod cargo;
 mod completions;
 mod demo;
+mod doctor;
 mod down;
 mod gc;
 mod gocacheprog;
@@ -46,6 +49,9 @@ pub(crate) enum Verb {
     Pin(pin::Pin),
     Verify(verify::Verify),
     Setup(setup::Setup),
+    Doctor(doctor::Doctor),
+    Cargo(cargo::Cargo),
+    Audit(audit::Audit),
     Network(network::Network),
     Share(share::Share),
     Unshare(share::Unshare),
@@ -73,6 +79,9 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Gc(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Pin(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Verify(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Doctor(verb) => verb.run(&home()?, say),
+        Verb::Cargo(verb) => verb.run(home()?.must_exist()?, say),
+        Verb::Audit(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Setup(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Network(verb) => verb.run(home()?.must_exist()?, say),
         Verb::Share(verb) => verb.run(home()?.must_exist()?, say),

@@ -81,6 +81,10 @@ fn text(status: &Value) -> String {
         0 => {}
         count => text += &format!("signers contradicted themselves about {count} actions\n"),
     }
+    match number("doubted") {
+        0 => {}
+        count => text += &format!("{count} claims came out differently here, and are not believed\n"),
+    }
     table(&mut text, ["refused", "of or from", "times", ""], &status["refused"], |row| {
         [word(&row["reason"]), word(&row["who"]), row["count"].to_string(), String::new()]
     });

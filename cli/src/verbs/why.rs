@@ -186,6 +186,7 @@ fn claim(row: &Value) -> String {
     text += &match word(&row["verdict"]).as_str() {
         "own" => "believed, as this node made it".to_owned(),
         "accepted" => format!("accepted{}", rule(row)),
+        "doubted" => format!("not believed: {}", word(&row["text"])),
         _ => format!("refused, {}{}", word(&row["text"]), rule(row)),
     };
     text += &match number(&row["missing"]) {

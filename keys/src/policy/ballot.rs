@@ -151,6 +151,9 @@ impl<'p, 'w, 'a, T: Scoped> Ballot<'p, 'w, 'a, T> {
     /// What one rule makes of the candidates.
     fn try_rule(&mut self, number: usize, rule: &Rule) -> Option<Trusted<'a, T>> {
         let votes = self.votes(rule);
+        // What has no Recipe is a signer's list of what he claims. Nobody else can say the same, and each claim in it is
+        // judged by itself.
+        let need = if self.want.recipe.is_some() { rule.agree } else { 1 };
         let mut best: Option<(usize, Vec<Signer>)> = None;
         let mut most = 0;
         for vote in &votes {
@@ -158,7 +161,7 @@ impl<'p, 'w, 'a, T: Scoped> Ballot<'p, 'w, 'a, T> {
             let agreeing: Vec<_> =
                 votes.iter().filter(|vote| self.candidates[vote.candidate].scope.output == output).collect();
             most = most.max(agreeing.len());
-            if agreeing.len() >= rule.agree {
+            if agreeing.len() >= need {
                 let signers = agreeing.iter().map(|vote| vote.root).collect();
                 // Votes are in order of preference, so the first that suffices is the one.
                 best = Some((vote.candidate, signers));
@@ -166,7 +169,7 @@ impl<'p, 'w, 'a, T: Scoped> Ballot<'p, 'w, 'a, T> {
             }
         }
         if best.is_none() && most > 0 {
-            self.note(Reason::TooFew { have: most, need: rule.agree }, Some(rule));
+            self.note(Reason::TooFew { have: most, need }, Some(rule));
         }
         let (candidate, signers) = best?;
         let candidate = &self.candidates[candidate];

@@ -10,7 +10,7 @@ use potluck_protocol::action::ActionId;
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
     Data, Export, Failed, Failure, Give, Greeting, Job, Lookup, MAX_DATA_BYTES, MAX_PATTERN_BYTES, Missing,
-    Plain, Publish, Read, Reply, Request, Take, VERSION, Why, Work,
+    Note, Plain, Publish, Read, Reply, Request, Take, VERSION, Why, Work,
 };
 use potluck_protocol::digest::Digest;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -240,6 +240,11 @@ impl Client {
 }
 
 impl Cache for Client {
+    async fn note(&self, note: Note) {
+        // Nobody waits for an answer, and one that was not heard does no harm.
+        self.link.say(Request::Note(note)).await;
+    }
+
     async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
         let Question { project, recipe, keys, deadline } = question;
         let keys: Option<Vec<_>> = keys.into_iter().map(Bytes::new).collect();

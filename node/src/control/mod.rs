@@ -37,7 +37,7 @@ impl Addressed for Reply {
 /// The id of a request, by which it is answered.
 fn id_of(request: &Request) -> Option<u64> {
     Some(match request {
-        Request::Greeting(_) => return None,
+        Request::Greeting(_) | Request::Note(_) => return None,
         Request::Status(plain) | Request::Stop(plain) | Request::Forget(plain) | Request::Refresh(plain) => {
             plain.id
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    self, Answers, Data, Export, Failed, Failure, Give, Job, Missing, Plain, Published, Read, Reply, Report,
+    self, Answers, Data, Export, Failed, Failure, Give, Job, Missing, Note, Plain, Published, Read, Reply, Report,
     Request, VERSION, Welcome, Written,
 };
 use tokio::io::{AsyncRead, ReadBuf};
@@ -47,6 +47,8 @@ pub trait Daemon: Cache + 'static {
     fn stop(&self);
     /// Looks at the files of the home now, and enters and leaves Networks as they say; gives one JSON object.
     fn refresh(&self) -> impl Future<Output = Vec<u8>> + Send;
+    /// Hears of a unit of a build. Must not wait.
+    fn hear(&self, note: Note);
     /// Why the last look-up of an action, or of any, was answered as it was; gives one JSON object.
     fn why(&self, action: Option<ActionId>) -> impl Future<Output = Result<Vec<u8>, CacheError>> + Send;
     /// Does something that takes long; gives one JSON object, and on the way says how far it is by others.
@@ -193,6 +195,10 @@ struct Open {
 impl<D: Daemon> Session<D> {
     async fn take(&mut self, request: Request) {
         self.open.retain(|_, open| !open.abort.is_finished());
+        if let Request::Note(note) = request {
+            self.daemon.hear(note);
+            return;
+        }
         let Some(id) = id_of(&request) else { return };
         match request {
             Request::Forget(_) => {
@@ -313,6 +319,7 @@ async fn reply<D: Daemon>(daemon: Arc<D>, id: u64, request: Request) -> Result<R
         | Request::Forget(_)
         | Request::Work(_)
         | Request::Export(_)
+        | Request::Note(_)
         | Request::Import(_) => {
             return Err(CacheError::Usage("this is not the place for that request".to_owned()));
         }

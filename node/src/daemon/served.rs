@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use potluck_protocol::action::ActionId;
-use potluck_protocol::control::{Export, Job, MAX_REPORT_BYTES};
+use potluck_protocol::control::{Export, Job, MAX_REPORT_BYTES, Note};
 use potluck_protocol::digest::Digest;
 use tokio::io::AsyncRead;
 
@@ -59,6 +59,10 @@ impl server::Daemon for Served {
 
     fn stop(&self) {
         self.0.stop();
+    }
+
+    fn hear(&self, note: Note) {
+        self.0.ahead(note);
     }
 
     async fn refresh(&self) -> Vec<u8> {

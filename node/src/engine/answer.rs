@@ -59,6 +59,7 @@ impl Engine {
             let entries: Vec<_> = entries
                 .iter()
                 .filter(|entry| entry.authentic().is_ok_and(|entry| entry.project == question.project))
+                .filter(|entry| !self.doubts.holds(entry))
                 .take(MAX_CLAIMS)
                 .collect();
             if entries.is_empty() {
@@ -143,6 +144,12 @@ impl Engine {
                 }
             }
             verdict = self.judge(&self.store.index().view()?, (space, &found.action), &all)?;
+        }
+        // What only lacks the agreement of others waits for it.
+        if let Known::Refused = verdict {
+            for entry in &fresh {
+                self.store.index().keep_entry(entry, &[], Durability::Fast)?;
+            }
         }
         // What is refused is not kept, but whoever asked is to know that it was there.
         if !refused.is_empty() && matches!(verdict, Known::Nothing) {

@@ -263,6 +263,48 @@ impl Engine {
         }
     }
 
+    #[cfg(feature = "net")]
+    /// The same for a build that will ask for them, which may end before. What is fetched comes in this order.
+    pub(crate) async fn bring_ahead(
+        self: &Arc<Self>,
+        space: &Arc<Space>,
+        actions: &[ActionId],
+        deadline: std::time::Duration,
+    ) {
+        let known = self.all_known(space, actions).await;
+        let sought = self.to_seek(space, actions, &known);
+        let Some(seeker) = self.seeker.get().filter(|_| !sought.is_empty()) else { return };
+        // Only what is looked for among others needs an explanation.
+        let (places, wanted): (Vec<_>, Vec<_>) =
+            sought.into_iter().map(|(place, action, topics)| (place, (action, topics))).unzip();
+        let actions: Vec<_> = wanted.iter().map(|(action, _)| *action).collect();
+        let mut known: Vec<_> = known.into_iter().map(Some).collect();
+        let known: Vec<_> = places.into_iter().filter_map(|place| known[place].take()).collect();
+        let sought =
+            wanted.iter().enumerate().map(|(place, (action, topics))| (place, *action, topics.clone()));
+        let traced = self.trace(space, (&actions, &known), &sought.collect::<Vec<_>>());
+        let misses = seeker.seek_ahead(Space::clone(space), wanted, deadline).await;
+        let ended = |miss: Option<Miss>| miss.map_or(Ended::Hit { fetched: true }, Ended::Miss);
+        self.traces.end(traced, misses.into_iter().map(ended));
+    }
+
+    #[cfg(feature = "net")]
+    /// Asks those whose Catalogs list them for their claims, also about what is known here. They are kept as far as the
+    /// policy has a use for them.
+    pub(crate) async fn ask_claims(
+        &self,
+        space: &Space,
+        actions: &[ActionId],
+        deadline: std::time::Duration,
+    ) {
+        let listed = |action: &ActionId| Some((*action, self.followed().probe(&space.project, action)));
+        let wanted: Vec<_> =
+            actions.iter().filter_map(listed).filter(|(_, topics)| !topics.is_empty()).collect();
+        if let Some(seeker) = self.seeker.get().filter(|_| !wanted.is_empty()) {
+            seeker.seek(space.clone(), wanted, deadline).await;
+        }
+    }
+
     fn answer(&self, space: &Space, known: KnownOrMiss, fetched: bool) -> Answer {
         let miss = match known {
             Ok(Known::Here(output)) => {

@@ -8,12 +8,15 @@
 //! * [`publish`]: own Entries and Catalogs;
 //! * [`answer`]: what peers say, judged, and what they are told;
 //! * [`trusting`]: the policy as it stands now, read again when its files change;
+//! * [`doubt`]: claims that are not believed whoever signed them, and [`audit`]: who claims what, and who disagrees;
 //! * [`count`]: what is counted for people;
 //! * [`trace`] and [`why`]: what look-ups went through, and why they were answered so.
 
 pub mod answer;
+pub mod audit;
 pub mod count;
 pub mod door;
+pub mod doubt;
 pub mod newest;
 pub mod packed;
 pub mod publish;
@@ -54,6 +57,7 @@ use crate::observe::clock;
 use crate::store::{Store, StoreError};
 use crate::trust::TrustError;
 use count::{Counts, ProjectRow};
+use doubt::{DoubtError, Doubts};
 use trace::Traces;
 use trusting::{Own, Trusting};
 
@@ -78,6 +82,9 @@ pub enum EngineError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is not to be believed.
+    #[error(transparent)]
+    Doubt(#[from] DoubtError),
     /// The index could not be put aside.
     #[error("cannot put the index {path} aside: {source}", path = .path.display())]
     Aside {
@@ -124,6 +131,11 @@ pub enum News {
 pub trait Seeker: Send + Sync {
     /// Looks for actions that followed Catalogs list; gives for each whether it is here now, or why not.
     fn seek(&self, space: Space, actions: Vec<(ActionId, Vec<Topic>)>, deadline: Duration) -> Seeking;
+
+    /// The same for somebody who is likely to go: what is only for him ends when the answer is dropped.
+    fn seek_ahead(&self, space: Space, actions: Vec<(ActionId, Vec<Topic>)>, deadline: Duration) -> Seeking {
+        self.seek(space, actions, deadline)
+    }
 }
 
 /// A search under way: one answer each, in the same order.
@@ -136,6 +148,7 @@ pub struct Engine {
     instance: Instance,
     own: Own,
     trusting: Trusting,
+    doubts: Doubts,
     followed: RwLock<Followed>,
     shared: RwLock<BTreeSet<Project>>,
     counts: Counts,
@@ -195,6 +208,7 @@ impl Engine {
             instance: home.instance()?,
             own: Own::of(home)?,
             trusting: Trusting::of(home)?,
+            doubts: Doubts::of(home.root())?,
             followed: RwLock::default(),
             shared: RwLock::default(),
             counts: Counts::default(),
@@ -241,6 +255,11 @@ impl Engine {
     /// Who signs here, if anybody can.
     pub fn signer(&self) -> Option<Signer> {
         self.own.signer()
+    }
+
+    /// What is not believed, whoever signed it.
+    pub fn doubts(&self) -> &Doubts {
+        &self.doubts
     }
 
     /// What is counted.
@@ -343,6 +362,10 @@ impl Engine {
     ) -> Result<Known, StoreError> {
         if entries.is_empty() {
             return Ok(Known::Nothing);
+        }
+        if let Some(rest) = self.doubts.without(entries) {
+            let known = self.judge(view, (space, action), &rest)?;
+            return Ok(if let Known::Nothing = known { Known::Refused } else { known });
         }
         if newest::counts(&space.recipe) {
             return self.judge_newest(view, (space, action), entries);
@@ -480,7 +503,7 @@ fn is_soon(entry: &Signed<Entry>) -> bool {
 }
 
 /// How many bytes an output has, unpacked.
-fn output_bytes(output: &Output) -> u64 {
+pub(crate) fn output_bytes(output: &Output) -> u64 {
     match output {
         Output::Blob(blob) => blob.size,
         Output::Tree(tree) => tree.total,

@@ -83,8 +83,8 @@ impl Engine {
         self.publish_as(publication, false)
     }
 
-    /// The same, or `over` another output that is claimed already. Blocks.
-    pub(super) fn publish_as(&self, publication: Publication, over: bool) -> Result<Digest, CacheError> {
+    /// The same, or `over` another output that this node has claimed already. Blocks.
+    pub(crate) fn publish_as(&self, publication: Publication, over: bool) -> Result<Digest, CacheError> {
         let pair =
             self.own.pair().ok_or_else(|| CacheError::Usage("there is no key to sign with".to_owned()))?;
         let Publication { project, recipe, key, output, labels, taints } = publication;
@@ -95,9 +95,14 @@ impl Engine {
         }
         let durability = self.durability(&recipe);
         let before = self.standing(pair, &action)?;
+        let same = before.as_ref().filter(|(_, standing)| standing.output == output);
+        if let Some((name, _)) = same.filter(|(name, _)| self.doubts.names(name)) {
+            // It was made a second time, so it was right.
+            self.doubts.withdraw(name).map_err(|error| CacheError::Store(error.to_string()))?;
+        }
         if let Some((name, standing)) = &before
             && !is_ahead(standing.issued)
-            && (standing.output == output || !over && !self.incomplete(&standing.output)?)
+            && (same.is_some() || !over && !self.doubts.names(name) && !self.incomplete(&standing.output)?)
         {
             // Its Blobs may have been lost and written anew since.
             self.secure(&standing.output, durability)?;

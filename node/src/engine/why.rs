@@ -6,7 +6,7 @@ use std::time::Duration;
 use potluck_keys::policy::{Policy, Want};
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::ActionId;
-use potluck_protocol::entry::{Entry, Output};
+use potluck_protocol::entry::{Entry, Output, claim_digest};
 use potluck_protocol::peer::Topic;
 use serde::Serialize;
 
@@ -215,7 +215,9 @@ impl Engine {
         let missing = self.lacks(&self.store.index().view()?, &claim.output, None)?.len();
         let own = self.own.policy().judge(entry, &want, now).is_ok();
         let judged = policy.judge(entry, &want, now);
+        let doubt = self.doubts.reason(&claim_digest(entry));
         let (verdict, rule) = match &judged {
+            _ if doubt.is_some() => ("doubted", None),
             _ if own => ("own", None),
             Ok(trusted) => {
                 let rule = policy.rules().rules.get(trusted.rule());
@@ -237,7 +239,10 @@ impl Engine {
             verdict,
             rule,
             reason: reason.as_ref().map(potluck_keys::policy::Reason::code),
-            text: reason.as_ref().map(|reason| reason.explain(policy)),
+            text: match doubt {
+                Some(doubt) => Some(doubt.reason),
+                None => reason.as_ref().map(|reason| reason.explain(policy)),
+            },
             hint: reason.as_ref().map(|reason| reason.hint(policy)),
         }))
     }

@@ -111,6 +111,11 @@ pub enum Event {
         /// When the tool has waited long enough for somebody who has it.
         until: Moment,
     },
+    /// Nobody wants to know any more what a look was about, and searches that were for it alone end at once.
+    Leave {
+        /// The look.
+        look: u64,
+    },
     /// Blobs are wanted that holders of a topic have, such as the parts of a Catalog.
     Bring {
         /// Chosen by the driver.

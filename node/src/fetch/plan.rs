@@ -201,6 +201,23 @@ impl Fetch {
         self.alarms.set(Alarm::Search(action), None);
     }
 
+    /// Nobody waits for these any more.
+    fn leave(&mut self, look: u64) {
+        let (mut left, mut ended) = (0, Vec::new());
+        for (action, search) in &mut self.searches {
+            let before = search.looks.len();
+            search.looks.retain(|one| one.look != look);
+            left += before - search.looks.len();
+            if before > search.looks.len() && search.looks.is_empty() {
+                ended.push(*action);
+            }
+        }
+        self.looks -= left;
+        for action in ended {
+            self.settle(action, None);
+        }
+    }
+
     /// What is now known about an action: by an answer of a peer, or by a look at the store itself, which is newer
     /// than any answer that was judged before.
     fn judged(&mut self, now: Moment, (action, reviewed): (ActionId, bool), verdict: Verdict) {
@@ -339,7 +356,9 @@ impl Fetch {
         }
         *self.asking.entry(peer.clone()).or_default() += 1;
         let question = self.number();
-        let asked = actions.keys().copied().collect();
+        // In the order in which they were wanted: what is found is fetched in the order in which it is told.
+        let mut asked: Vec<_> = actions.keys().copied().collect();
+        asked.sort_by_key(|action| actions[action]);
         self.questions.insert(question, Question { peer: peer.clone(), actions, open: true });
         Some(Action::Ask { question, peer, space, actions: asked })
     }
@@ -453,6 +472,7 @@ impl Plan for Fetch {
                     self.look(now, Wait { look, action, topics, until }, &space);
                 }
             }
+            Event::Leave { look } => self.leave(look),
             Event::Bring { bring, topic, blobs, until } => {
                 let topics = Arc::new(BTreeSet::from([topic]));
                 self.brings.insert(bring, Bring { parts: Parts::new(blobs), topics });

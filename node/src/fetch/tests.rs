@@ -165,6 +165,43 @@ fn settle(look: u64, number: u8, miss: Option<Miss>) -> Action {
 }
 
 #[test]
+fn what_is_wanted_first_is_asked_for_first_and_fetched_first() {
+    let mut case = Case::with(&["a"]);
+    let actions = [9, 3, 7].map(|number| (action(number), vec![topic(0)])).to_vec();
+    let asked = case.feed(Event::Look { look: 1, space: space(), actions, until: at(100) });
+    let [Action::Ask { question, actions, .. }] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(*actions, [9, 3, 7].map(action));
+    let verdicts = actions.iter().zip([2, 1, 3]).map(|(action, blob)| (*action, needs([blob], 10)));
+    let fetched = case.feed(Event::Answered { question: *question, verdicts: Some(verdicts.collect()) });
+    let blobs = fetched.iter().filter_map(|action| match action {
+        Action::Fetch { need, .. } => Some(*need),
+        _ => None,
+    });
+    assert_eq!(blobs.collect::<Vec<_>>(), [2, 1, 3].map(need));
+}
+
+#[test]
+fn whoever_leaves_ends_what_was_for_him_alone() {
+    let mut case = Case::with(&["a"]);
+    let look = |look, numbers: &[u8]| {
+        let actions = numbers.iter().map(|number| (action(*number), vec![topic(0)])).collect();
+        Event::Look { look, space: space(), actions, until: at(100) }
+    };
+    let asked = case.feed(look(1, &[1, 2]));
+    let [Action::Ask { question, .. }] = asked[..] else { panic!("{asked:?}") };
+    case.feed(look(2, &[2]));
+    case.feed(Event::Answered {
+        question,
+        verdicts: Some(vec![(action(1), needs([1], 10)), (action(2), needs([2], 10))]),
+    });
+    assert_eq!(case.feed(Event::Leave { look: 1 }), [], "nobody is told");
+    assert_eq!(case.feed(Event::Leave { look: 1 }), []);
+    let again = case.feed(look(3, &[1, 2]));
+    let [Action::Ask { actions, .. }] = &again[..] else { panic!("{again:?}") };
+    assert_eq!(*actions, [action(1)], "the other one is still looked for");
+}
+
+#[test]
 fn a_hit_with_all_that_it_names_settles_at_once() {
     let mut case = Case::with(&["ann"]);
     let ask = question(&case.look(1, 1, 100));

@@ -34,6 +34,8 @@ pub struct Status {
     pub projects: Vec<ProjectRow>,
     /// How often a signer was seen to give two outputs for one action.
     pub contradictions: u64,
+    /// How many claims are not believed because something else came of making it here.
+    pub doubted: usize,
     /// The store.
     pub store: StoreRow,
 }

@@ -4,9 +4,9 @@
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    Alias, Answer, Answers, Collect, Data, Export, Failed, Failure, FileAt, Find, Give, Greeting, Job,
-    Lookup, Miss, Missing, Pin, Pins, Plain, Publish, Published, Read, Reply, Report, Request, Restore, Take,
-    Unpin, VERSION, Verify, Welcome, Why, Work, Written,
+    Alias, Answer, Answers, Audit, Claims, Collect, Data, Doubt, Export, Failed, Failure, FileAt, Find, Give,
+    Greeting, Job, Lookup, Miss, Missing, Note, Pin, Pins, Plain, Publish, Published, Read, Reply, Report,
+    Request, Restore, Take, Unpin, VERSION, Verify, Welcome, Why, Work, Written,
 };
 use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES, Sha256};
 use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
@@ -80,9 +80,25 @@ fn requests(sheet: &mut Sheet) {
     sheet.good("Request", "take", &Request::Take(Take { id: 13, file: file() }));
     let give = Give { id: 14, digest: Digest::of(b"x"), file: file() };
     sheet.good("Request", "give", &Request::Give(give));
+    let (project, recipe) = (Project::new("acme/web").unwrap(), Recipe::new("rustc@1").unwrap());
+    let name = |name: &str| Text::new(name).unwrap();
+    let note = Note {
+        build: name("4242-17-0badcafe"),
+        pid: 4242,
+        project,
+        unit: name("serde-0123456789abcdef lib"),
+        recipe,
+        key: bytes(b"key one"),
+        plan: Some(bytes(b"kind")),
+    };
+    sheet.good("Request", "a unit of a build", &Request::Note(Note { plan: None, ..note.clone() }));
+    let note = sheet.good("Request", "the first unit of a build", &Request::Note(note));
     sheet.spoil_record("Request", &lookup, &[1]);
     for (why, bad) in [
-        ("an unknown variant", with(&greeting, &[0], Item::Uint(14))),
+        ("an unknown variant", with(&greeting, &[0], Item::Uint(15))),
+        ("a name of 161 bytes", with(&note, &[1, 1], text(&"b".repeat(161)))),
+        ("a unit without a name", with(&note, &[1, 4], text(""))),
+        ("a key of a unit of 65 bytes", with(&note, &[1, 6], Item::Bytes(vec![b'k'; 65]))),
         ("an action of 31 bytes", with(&why, &[1, 2], Item::Bytes(vec![1; 31]))),
         ("the body of another variant", with(&greeting, &[0], Item::Uint(1))),
         ("an empty client", with(&greeting, &[1, 2], text(""))),
@@ -139,13 +155,24 @@ fn jobs(sheet: &mut Sheet) {
     let restore = job("restore in place of another", Job::Restore(all));
     let alias = job("find these by their SHA-256", Job::Alias(Alias { digests: vec![digest; 2] }));
     let find = job("find by SHA-256", Job::Find(Find { sha256: Sha256::from_bytes([7; 32]) }));
+    let (project, recipe) = (Project::new("acme/web").unwrap(), Recipe::new("rustc@1").unwrap());
+    let claims = Claims { project, recipe, keys: vec![bytes(b"key one"), bytes(b"key two")], ask: true };
+    let claims = job("who claims these", Job::Claims(claims));
+    let action = ActionId::from_bytes(*Digest::of(b"action").as_bytes());
+    let doubt = Doubt { entry: digest, action, reason: Text::new("it came out differently") };
+    let doubt = job("do not believe", Job::Doubt(doubt));
+    job("believe again", Job::Doubt(Doubt { entry: digest, action, reason: None }));
+    job("who disagrees", Job::Audit(Audit { project: Text::new("acme/*") }));
     for (why, bad) in [
-        ("an unknown job", with(&pin, &[1, 2, 0], Item::Uint(8))),
+        ("an unknown job", with(&pin, &[1, 2, 0], Item::Uint(11))),
         ("the body of another job", with(&pin, &[1, 2, 0], Item::Uint(5))),
         ("a pattern of 257 bytes", with(&collect, &[1, 2, 1, 3], text(&"p".repeat(257)))),
         ("a pin without a reason", with(&pin, &[1, 2, 1, 2], text(""))),
         ("a name beyond 255 bytes", with(&restore, &[1, 2, 1, 3], Item::Bytes(vec![b'n'; 256]))),
         ("a umask of more than 32 bits", with(&restore, &[1, 2, 1, 6], Item::Uint(1 << 32))),
+        ("129 keys", many(&claims, &[1, 2, 1, 3], 129)),
+        ("a key of 65 bytes", with(&claims, &[1, 2, 1, 3, 0], Item::Bytes(vec![b'k'; 65]))),
+        ("an empty reason", with(&doubt, &[1, 2, 1, 3], text(""))),
         ("257 blobs", many(&alias, &[1, 2, 1, 1], 257)),
         ("a SHA-256 of 31 bytes", with(&find, &[1, 2, 1, 1], Item::Bytes(vec![7; 31]))),
         ("a path beyond 4096 bytes", with(&restore, &[1, 2, 1, 2], Item::Raw(vec![0x59, 0x10, 0x01]))),

@@ -161,6 +161,10 @@ records! {
     control::Pins { digest }
     control::Alias { digests }
     control::Find { sha256 }
+    control::Claims { project, recipe, keys, ask }
+    control::Doubt { entry, action, reason }
+    control::Audit { project }
+    control::Note { build, pid, project, unit, recipe, key, plan }
     control::Restore { digest, folder, name, device, inode, umask, replace, modified_ms }
     control::Work { id, job }
     control::Export { id, project, toolchain }
@@ -181,8 +185,8 @@ choices! {
     peer::Heads { Push, Pull, Given }
     peer::Ask { Question, Answer }
     peer::Blobs { Want, Have, Values, Piece, End, Stop, Several, Small }
-    control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget, Work, Export, Import, Refresh, Why, Take, Give }
-    control::Job { Collect, Verify, Pin, Unpin, Pins, Restore, Alias, Find }
+    control::Request { Greeting, Status, Stop, Lookup, Missing, Read, Write, Publish, Forget, Work, Export, Import, Refresh, Why, Take, Give, Note }
+    control::Job { Collect, Verify, Pin, Unpin, Pins, Restore, Alias, Find, Claims, Doubt, Audit }
     control::Reply { Welcome, Report, Stopping, Answers, Missing, Data, Written, Published, Failed, Progress }
     control::Answer { Hit, Miss }
 }

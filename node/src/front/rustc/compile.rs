@@ -43,7 +43,8 @@ fn behind(call: &Call) -> Option<&Path> {
     (!own).then_some(behind)
 }
 
-fn command(call: &Call, flags: &[String], behind: Option<&Path>) -> Command {
+/// The compiler as it was called, with these flags before all others, and behind another wrapper.
+pub(super) fn command(call: &Call, flags: &[String], behind: Option<&Path>) -> Command {
     let (compiler, args) = call.args.split_first().expect("a call without a compiler is not planned");
     let mut command = Command::new(behind.unwrap_or(Path::new(compiler)));
     if behind.is_some() {

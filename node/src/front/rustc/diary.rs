@@ -7,9 +7,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use rustix::process::getppid;
 use serde::{Deserialize, Serialize};
 
+use crate::ahead::run::Run;
 use crate::observe::clock;
 
 /// How many builds are remembered.
@@ -22,40 +22,6 @@ const MAX_LINE: usize = 64 * 1024;
 const MAX_COMMAND: u64 = 16 * 1024;
 /// How the names of these files end.
 const ENDING: &str = "jsonl";
-
-/// One run of cargo, as its children see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
-    /// A name that no other run has.
-    pub name: String,
-    /// cargo's process.
-    pub pid: u32,
-}
-
-impl Run {
-    /// The one that called this process.
-    pub fn of_this_process() -> Option<Self> {
-        let pid = u32::try_from(getppid()?.as_raw_nonzero().get()).ok()?;
-        Some(Self { name: format!("{pid}-{}", began(pid)?), pid })
-    }
-
-    /// Whether that cargo still runs.
-    pub fn goes_on(&self) -> bool {
-        began(self.pid).is_some_and(|began| self.name == format!("{}-{began}", self.pid))
-    }
-}
-
-/// When a process began, so that another one with its number is told from it: proc(5), field 22 of stat, and which
-/// start of the system that counts from. Elsewhere than on Linux the number alone has to do.
-fn began(pid: u32) -> Option<String> {
-    if !cfg!(target_os = "linux") {
-        return Some("0".to_owned());
-    }
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let began = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.to_owned();
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    Some(format!("{began}-{}", boot.get(..8).unwrap_or("0")))
-}
 
 /// The first line of a build.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,8 +38,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Of the cargo that called this process.
-    fn of(run: &Run) -> Self {
+    /// Of a cargo that runs.
+    pub(super) fn of(run: &Run) -> Self {
         let mut command = Vec::new();
         let file = File::open(format!("/proc/{}/cmdline", run.pid));
         let _ = file.and_then(|file| file.take(MAX_COMMAND).read_to_end(&mut command));
@@ -122,6 +88,8 @@ pub struct Row {
     pub cost_ms: Option<u64>,
     /// Bytes of its outputs.
     pub bytes: u64,
+    /// The Digest of the output that the cache holds.
+    pub output: Option<String>,
     /// What the names of its files have in common.
     pub stem: String,
     /// The same of the libraries that it uses.
@@ -274,31 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_known_by_the_process_that_called_and_ends_with_it() {
-        let run = Run::of_this_process().unwrap();
-        assert_eq!(Run::of_this_process().unwrap(), run);
-        assert!(run.goes_on());
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
-        let pid = child.id();
-        let other = Run { name: format!("{pid}-{}", began(pid).unwrap()), pid };
-        assert!(other.goes_on());
-        child.kill().and_then(|()| child.wait()).unwrap();
-        assert!(!other.goes_on());
-    }
-
-    #[test]
     fn what_became_of_units_is_told_again_and_nonsense_is_counted() {
         let home = tempfile::tempdir().unwrap();
         let folder = folder(home.path());
         assert_eq!(names(home.path()).unwrap(), Vec::<String>::new());
         append(&folder, &run("one"), &row("a")).unwrap();
         append(&folder, &run("one"), &row("b")).unwrap();
-        fs::OpenOptions::new()
-            .append(true)
-            .open(folder.join("one.jsonl"))
-            .unwrap()
-            .write_all(b"x\n")
-            .unwrap();
+        OpenOptions::new().append(true).open(folder.join("one.jsonl")).unwrap().write_all(b"x\n").unwrap();
         append(&folder, &run("one"), &row("c")).unwrap();
         let build = read(home.path(), "one").unwrap();
         assert_eq!(build.rows, [row("a"), row("b"), row("c")]);

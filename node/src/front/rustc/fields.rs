@@ -116,7 +116,8 @@ impl Memory {
     /// What is remembered in a folder of a crate and kind; nothing when that cannot be read.
     pub(super) fn of(folder: &Path, crate_name: &str, kind: &str) -> Self {
         let plain = |text: &str| -> String {
-            text.chars().filter(|sign| sign.is_ascii_alphanumeric() || *sign == '_').take(96).collect()
+            let plain = |sign: &char| sign.is_ascii_alphanumeric() || "_-".contains(*sign);
+            text.chars().filter(plain).take(96).collect()
         };
         let path = folder.join(format!("{}-{}", plain(crate_name), plain(kind)));
         let known = read(&path).unwrap_or_default();

@@ -6,9 +6,10 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use super::diary::{self, Row, Run};
+use super::diary::{self, Row};
 use super::unit::Unit;
-use super::{Call, fields};
+use super::{Call, fields, verify};
+use crate::ahead::run::Run;
 use crate::observe::clock;
 use crate::plan::Moment;
 
@@ -50,6 +51,7 @@ impl Line {
         self.0.ms = (clock::moment().since(started).as_secs_f64() * 1e5).round() / 100.0;
         if let Some(home) = &call.home
             && self.is_unit()
+            && !verify::is_asked(call)
             && let Some(run) = Run::of_this_process()
         {
             note(diary::append(&diary::folder(home), &run, &self.0));
@@ -75,5 +77,8 @@ fn note(written: io::Result<()>) {
 /// What is remembered of units like this one.
 pub(super) fn memory(call: &Call, unit: &Unit) -> Option<fields::Memory> {
     let home = call.home.as_ref()?;
-    Some(fields::Memory::of(&home.join("units"), &unit.crate_name, unit.kind.name()))
+    // All build scripts have one crate name.
+    let package = call.var("CARGO_PKG_NAME").unwrap_or_default();
+    let name = format!("{package}-{}", unit.crate_name);
+    Some(fields::Memory::of(&home.join("units"), &name, unit.kind.name()))
 }

@@ -9,6 +9,7 @@
 //!   goes into the key.
 //! * `walk` lists folders, `text` finds names in sources.
 //! * `restore` writes a hit, `compile` runs a miss, `publish` offers it.
+//! * `notice` tells the daemon what a build asks for; `verify` makes what is known once more, and compares.
 //! * `log` tells of each unit: [`diary`] keeps that of the last builds, [`fields`] what keys were made of.
 //!
 //! Whatever goes wrong before the compiler ran, it is run exactly as it was called.
@@ -20,6 +21,7 @@ pub mod fields;
 pub mod key;
 mod log;
 pub mod map;
+mod notice;
 pub mod place;
 mod publish;
 mod restore;
@@ -30,6 +32,7 @@ mod tests;
 mod text;
 pub mod toolchain;
 pub mod unit;
+mod verify;
 mod walk;
 
 use std::collections::BTreeMap;

@@ -92,7 +92,7 @@ pub(super) struct Compiled<'a> {
 }
 
 /// One file that will be a member: path, content, whether it may be run.
-type Part = (String, Vec<u8>, bool);
+pub(super) type Part = (String, Vec<u8>, bool);
 
 impl Compiled<'_> {
     /// Checks and publishes; gives the size of what was.
@@ -101,7 +101,8 @@ impl Compiled<'_> {
         patiently(door, PATIENCE, self.offer(door, parts)).await.ok_or(Unpublished::Late)?
     }
 
-    fn parts(&self) -> Result<Vec<Part>, Unpublished> {
+    /// The files that it is published as, each checked.
+    pub(super) fn parts(&self) -> Result<Vec<Part>, Unpublished> {
         let (unit, roots) = (&self.placed.unit, &self.placed.place.roots);
         let (Some(stdout), Some(stderr)) = (&self.ran.stdout, &self.ran.stderr) else {
             return Err(Unpublished::Said);

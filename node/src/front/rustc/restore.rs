@@ -117,7 +117,8 @@ fn file(tree: &Tree, path: &str) -> Option<Wanted> {
     }
 }
 
-async fn fetch_tree<C: Cache>(door: &C, output: &TreeOutput) -> Result<Tree, RestoreError> {
+/// The Tree of an output.
+pub(super) async fn fetch_tree<C: Cache>(door: &C, output: &TreeOutput) -> Result<Tree, RestoreError> {
     let name = "tree".to_owned();
     let wanted = Wanted { name, digest: output.digest, size: output.size, executable: false };
     if wanted.size > MAX_TREE {
