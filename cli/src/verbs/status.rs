@@ -40,6 +40,9 @@ fn text(status: &Value) -> String {
         bytes(status["store"]["bytes"].as_u64().unwrap_or(0)),
         status["store"]["budget"].as_u64().map(|budget| format!(" of {}", bytes(budget))).unwrap_or_default(),
     );
+    if let Some(parts) = status["store"]["parts"].as_u64().filter(|parts| *parts > 0) {
+        text += &format!("  {} of it has come in part, and will be taken up\n", bytes(parts));
+    }
     text += &collected(&status["store"]["collected"]);
     for (why, count) in status["misses_by_reason"].as_object().into_iter().flatten() {
         text += &format!("  missed, {why}: {count}\n");

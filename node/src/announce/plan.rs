@@ -46,6 +46,8 @@ pub const COST: u64 = 73;
 pub const COST_OF_LOOKING: u64 = 50;
 /// Requests a day for each thousand keys that a node has; 50 were promised.
 pub const A_DAY_FOR_1000_KEYS: u64 = 45;
+/// Requests that a node may make at once when it starts: for its topics, and for the first Blobs that others ask for.
+pub const AT_THE_START: u64 = 500;
 /// Requests a day that a node may make however few keys it has.
 pub const A_DAY_AT_LEAST: u64 = 20_000;
 
@@ -215,7 +217,7 @@ impl Announce {
             running: BTreeSet::new(),
             todo: VecDeque::new(),
             demand: Demand::default(),
-            purse: Purse { keys: 0, left: 0, at: Moment::default() },
+            purse: Purse { keys: 0, left: i128::from(AT_THE_START) * REQUEST, at: Moment::default() },
             chance: fastrand::Rng::with_seed(seed),
             tidy: Moment::default().plus(SETTLED),
         }

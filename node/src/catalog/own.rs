@@ -207,9 +207,10 @@ mod tests {
             kept.extend(next.blobs.iter().map(|blob| (Digest::of(blob), blob.clone())));
             let bytes = next.blobs.last().unwrap();
             let read: Catalog = codec::decode(bytes, 16 << 10).expect("followers can read it");
-            let newest = read.segments.iter().find_map(|segment| {
-                Segment::decode(kept[&segment.digest].clone()).unwrap().get(&entry.0)
-            });
+            let newest = read
+                .segments
+                .iter()
+                .find_map(|segment| Segment::decode(kept[&segment.digest].clone()).unwrap().get(&entry.0));
             assert_eq!(newest.unwrap().claim, entry.1);
             catalog = Some(read);
         }

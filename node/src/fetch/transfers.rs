@@ -314,8 +314,7 @@ impl Transfers {
         let lines: Vec<_> = lines.into_iter().map(|(_, topics)| Arc::clone(topics)).collect();
         for topics in lines {
             let nobody = BTreeSet::new();
-            let mut free =
-                peers.ranked((&topics, &nobody), |peer| self.is_free((peer, None), (now, peers)));
+            let mut free = peers.ranked((&topics, &nobody), |peer| self.is_free((peer, None), (now, peers)));
             let line = self.waiting.get(&topics).into_iter().flatten();
             let front: Vec<_> = line.take(LOOKAHEAD).map(|(_, need)| *need).collect();
             self.start_line(now, (front, &mut free), peers);

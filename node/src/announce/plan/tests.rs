@@ -99,7 +99,7 @@ fn heads_that_change_all_day_stay_within_the_budget_and_are_not_silent_for_long(
         second += 1;
     }
     assert_eq!(log[0], at(0), "what is new does not wait");
-    assert!(requests <= plan.a_day() + 2 * heads(1).cost(), "{requests}");
+    assert!(requests <= plan.a_day() + AT_THE_START + 2 * heads(1).cost(), "{requests}");
     assert!(requests >= plan.a_day() / 10 * 9, "{requests}: what may be said is");
     let longest = log.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap();
     assert!(longest <= CHANGED_AFTER + CHANGED_SLACK, "{longest:?}");

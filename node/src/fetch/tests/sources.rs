@@ -30,7 +30,9 @@ fn what_no_holder_has_comes_from_whom_the_dht_names_and_nothing_else_does() {
     let [(number, "cem", blob)] = fetched(&fetch)[..] else { panic!("{fetch:?}") };
     assert_eq!(blob, need(1));
     let fetch = bring(&mut case, 2, &[2]);
-    let [(other, "ann", _)] = fetched(&fetch)[..] else { panic!("of another Blob nothing is known: {fetch:?}") };
+    let [(other, "ann", _)] = fetched(&fetch)[..] else {
+        panic!("of another Blob nothing is known: {fetch:?}")
+    };
     assert_eq!(case.brought(number, Brought::Done), [Action::Delivered { bring: 1, all: true }]);
     assert_eq!(asked(&case.look(1, 1, 90_000)).iter().map(|(_, who)| *who).collect::<Vec<_>>(), ["ann"]);
     case.brought(other, Brought::Done);

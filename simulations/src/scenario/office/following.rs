@@ -106,7 +106,9 @@ impl Office {
         for segment in &catalog.segments {
             match (known(&segment.filter), self.part(at, &segment.filter)) {
                 (Some(filter), _) => filters.push(filter),
-                (None, Some(bytes)) => filters.push(Arc::new(Filter::decode(bytes).expect("it was made well"))),
+                (None, Some(bytes)) => {
+                    filters.push(Arc::new(Filter::decode(bytes).expect("it was made well")))
+                }
                 (None, None) => missing.push(Need { digest: segment.filter, size: segment.filter_size }),
             }
         }
