@@ -103,20 +103,7 @@ impl World {
                 let (used, budget, free, floor) = (self.used(), self.budget, self.free, self.floor);
                 Event::Room(Room { used, parts: self.part_bytes(), budget, free, floor })
             }
-            Action::Parts { bytes, dry } => {
-                assert!(!self.in_round && bytes > 0);
-                let (mut freed, before) = (0, self.part_bytes());
-                let mut stays = self.parts.clone();
-                stays.retain(|(part, busy)| {
-                    let goes = freed < bytes && !busy;
-                    freed += if goes { *part } else { 0 };
-                    !goes
-                });
-                if !dry {
-                    self.parts = stays;
-                }
-                Event::Parts { freed, left: before - freed }
-            }
+            Action::Parts { bytes, dry } => self.drop_parts(bytes, dry),
             Action::Begin => {
                 assert!(!std::mem::replace(&mut self.in_round, true));
                 self.removed_since_doom = false;
@@ -157,25 +144,7 @@ impl World {
                 }
             }
             Action::List(Shelf::Small(_)) => Event::Listed { blobs: Vec::new(), next: None },
-            Action::Remove { blobs, dry } => {
-                assert!(blobs.len() <= MAX_REMOVED);
-                let (mut freed, mut held) = (0, 0);
-                if self.crowded {
-                    return Some(Event::Removed { freed, held, crowded: true });
-                }
-                for (digest, bytes) in blobs {
-                    if self.protected.contains(&digest) {
-                        held += bytes;
-                        continue;
-                    }
-                    freed += bytes;
-                    if !dry {
-                        self.removed_since_doom = true;
-                        assert!(self.blobs.remove(&digest).is_some());
-                    }
-                }
-                Event::Removed { freed, held, crowded: false }
-            }
+            Action::Remove { blobs, dry } => self.remove(blobs, dry),
             Action::End => {
                 assert!(std::mem::take(&mut self.in_round));
                 return None;
@@ -186,6 +155,41 @@ impl World {
                 return None;
             }
         })
+    }
+
+    fn drop_parts(&mut self, bytes: u64, dry: bool) -> Event {
+        assert!(!self.in_round && bytes > 0);
+        let (mut freed, before) = (0, self.part_bytes());
+        let mut stays = self.parts.clone();
+        stays.retain(|(part, busy)| {
+            let goes = freed < bytes && !busy;
+            freed += if goes { *part } else { 0 };
+            !goes
+        });
+        if !dry {
+            self.parts = stays;
+        }
+        Event::Parts { freed, left: before - freed }
+    }
+
+    fn remove(&mut self, blobs: Vec<(Digest, u64)>, dry: bool) -> Event {
+        assert!(blobs.len() <= MAX_REMOVED);
+        let (mut freed, mut held) = (0, 0);
+        if self.crowded {
+            return Event::Removed { freed, held, crowded: true };
+        }
+        for (digest, bytes) in blobs {
+            if self.protected.contains(&digest) {
+                held += bytes;
+                continue;
+            }
+            freed += bytes;
+            if !dry {
+                self.removed_since_doom = true;
+                assert!(self.blobs.remove(&digest).is_some());
+            }
+        }
+        Event::Removed { freed, held, crowded: false }
     }
 
     /// Lets a Plan have its way until there is nothing to do.

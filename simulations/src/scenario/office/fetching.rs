@@ -104,7 +104,7 @@ impl Office {
     fn holds_of(&mut self, at: usize, action: &ActionId, signers: &BTreeSet<usize>) {
         let of = self.projects[action];
         for signer in signers {
-            self.hold(at, topic(*signer, project(of)));
+            self.hold(at, &topic(*signer, project(of)));
         }
     }
 

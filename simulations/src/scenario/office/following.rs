@@ -107,7 +107,7 @@ impl Office {
             match (known(&segment.filter), self.part(at, &segment.filter)) {
                 (Some(filter), _) => filters.push(filter),
                 (None, Some(bytes)) => {
-                    filters.push(Arc::new(Filter::decode(bytes).expect("it was made well")))
+                    filters.push(Arc::new(Filter::decode(bytes).expect("it was made well")));
                 }
                 (None, None) => missing.push(Need { digest: segment.filter, size: segment.filter_size }),
             }
@@ -189,7 +189,7 @@ impl Office {
         let own: &mut Own = self.machines[at].own.entry(project.clone()).or_default();
         own.catalog = Some(next.catalog);
         self.machines[at].heads.insert(topic.clone(), version);
-        self.hold(at, topic.clone());
+        self.hold(at, &topic);
         for to in self.others(at) {
             if topics_of(to).contains(&topic) {
                 self.count.pushes += 1;
@@ -221,11 +221,11 @@ impl Office {
     }
 
     /// Entries of a topic are held here from now on: all are told that did not know.
-    pub(super) fn hold(&mut self, at: usize, topic: Topic) {
+    pub(super) fn hold(&mut self, at: usize, topic: &Topic) {
         if !self.machines[at].holds.insert(topic.clone()) {
             return;
         }
-        self.stand(at, &topic);
+        self.stand(at, topic);
         for to in self.others(at) {
             self.send(to, Message::Holds { who: at, topic: topic.clone() });
         }

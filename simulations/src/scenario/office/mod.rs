@@ -309,7 +309,7 @@ impl Office {
                     if run.is_none_or(|run| run == self.machines[to].run && self.machines[to].here) {
                         self.hear(to, message);
                     } else {
-                        self.nobody_there(message);
+                        self.nobody_there(&message);
                     }
                 }
                 (None, Some((_, node, which))) if at < end => self.take(node, which),
@@ -319,8 +319,8 @@ impl Office {
     }
 
     /// What was to go to a machine that is not there: whoever waits for an answer notices.
-    fn nobody_there(&mut self, message: Message) {
-        match message {
+    fn nobody_there(&mut self, message: &Message) {
+        match *message {
             Message::Question { from, question, .. } => {
                 self.after(UNREACHABLE, from, Message::Answer { question, known: None });
             }
