@@ -124,6 +124,11 @@ pub fn socket(home: &Home) -> PathBuf {
     home.root().join("potluck.sock")
 }
 
+/// Where what was refused of others is kept.
+fn evidence_file(home: &Home) -> PathBuf {
+    home.root().join("evidence")
+}
+
 impl Daemon {
     /// Starts a daemon on a home.
     ///
@@ -150,6 +155,7 @@ impl Daemon {
         let plans = Plans { fetch: fetch_to, catalogs: catalogs_to, announce: announce_to };
         let ledger = catalog::driver::ledger(&engine)?;
         let outside = Outside::new(Arc::clone(&engine), plans, ledger);
+        catalog::driver::recall_evidence(&outside, &evidence_file(home));
         let (news_to, news_from) = mpsc::channel(QUEUE);
         engine.connect(Arc::new(Search::new(&outside)), news_to);
         let memberships = Memberships::new(&outside, (Networks::of(home), reach), options);
@@ -171,6 +177,7 @@ impl Daemon {
                 fetch::driver::run(Arc::clone(&outside), fetch_from, home.root().join("peers")),
             ),
             span::spawn("catalog plan", catalog::driver::run(Arc::clone(&outside), catalogs_from)),
+            span::spawn("evidence", catalog::driver::evidence(Arc::clone(&outside), evidence_file(home))),
             span::spawn("announce plan", announce::driver::run(Arc::clone(&outside), announce_from)),
             span::spawn("ahead plan", ahead::driver::run(Arc::clone(&daemon.engine), (ahead_to, ahead_from))),
             span::spawn("packing plan", packing::driver::run(daemon.engine.store().clone())),
@@ -230,6 +237,7 @@ impl Daemon {
             let _ = task.await;
         }
         self.memberships.end().await;
+        catalog::driver::keep_evidence(self.outside(), &evidence_file(home)).await;
         let engine = Arc::clone(&self.engine);
         if let Err(error) = span::blocking(move || engine.settle(true)).await {
             tracing::warn!(%error, "the index cannot be made durable");
@@ -365,7 +373,7 @@ impl Daemon {
             let bytes = store.used().map_or_else(|| store.total(), Ok);
             // A status with a part missing is better than none.
             (
-                bytes.unwrap_or_default(),
+                (bytes.unwrap_or_default(), store.content().part_bytes().unwrap_or_default()),
                 engine.tallies().unwrap_or_default(),
                 contradictions.unwrap_or_default(),
             )

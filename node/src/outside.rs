@@ -210,6 +210,16 @@ impl Outside {
         lock(&self.evidence).note(exhibit);
     }
 
+    /// Takes over what an earlier run kept of such Heads.
+    pub fn recall(&self, evidence: Evidence) {
+        *lock(&self.evidence) = evidence;
+    }
+
+    /// What the next run is to know of them, as bytes of a file, if anything changed since this was asked last.
+    pub fn new_evidence(&self) -> Option<Vec<u8>> {
+        lock(&self.evidence).changed()
+    }
+
     /// Heads that were refused so.
     pub fn evidence(&self) -> Vec<Exhibit> {
         lock(&self.evidence).all().cloned().collect()

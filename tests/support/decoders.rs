@@ -9,6 +9,7 @@ use std::fmt::Display;
 use std::io::Read as _;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use globset::GlobBuilder;
 use potluck_keys::codec::{CodecError, Reader, Wire, Writer, decode, encode};
@@ -22,6 +23,8 @@ use potluck_node::ahead::list::List;
 use potluck_node::bundle::read::{Body, Taker, read_archive};
 use potluck_node::bundle::write;
 use potluck_node::bundle::{BundleError, Name};
+use potluck_node::catalog::evidence::{self, Evidence};
+use potluck_node::content::{Content as _, DiskContent};
 use potluck_node::front::gocache::line::{self, Command, MAX_LINE_BYTES};
 use potluck_node::front::http::map::{Operation, Part, bazel, ccache, gradle, nx, part, result, webdav};
 use potluck_node::front::listen::asked::{Access, Asked, MAX_BODY_BYTES, sample};
@@ -40,8 +43,9 @@ use potluck_protocol::frame::{HEADER_BYTES, Message, body_len, frame, read_body}
 use potluck_protocol::head::{Head, HeadSet, Instance};
 use potluck_protocol::names::{DhtKey, NetworkId};
 use potluck_protocol::peer::{Ask, Blobs, Heads, Hello};
-use potluck_protocol::piece::{MAX_PIECE_LIST_BYTES, PieceList};
+use potluck_protocol::piece::{MAX_PIECE_LIST_BYTES, PIECE_BYTES, PieceHasher, PieceList, Pieces};
 use potluck_protocol::tree::{Tree, TreePath};
+use tempfile::TempDir;
 
 /// A decoder under its name.
 pub type Decoder = (&'static str, fn(&[u8]));
@@ -55,6 +59,7 @@ pub const DECODERS: &[Decoder] = &[
     ("catalog", catalog),
     ("dep_info", dep_info),
     ("entry", claim::<Entry>),
+    ("evidence", evidence),
     ("filter", filter),
     ("gocache", gocache),
     ("head", claim::<Head>),
@@ -68,6 +73,7 @@ pub const DECODERS: &[Decoder] = &[
     ("names", names),
     ("narinfo", narinfo),
     ("nix_request", nix_request),
+    ("part", blob_part),
     ("pattern", pattern),
     ("piece_list", piece_list),
     ("public_key", public_key),
@@ -510,6 +516,50 @@ fn rules(bytes: &[u8]) {
             Policy::new(rules);
         }
         Err(error) => assert!(!error.hint().is_empty() && error.origin.line <= text.lines().count() + 1),
+    }
+}
+
+/// What an earlier run kept of Heads that were refused.
+fn evidence(bytes: &[u8]) {
+    let read = Evidence::read(bytes, Time::from_millis(0));
+    let mut again = Evidence::default();
+    // Two of one kind are one, so that there may be fewer than rows.
+    read.all().for_each(|exhibit| again.note(exhibit.clone()));
+    let Some(written) = again.changed() else { return };
+    assert!(written.len() <= evidence::MAX_FILE_BYTES);
+    assert!(Evidence::read(&written, Time::from_millis(0)).all().eq(read.all()), "what is written is read");
+}
+
+/// The Blob of which parts are tried: two pieces, which pack well.
+pub fn parted() -> Vec<u8> {
+    vec![b'x'; PIECE_BYTES + 100]
+}
+
+/// The two files of what came of a Blob: the length of the first in two bytes, that, and the second.
+fn blob_part(bytes: &[u8]) {
+    static CONTENT: LazyLock<(TempDir, DiskContent, Pieces)> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().expect("there is room for a test");
+        let content = DiskContent::open(folder.path()).expect("there is room for a test");
+        let mut hasher = PieceHasher::new();
+        hasher.update(&parted());
+        (folder, content, hasher.finish().expect("it is small"))
+    });
+    // One at a time: the files have the name of the Blob.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (folder, content, pieces) = &*CONTENT;
+    let Some((len, rest)) = bytes.split_first_chunk() else { return };
+    let (list, part) = rest.split_at(rest.len().min(usize::from(u16::from_le_bytes(*len))));
+    let staging = folder.path().join("staging").join(pieces.digest().to_string());
+    for (ending, bytes) in [("list", list), ("part", part)] {
+        std::fs::write(staging.with_extension(ending), bytes).expect("there is room for a test");
+    }
+    let taken = content.take_up(pieces.digest(), pieces.size()).expect("whatever is there is no error");
+    for index in 0..taken.as_ref().map_or(0, |taken| taken.pieces().count()) {
+        let Some(taken) = taken.as_ref().filter(|taken| taken.has(index)) else { continue };
+        let (packing, packed) = taken.packed(index).expect("it was read before").expect("it is there");
+        let mut fresh = content.begin_known(pieces.clone()).expect("there is room for a test");
+        assert!(fresh.put(index, packing, &packed).expect("what was taken up is right"));
     }
 }
 

@@ -11,15 +11,19 @@ use potluck_keys::time::Time;
 use potluck_node::ahead::list::{List, Step};
 use potluck_node::bundle::Name;
 use potluck_node::bundle::write::Writer;
+use potluck_node::catalog::evidence::{Evidence, Exhibit, Offence};
+use potluck_node::peer::Peer;
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::catalog::{Catalog, Filter, Row, RowKind, Segment, SegmentRef};
 use potluck_protocol::control::{self, Answer as Known, Miss, Reply, Request};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{BlobOutput, Entry, Labels, Output, TreeOutput};
-use potluck_protocol::head::{CATALOG, Head, HeadSet, Instance};
+use potluck_protocol::head::{CATALOG, Head, HeadSet, Instance, Seen};
 use potluck_protocol::peer::{self, Ask, Blobs, Heads, Hello, Packing, Topic};
 use potluck_protocol::piece::PieceHasher;
 use potluck_protocol::tree::{Kind, Member, Tree, TreePath};
+
+use crate::decoders::parted;
 
 /// Requests as their tools sent them.
 const CCACHE_GET: &str = "GET /ccache/6c/93d09cd65e8c0a6a2ffd0b6ddbb3e60b1f8ca4 HTTP/1.1\r\nHost: localhost:7117\r\n\
@@ -363,6 +367,8 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     all.extend(key_texts());
     all.push(("items", b"\x84\x19\x01\xf4\x42\x00\xff\x61x\xa2\x01\xf5\x18\x18\xf6".to_vec()));
     all.push(("bundle", bundle()));
+    all.push(("part", part()));
+    all.push(("evidence", evidence()));
     all.extend(texts_of_tools());
     all.push(("unit_list", unit_list().encode()));
     all
@@ -396,6 +402,54 @@ fn unit_list() -> List {
         bytes: 4096,
     };
     List { steps: vec![step("serde-1 lib", 1), step("app-2 lib", 2)] }
+}
+
+/// Both files of what came of a Blob, as [`crate::decoders`] takes them: one piece as it is, and one packed.
+fn part() -> Vec<u8> {
+    let mut pieces = PieceHasher::new();
+    pieces.update(&parted());
+    let pieces = pieces.finish().expect("a small blob");
+    let list = pieces.list();
+    let mut notes = [b"ptl-part".as_slice(), &1_u32.to_le_bytes(), &list.size.to_le_bytes()].concat();
+    notes.extend(list.values.as_flattened());
+    // One zstd frame of a mebibyte: eight blocks of one byte that is repeated.
+    let mut packed = [&[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..], &(1_u32 << 20).to_le_bytes()].concat();
+    for block in 0..8 {
+        let header = 131_072_u32 << 3 | 1 << 1 | u32::from(block == 7);
+        packed.extend(&header.to_le_bytes()[..3]);
+        packed.push(b'x');
+    }
+    let raw = [b'x'; 100];
+    let rows = [(0, packed.len(), 0_u32, 1_u8), (packed.len(), raw.len(), 1, 0)];
+    for (offset, len, index, form) in rows {
+        notes.extend((offset as u64).to_le_bytes());
+        notes.extend(u32::try_from(len).expect("it is short").to_le_bytes());
+        notes.extend(index.to_le_bytes());
+        notes.push(form);
+    }
+    let len = u16::try_from(notes.len()).expect("they are short").to_le_bytes();
+    [&len[..], &notes, &packed, &raw].concat()
+}
+
+/// The file of Heads that were refused.
+fn evidence() -> Vec<u8> {
+    let mut evidence = Evidence::default();
+    let topic = Topic { signer: pair(1).signer(), project: Project::default() };
+    let seen = |sequence| Seen { sequence, root: digest("root") };
+    for (number, offence) in [Offence::Rollback, Offence::Fork, Offence::Freeze].into_iter().enumerate() {
+        evidence.note(Exhibit {
+            topic: topic.clone(),
+            instance: Instance::from_bytes([1; 16]),
+            offence,
+            have: (number > 0).then(|| seen(7)),
+            got: seen(number as u64),
+            head: digest("head"),
+            from: (number > 1).then(|| Peer::new("office", "12D3")),
+            at: NOW,
+            times: 3,
+        });
+    }
+    evidence.changed().expect("there is something in it")
 }
 
 /// The archive within a bundle: two parts.

@@ -40,6 +40,9 @@ fn text(status: &Value) -> String {
         bytes(status["store"]["bytes"].as_u64().unwrap_or(0)),
         status["store"]["budget"].as_u64().map(|budget| format!(" of {}", bytes(budget))).unwrap_or_default(),
     );
+    if let Some(parts) = status["store"]["parts"].as_u64().filter(|parts| *parts > 0) {
+        text += &format!("  {} of it has come in part, and will be taken up\n", bytes(parts));
+    }
     match (status["http"]["listen"].as_str(), status["http"]["failure"].as_str()) {
         (Some(address), _) => text += &format!("http: {address}\n"),
         (None, Some(failure)) => text += &format!("http: {failure}\n"),

@@ -3,7 +3,8 @@
 //!
 //! A few things a Project and never one a key: the Catalog Heads of a topic, "I hold Entries of this topic", and "I hold
 //! this Blob" for those that are large or much in demand. What a node may say of its own accord grows with the keys that
-//! it has; Blobs wait when that is used up, new topics do not.
+//! it has; Blobs wait when that is used up, new topics do not. Heads that changed wait as well, for a while: whoever is
+//! connected is told of them at once in another way, and somebody who builds all day changes them every second.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -20,6 +21,10 @@ pub const HEADS_EVERY: Duration = Duration::from_secs(8 * 60 * 60);
 pub const HOLDS_EVERY: Duration = Duration::from_secs(16 * 60 * 60);
 /// How much later at most something that stands is said again when there is much to say: before the 48 hours are over.
 pub const SLACK: Duration = Duration::from_secs(24 * 60 * 60);
+/// How soon after Heads were said those that changed since are said: nobody asks the DHT more often than twice as rarely.
+pub const CHANGED_AFTER: Duration = Duration::from_secs(30);
+/// How much later than that at most they are said when there is much to say.
+pub const CHANGED_SLACK: Duration = Duration::from_secs(60 * 60);
 /// How long a Blob stands after it was in demand, unless it is again.
 pub const BLOB_FOR: Duration = Duration::from_secs(60 * 60);
 /// How soon something is tried again that did not work.
@@ -41,6 +46,8 @@ pub const COST: u64 = 73;
 pub const COST_OF_LOOKING: u64 = 50;
 /// Requests a day for each thousand keys that a node has; 50 were promised.
 pub const A_DAY_FOR_1000_KEYS: u64 = 45;
+/// Requests that a node may make at once when it starts: for its topics, and for the first Blobs that others ask for.
+pub const AT_THE_START: u64 = 500;
 /// Requests a day that a node may make however few keys it has.
 pub const A_DAY_AT_LEAST: u64 = 20_000;
 
@@ -128,6 +135,8 @@ struct State {
     again: bool,
     /// Whether it was said well, and has not changed since.
     stands: bool,
+    /// When it was said well last, in this run or before it.
+    said: Option<Moment>,
     /// When a Blob was last in demand.
     wanted: Moment,
     backoff: Backoff,
@@ -208,7 +217,7 @@ impl Announce {
             running: BTreeSet::new(),
             todo: VecDeque::new(),
             demand: Demand::default(),
-            purse: Purse { keys: 0, left: 0, at: Moment::default() },
+            purse: Purse { keys: 0, left: i128::from(AT_THE_START) * REQUEST, at: Moment::default() },
             chance: fastrand::Rng::with_seed(seed),
             tidy: Moment::default().plus(SETTLED),
         }
@@ -261,9 +270,9 @@ impl Announce {
         let before = self.before.remove(key).filter(|_| !new);
         let due = before.unwrap_or(now);
         let backoff = Backoff::new(RETRY_FIRST, RETRY_LAST);
-        let stands = before.is_some();
-        self.all
-            .insert(key.clone(), State { due, again: running, stands, wanted: now, backoff, failures: 0 });
+        let (stands, said) = (before.is_some(), before.map(|_| Moment::default()));
+        let state = State { due, again: running, stands, said, wanted: now, backoff, failures: 0 };
+        self.all.insert(key.clone(), state);
         self.set_due(key, due);
         self.want(now, key);
     }
@@ -275,8 +284,10 @@ impl Announce {
             // Should this run end before it is said, the next one has to.
             self.todo.push_back(Do::Keep(key.0.clone(), key.1.clone(), None));
         }
+        let after = state.said.filter(|_| matches!(key.1, What::Heads(_)));
+        let due = after.map_or(now, |said| now.max(said.plus(CHANGED_AFTER)));
         if !running {
-            self.set_due(key, now);
+            self.set_due(key, due);
         }
     }
 
@@ -309,7 +320,11 @@ impl Announce {
             }
             return;
         };
+        if well {
+            state.said = Some(now);
+        }
         let due = match (std::mem::take(&mut state.again), well) {
+            (true, true) if matches!(key.1, What::Heads(_)) => now.plus(CHANGED_AFTER),
             (true, _) => now,
             (false, true) => {
                 state.backoff.reset();
@@ -363,6 +378,9 @@ impl Announce {
             _ if matches!(key.1, What::Blob(_)) => payable,
             Some(state) if state.failures >= FAILURES => payable,
             Some(state) if state.stands => payable.min(due.plus(SLACK)),
+            Some(state) if state.said.is_some() && matches!(key.1, What::Heads(_)) => {
+                payable.min(due.plus(CHANGED_SLACK))
+            }
             _ => due,
         }
     }

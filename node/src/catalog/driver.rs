@@ -3,8 +3,11 @@
 //! Looking for those of others is in `look`.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use potluck_keys::ring;
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::Project;
 use potluck_protocol::codec::Bytes;
@@ -13,7 +16,7 @@ use potluck_protocol::head::{Head, Ledger, Line, Seen};
 use potluck_protocol::peer::{Given, HeadBytes, Heads, Pull, Push, Topic};
 use tokio::sync::mpsc;
 
-use super::evidence::{Exhibit, Offence};
+use super::evidence::{Evidence, Exhibit, MAX_FILE_BYTES, Offence};
 use super::look;
 use super::plan::{Action, Catalogs, Event, Wrote};
 use crate::announce::plan::{Event as Announce, What};
@@ -29,6 +32,40 @@ use crate::store::StoreError;
 /// How much older than the one known a pushed Head is at least that is called a rollback: of two that were pushed one
 /// after the other, the first may come last.
 const STALE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// How often what changed of the evidence is written.
+const KEEP_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Keeps the evidence for the next run, until its task is ended; see [`keep_evidence`] for the rest then.
+pub async fn evidence(outside: Arc<Outside>, file: PathBuf) {
+    loop {
+        tokio::time::sleep(KEEP_EVERY).await;
+        keep_evidence(&outside, &file).await;
+    }
+}
+
+/// Takes over what earlier runs kept; nothing when it cannot be read, for all of it is only for people. Blocks.
+pub fn recall_evidence(outside: &Outside, file: &Path) {
+    if let Ok(bytes) = ring::read(file, MAX_FILE_BYTES) {
+        outside.recall(Evidence::read(&bytes, clock::now()));
+    }
+}
+
+/// Writes what changed of the evidence.
+pub async fn keep_evidence(outside: &Outside, file: &Path) {
+    let Some(bytes) = outside.new_evidence() else { return };
+    let path = file.to_owned();
+    let write = move || {
+        let folder = path.parent().unwrap_or(&path);
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+        file.write_all(&bytes)?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok::<_, std::io::Error>(())
+    };
+    if let Err(error) = span::blocking(write).await {
+        tracing::warn!(%error, "what was refused cannot be kept for the next run");
+    }
+}
 
 /// Runs the Plan until nobody can send events any more.
 pub async fn run(outside: Arc<Outside>, events: mpsc::Receiver<Event>) {

@@ -27,7 +27,7 @@ use crate::fetch::event::Need;
 use crate::observe::{clock, span};
 use crate::outside::Outside;
 use crate::peer::Peer;
-use crate::swarm::{Handle, limits};
+use crate::swarm::{Handle, Value, limits};
 
 /// Most holders that are asked for Heads at a time.
 const MAX_PULLED: usize = 4;
@@ -38,6 +38,8 @@ const BRING_WITHIN: Duration = Duration::from_secs(30);
 struct Offer {
     head: Signed<Head>,
     from: Option<Peer>,
+    /// Whether anybody but this node says so: what lies here for the DHT, or on the disk, says nothing of today.
+    told: bool,
 }
 
 impl Offer {
@@ -53,18 +55,20 @@ pub(super) async fn look(outside: &Arc<Outside>, topic: &Topic, source: Source) 
         Source::Push => outside
             .take_pushed(topic)
             .into_iter()
-            .map(|(head, from)| Offer { head, from: Some(from) })
+            .map(|(head, from)| Offer { head, from: Some(from), told: true })
             .collect(),
         Source::Poll => poll(outside, topic).await,
         Source::Dht => dht(outside, topic).await,
     };
     let mut lines: BTreeMap<Instance, Vec<Offer>> = BTreeMap::new();
+    let mut told = false;
     for offer in offers {
         // Whoever holds several topics may mix them up.
         let fits = |claim: &Head| claim.project == topic.project && &*claim.name == CATALOG;
         let Some(claim) = offer.claim().filter(|claim| fits(claim)) else { continue };
         let instance = claim.instance;
         if offer.head.signers().eq([topic.signer]) {
+            told |= offer.told;
             lines.entry(instance).or_default().push(offer);
         }
     }
@@ -83,17 +87,22 @@ pub(super) async fn look(outside: &Arc<Outside>, topic: &Topic, source: Source) 
     if !well {
         return Found::Failed;
     }
-    if source != Source::Disk {
-        outside.engine().followed_mut().looked(topic, clock::now());
+    match (source, told) {
+        (Source::Disk, _) => Found::Well,
+        // Nobody could say anything; what lay here was taken all the same.
+        (_, false) => Found::Nothing,
+        (_, true) => {
+            outside.engine().followed_mut().looked(topic, clock::now());
+            Found::Well
+        }
     }
-    Found::Well
 }
 
 /// What earlier runs kept.
 async fn disk(outside: &Arc<Outside>, topic: &Topic) -> Vec<Offer> {
     let (engine, of) = (Arc::clone(outside.engine()), topic.clone());
     let heads = span::blocking(move || heads_of(&engine, &of)).await.unwrap_or_default();
-    heads.into_iter().map(|head| Offer { head, from: None }).collect()
+    heads.into_iter().map(|head| Offer { head, from: None, told: false }).collect()
 }
 
 /// What the holders have that are connected, some of them at a time and others the next time.
@@ -131,7 +140,7 @@ async fn pull(outside: &Arc<Outside>, (peer, topic): (&Peer, &Topic), known: Vec
     };
     let Some(given) = asked.await else { return Vec::new() };
     let heads = given.heads.iter().filter_map(|head| Signed::decode(head).ok());
-    heads.map(|head| Offer { head, from: Some(peer.clone()) }).collect()
+    heads.map(|head| Offer { head, from: Some(peer.clone()), told: true }).collect()
 }
 
 /// What stands on the DHT, which may be behind: the last thing that a signer published may not have got there before it
@@ -142,13 +151,16 @@ async fn dht(outside: &Arc<Outside>, topic: &Topic) -> Vec<Offer> {
     let get = async |handle: &Handle| match handle.members().await.is_empty() {
         // What stands in this node's own part of the DHT is what this node put there.
         true => Vec::new(),
-        false => handle.get(key).await,
+        false => handle.values(key).await,
     };
     let values = join_all(handles.iter().map(get)).await;
-    let sets = values.iter().flatten().filter_map(|value| HeadSet::receive(value, &key).ok());
-    sets.flat_map(|set| set.heads().cloned().collect::<Vec<_>>())
-        .map(|head| Offer { head, from: None })
-        .collect()
+    let set = |value: &Value| Some((HeadSet::receive(&value.bytes, &key).ok()?, value.told));
+    let sets = values.iter().flatten().filter_map(set);
+    let offers = |(set, told): (HeadSet, bool)| {
+        let heads: Vec<_> = set.heads().cloned().collect();
+        heads.into_iter().map(move |head| Offer { head, from: None, told })
+    };
+    sets.flat_map(offers).collect()
 }
 
 fn line(topic: &Topic, claim: &Head) -> Line {

@@ -2,6 +2,7 @@
 //! The next state of an own Catalog: what was published becomes a Segment in front, and Segments are merged, small ones
 //! at once and large ones beside.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use potluck_protocol::action::{ActionId, Project};
@@ -81,6 +82,7 @@ pub fn next<E>(
         let new = Made::of(Segment::new(entries.iter().map(row).collect())?, 0)?;
         catalog.segments.insert(0, new.reference.clone());
         made.push(new);
+        each_once(&mut catalog);
     }
     while let Some(run) = next_merge(&catalog).filter(|run| is_small(&catalog, run)) {
         let tier = catalog.segments[run.start].tier + 1;
@@ -91,8 +93,16 @@ pub fn next<E>(
         let merged = merged.map(|segment| Made::of(segment, tier)).transpose()?;
         catalog.segments.splice(run, merged.as_ref().map(|made| made.reference.clone()));
         made.extend(merged);
+        each_once(&mut catalog);
     }
     Ok(with_blobs(catalog, made))
+}
+
+/// Takes out the older of two Segments with the same rows: what was withdrawn, claimed and withdrawn again makes two. The
+/// newer one hides all that the older says, and no Catalog may list a Segment twice.
+fn each_once(catalog: &mut Catalog) {
+    let mut seen = BTreeSet::new();
+    catalog.segments.retain(|segment| seen.insert(segment.digest));
 }
 
 fn merged<E>(
@@ -165,6 +175,7 @@ impl Merge {
             return None;
         }
         catalog.segments.splice(run, self.made.as_ref().map(|made| made.reference.clone()));
+        each_once(&mut catalog);
         // Small ones may have been merged into the tier in front of it meanwhile.
         catalog
             .segments
@@ -179,6 +190,31 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+
+    #[test]
+    fn what_is_withdrawn_again_makes_no_segment_twice() {
+        let action = ActionId::from_bytes([1; 32]);
+        let other = |number| ActionId::from_bytes([number; 32]);
+        let (mut kept, mut catalog) = (BTreeMap::<Digest, Vec<u8>>::new(), None);
+        let claim = Digest::of(b"claim");
+        // Something else lies below, or what is withdrawn would be gone.
+        let steps = [(other(9), claim), (action, claim), (action, WITHDRAWN), (action, claim)];
+        for entry in steps.into_iter().chain([(action, WITHDRAWN), (action, claim), (action, claim)]) {
+            let load = |reference: &SegmentRef| {
+                Ok::<_, Infallible>(Segment::decode(kept[&reference.digest].clone()).unwrap())
+            };
+            let next = next(&Project::default(), catalog, &[entry], load).unwrap();
+            kept.extend(next.blobs.iter().map(|blob| (Digest::of(blob), blob.clone())));
+            let bytes = next.blobs.last().unwrap();
+            let read: Catalog = codec::decode(bytes, 16 << 10).expect("followers can read it");
+            let newest = read
+                .segments
+                .iter()
+                .find_map(|segment| Segment::decode(kept[&segment.digest].clone()).unwrap().get(&entry.0));
+            assert_eq!(newest.unwrap().claim, entry.1);
+            catalog = Some(read);
+        }
+    }
 
     #[test]
     fn a_thousand_flushes_lie_in_few_segments_and_nothing_is_lost() {

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use parts::{LIST, Part, part_name};
-pub use parts::{MAX_PART_BYTES, MAX_PARTS, PART_LIFE};
+pub use parts::{MAX_PART_BYTES, MAX_PARTS, PART_LIFE, Thinned};
 use potluck_protocol::digest::Digest;
 use rustix::fs::{Advice, fadvise};
 

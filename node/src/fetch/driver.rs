@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use potluck_keys::ring;
-use potluck_protocol::action::ActionId;
+use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::names::DhtKey;
 use potluck_protocol::peer::{Ask, MAX_INLINE_BYTES, Question, Topic};
 use tokio::sync::mpsc;
 
 use super::download::Downloads;
-use super::event::{Action, Brought, Event, Space, Verdict};
+use super::event::{Action, Brought, Event, Need, Space, Verdict};
 use super::plan::Fetch;
 use super::remembered::{self, MAX_FILE_BYTES};
 use super::small::Lines;
@@ -81,6 +81,7 @@ fn perform(Driven { outside, downloads, small, remembered }: &Driven, action: Ac
         Action::Settle { look, action, miss } => outside.settle(look, action, miss),
         Action::Delivered { bring, all } => outside.delivered(bring, all),
         Action::Find(topic) => tell(outside, find(Arc::clone(outside), topic)),
+        Action::FindBlob { need, projects } => tell(outside, find_blob(Arc::clone(outside), need, projects)),
         Action::Ask { question, peer, space, actions } => {
             let outside_too = Arc::clone(outside);
             outside.engine().traces().asking(&peer, &actions);
@@ -163,6 +164,22 @@ async fn find(outside: Arc<Outside>, topic: Topic) -> Event {
     }
     outside.engine().traces().sought(&topic, peers.len());
     Event::Holders { topic, peers, sought: true }
+}
+
+/// Who says on the DHT that he has a Blob, wherever it may be asked for. A Network is asked once, whatever is shared there.
+async fn find_blob(outside: Arc<Outside>, need: Need, projects: BTreeSet<Project>) -> Event {
+    let key = DhtKey::blob(&need.digest);
+    let of = |project: &Project| outside.networks_of(project);
+    let handles = projects.iter().flat_map(of).map(|handle| (handle.network().name.clone(), handle));
+    let handles: BTreeMap<_, _> = handles.collect();
+    let mut peers = Vec::new();
+    for handle in handles.values() {
+        let own = handle.peer();
+        let others = handle.providers(key).await.into_iter().filter(|peer| *peer != own);
+        peers.extend(others.map(|peer| handle.name(&peer)));
+    }
+    tracing::debug!(blob = %need.digest, peers = peers.len(), "who has it, by the DHT");
+    Event::Sources { need, peers }
 }
 
 /// Asks one peer; gives what is known of each action it knew, or nothing when it did not answer.

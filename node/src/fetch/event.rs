@@ -136,6 +136,13 @@ pub enum Event {
         /// Whether this is the end of an [`Action::Find`], which may have found nobody.
         sought: bool,
     },
+    /// The answer to [`Action::FindBlob`]: these peers say that they have a Blob, whatever else they hold.
+    Sources {
+        /// The Blob.
+        need: Need,
+        /// They; perhaps nobody.
+        peers: Vec<Peer>,
+    },
     /// This peer went away.
     Gone(Peer),
     /// A question was answered, and what came was judged; actions that are left out are unknown there.
@@ -200,6 +207,13 @@ pub enum Action {
     },
     /// Find out who holds Entries of a topic.
     Find(Topic),
+    /// Find out who has a certain Blob, which the holders of its topics cannot give.
+    FindBlob {
+        /// Which.
+        need: Need,
+        /// In which Projects it is needed: it is asked for where one of those is shared.
+        projects: BTreeSet<Project>,
+    },
     /// See what is here of a Blob of several pieces, and make ready to take the others.
     Open {
         /// Which.

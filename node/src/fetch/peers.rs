@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use potluck_protocol::action::Project;
 use potluck_protocol::peer::{MAX_TOPICS, Topic};
 
+use super::event::Need;
 use super::standing::Standing;
 use crate::peer::Peer;
 use crate::plan::{Backoff, Moment};
@@ -28,17 +30,44 @@ pub const FIND_LAST: Duration = Duration::from_secs(60);
 const FIND_WITHIN: Duration = Duration::from_secs(60);
 /// Most topics of which it is remembered when the DHT was asked.
 const MAX_SOUGHT: usize = 4096;
+/// Most Blobs for whose holders the DHT is asked at a time: each may be a walk, and an Entry may name very many.
+pub const MAX_BLOB_FINDS: usize = 8;
 
 /// The topics that a search or a transfer goes by.
 pub(super) type Topics = Arc<BTreeSet<Topic>>;
 
-/// When the DHT was asked for a topic.
+/// The holders of topics, and peers that are named beside them.
+pub(super) type From<'a> = (&'a BTreeSet<Topic>, &'a BTreeSet<Peer>);
+
+/// When the DHT was asked for something.
 #[derive(Debug)]
 struct Sought {
     /// Not before this.
     again: Moment,
     running: bool,
     backoff: Backoff,
+}
+
+impl Sought {
+    fn begin(now: Moment) -> Self {
+        Self { again: now, running: false, backoff: Backoff::new(FIND_AGAIN, FIND_LAST) }
+    }
+
+    fn end(&mut self, now: Moment, news: bool) {
+        self.running = false;
+        if news {
+            self.backoff.reset();
+        }
+        self.again = now.plus(self.backoff.step());
+    }
+}
+
+/// Makes room for one more; gives whether there is any.
+fn room<K: Ord>(sought: &mut BTreeMap<K, Sought>, now: Moment) -> bool {
+    if sought.len() >= MAX_SOUGHT {
+        sought.retain(|_, sought| sought.again > now);
+    }
+    sought.len() < MAX_SOUGHT
 }
 
 /// All peers that are known to hold anything.
@@ -50,6 +79,9 @@ pub struct Peers {
     sought: BTreeMap<Topic, Sought>,
     /// Topics for which the DHT is to be asked.
     finds: Vec<Topic>,
+    sought_blobs: BTreeMap<Need, Sought>,
+    /// Blobs for which the DHT is to be asked, and in which Projects they are needed.
+    blob_finds: Vec<(Need, BTreeSet<Project>)>,
     pub(super) standing: Standing,
 }
 
@@ -63,9 +95,9 @@ impl Peers {
         self.of(topics).next().is_some()
     }
 
-    /// Whether anybody holds any of these who was not tried.
-    pub(super) fn any_but(&self, topics: &BTreeSet<Topic>, tried: &BTreeSet<Peer>) -> bool {
-        self.of(topics).any(|peer| !tried.contains(peer))
+    /// Whether anybody holds any of these, or is among those named, who was not tried.
+    pub(super) fn any_but(&self, (topics, more): From<'_>, tried: &BTreeSet<Peer>) -> bool {
+        self.of(topics).chain(more).any(|peer| !tried.contains(peer))
     }
 
     /// The best holder of any of these that is not among `but`.
@@ -74,9 +106,9 @@ impl Peers {
         left.min_by_key(|peer| (self.standing.rank_of(peer), *peer)).cloned()
     }
 
-    /// All holders of any of these that are among `some`, the best first.
-    pub(super) fn ranked(&self, topics: &BTreeSet<Topic>, some: impl Fn(&Peer) -> bool) -> Vec<Peer> {
-        let some: BTreeSet<_> = self.of(topics).filter(|peer| some(peer)).cloned().collect();
+    /// All holders of any of these, and those named, that are among `some`, the best first.
+    pub(super) fn ranked(&self, (topics, more): From<'_>, some: impl Fn(&Peer) -> bool) -> Vec<Peer> {
+        let some: BTreeSet<_> = self.of(topics).chain(more).filter(|peer| some(peer)).cloned().collect();
         self.standing.rank(some)
     }
 
@@ -162,15 +194,10 @@ impl Peers {
         if let Some(sought) = self.sought.get(topic).filter(|sought| sought.again > now) {
             return sought.running;
         }
-        if self.sought.len() >= MAX_SOUGHT && !self.sought.contains_key(topic) {
-            self.sought.retain(|_, sought| sought.again > now);
-            if self.sought.len() >= MAX_SOUGHT {
-                return false;
-            }
+        if !self.sought.contains_key(topic) && !room(&mut self.sought, now) {
+            return false;
         }
-        let backoff = Backoff::new(FIND_AGAIN, FIND_LAST);
-        let new = Sought { again: now, running: false, backoff };
-        let sought = self.sought.entry(topic.clone()).or_insert(new);
+        let sought = self.sought.entry(topic.clone()).or_insert_with(|| Sought::begin(now));
         sought.running = true;
         sought.again = now.plus(FIND_WITHIN);
         self.finds.push(topic.clone());
@@ -179,12 +206,38 @@ impl Peers {
 
     /// The DHT was asked for a topic; `news` says whether it named anybody who was not known.
     pub(super) fn found(&mut self, now: Moment, topic: &Topic, news: bool) {
-        let Some(sought) = self.sought.get_mut(topic).filter(|sought| sought.running) else { return };
-        sought.running = false;
-        if news {
-            sought.backoff.reset();
+        if let Some(sought) = self.sought.get_mut(topic).filter(|sought| sought.running) {
+            sought.end(now, news);
         }
-        sought.again = now.plus(sought.backoff.step());
+    }
+
+    /// Has the DHT asked who has a Blob, unless that was done not long ago or is done for many; gives whether news may
+    /// come.
+    pub(super) fn find_blob(&mut self, now: Moment, need: &Need, topics: &BTreeSet<Topic>) -> bool {
+        if let Some(sought) = self.sought_blobs.get(need).filter(|sought| sought.again > now) {
+            return sought.running;
+        }
+        let running = self.sought_blobs.values().filter(|sought| sought.running && sought.again > now);
+        let known = self.sought_blobs.contains_key(need);
+        if running.count() >= MAX_BLOB_FINDS || !known && !room(&mut self.sought_blobs, now) {
+            return false;
+        }
+        let sought = self.sought_blobs.entry(*need).or_insert_with(|| Sought::begin(now));
+        (sought.running, sought.again) = (true, now.plus(FIND_WITHIN));
+        let projects = topics.iter().map(|topic| topic.project.clone()).collect();
+        self.blob_finds.push((*need, projects));
+        true
+    }
+
+    /// The DHT was asked for a Blob; gives whether that was waited for.
+    pub(super) fn found_blob(&mut self, now: Moment, need: &Need, news: bool) -> bool {
+        let sought = self.sought_blobs.get_mut(need).filter(|sought| sought.running);
+        sought.map(|sought| sought.end(now, news)).is_some()
+    }
+
+    /// A Blob for which the DHT is to be asked.
+    pub(super) fn next_blob_find(&mut self) -> Option<(Need, BTreeSet<Project>)> {
+        self.blob_finds.pop()
     }
 
     /// A topic for which the DHT is to be asked.

@@ -480,6 +480,7 @@ impl Plan for Fetch {
                 self.fetch_more(now, For::Bring(bring));
             }
             Event::Holders { topic, peers, sought } => self.met(now, (&topic, sought), peers),
+            Event::Sources { need, peers } => self.transfers.sources(now, (need, peers), &mut self.peers),
             Event::Gone(peer) => self.gone(now, &peer),
             Event::Answered { question, verdicts } => self.answered(now, question, verdicts),
             Event::Reviewed { action, verdict } => {
@@ -514,6 +515,9 @@ impl Plan for Fetch {
         self.remember(now);
         while let Some(topic) = self.peers.next_find() {
             self.actions.push_back(Action::Find(topic));
+        }
+        while let Some((need, projects)) = self.peers.next_blob_find() {
+            self.actions.push_back(Action::FindBlob { need, projects });
         }
         self.actions.pop_front().or_else(|| self.question())
     }

@@ -10,7 +10,7 @@ use potluck_protocol::piece::{PIECE_BYTES, piece_count};
 use super::event::{Action, Brought, Has, Need, Opened};
 use super::peers::Peers;
 use super::spread::{MAX_RUN, Source, Spread, mix};
-use super::transfers::{Alarm, LEAST_LATE, Phase, Running, Transfers, places};
+use super::transfers::{Alarm, LEAST_LATE, Phase, Running, Transfers, find_others, places};
 use crate::peer::Peer;
 use crate::plan::Moment;
 
@@ -69,11 +69,11 @@ impl Transfers {
         };
         // Nobody else: whoever is slow may still bring it.
         let slow = |number: &u64| !self.running[number].gone && !self.running[number].stopped;
-        let usable = peers.ranked(&transfer.topics, usable);
+        let usable = peers.ranked(transfer.from(), usable);
         let busy = |peer: &Peer| self.load.get(peer).is_some_and(|load| load.not_before > now);
         if usable.iter().all(busy) {
             // Those who are busy may be so for long: there may be others.
-            peers.find(now, &transfer.topics);
+            find_others(now, (need, &transfer.topics), peers);
         }
         !usable.is_empty() || transfer.running.iter().any(slow)
     }
@@ -86,7 +86,7 @@ impl Transfers {
             !transfer.tried.contains(peer)
                 && spread.sources.get(peer).is_none_or(|source| source.again <= now)
         };
-        let mut all = peers.ranked(&transfer.topics, usable);
+        let mut all = peers.ranked(transfer.from(), usable);
         all.truncate(MAX_SOURCES);
         if let Some(spread) = self.spread(&need) {
             for peer in &all {

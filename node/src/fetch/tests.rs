@@ -2,8 +2,10 @@
 //! The fetch Plan in single cases. Random worlds are in [`worlds`].
 
 mod pieces;
+mod sources;
 mod worlds;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use potluck_keys::pair::Signer;
@@ -107,6 +109,12 @@ impl Case {
         self.feed(Event::Holders { topic: topic(0), peers, sought: true })
     }
 
+    /// The DHT names these as having a Blob.
+    fn sources(&mut self, need: Need, names: &[&str]) -> Vec<Action> {
+        let peers = names.iter().map(|name| peer(name)).collect();
+        self.feed(Event::Sources { need, peers })
+    }
+
     fn answer(&mut self, question: u64, number: u8, verdict: Verdict) -> Vec<Action> {
         self.feed(Event::Answered { question, verdicts: Some(vec![(action(number), verdict)]) })
     }
@@ -126,6 +134,11 @@ impl Case {
     fn reviewed(&mut self, number: u8, verdict: Verdict) -> Vec<Action> {
         self.feed(Event::Reviewed { action: action(number), verdict })
     }
+}
+
+/// The DHT is to be asked who has a Blob.
+fn find_blob(need: Need) -> Action {
+    Action::FindBlob { need, projects: BTreeSet::from([Project::default()]) }
 }
 
 /// The questions among these: number and peer.
@@ -477,7 +490,8 @@ fn a_transfer_whose_only_source_left_waits_a_moment() {
     let fetch = transfer(&case.answer(ask, 1, needs([1], 0)));
     case.feed(Event::Gone(peer("ann")));
     assert_eq!(case.brought(fetch, Brought::Failed), [Action::Find(topic(0))]);
-    assert_eq!(case.found(&[]), []);
+    assert_eq!(case.found(&[]), [find_blob(need(1))]);
+    assert_eq!(case.sources(need(1), &[]), []);
     assert_eq!(case.pass(999), []);
     let fetch = transfer(&case.met("ann"));
     case.feed(Event::Gone(peer("ann")));
@@ -526,7 +540,7 @@ fn a_claim_that_cannot_be_had_is_not_the_end_while_others_may_know_another() {
     let fetch = transfer(&case.answer(ann, 1, needs([1], 0)));
     let fetch = transfer(&case.brought(fetch, Brought::Failed));
     case.brought(fetch, Brought::Failed);
-    assert_eq!(case.found(&[]), []);
+    assert_eq!(case.found(&[]), [find_blob(need(1))]);
     assert_eq!(case.answer(ben, 1, Verdict::Here), [settle(1, 1, None)]);
 }
 
@@ -544,7 +558,8 @@ fn brings_end_once_whether_or_not_all_came() {
     assert_eq!(case.brought(fetch, Brought::NoRoom), [Action::Delivered { bring: 3, all: false }]);
     let fetch = transfer(&bring(&mut case, 5, &[4]));
     assert_eq!(case.brought(fetch, Brought::Failed), [Action::Find(topic(0))]);
-    assert_eq!(case.found(&[]), [Action::Delivered { bring: 5, all: false }]);
+    assert_eq!(case.found(&[]), [find_blob(need(4))]);
+    assert_eq!(case.sources(need(4), &[]), [Action::Delivered { bring: 5, all: false }]);
     let fetch = transfer(&bring(&mut case, 4, &[3]));
     assert_eq!(case.pass(5000), [Action::Delivered { bring: 4, all: false }]);
     assert_eq!(case.brought(fetch, Brought::Done), []);

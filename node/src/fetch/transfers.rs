@@ -18,8 +18,9 @@ use potluck_protocol::piece::{PIECE_BYTES, piece_count};
 use super::alarm::Alarms;
 use super::event::{Action, Brought, Need};
 use super::load::Load;
-use super::peers::{Peers, Topics};
+use super::peers::{From, Peers, Topics};
 use super::spread::Spread;
+use super::spreading::MAX_SOURCES;
 use crate::peer::Peer;
 use crate::plan::Moment;
 
@@ -76,6 +77,8 @@ pub(super) struct Transfer {
     /// Its place in the line.
     number: u64,
     pub(super) topics: Topics,
+    /// Who said on the DHT that he has this Blob, whatever he holds.
+    pub(super) sources: BTreeSet<Peer>,
     pub(super) tried: BTreeSet<Peer>,
     /// Those under way.
     pub(super) running: BTreeSet<u64>,
@@ -140,6 +143,8 @@ pub(super) struct Transfers {
     pub(super) all: BTreeMap<Need, Transfer>,
     /// Those that wait for a place, by who may have them, in the order in which they were wanted.
     waiting: BTreeMap<Topics, BTreeSet<(u64, Need)>>,
+    /// Those of them that somebody has of whom only that is known. They stand in no line: each has its own holders.
+    sourced: BTreeSet<(u64, Need)>,
     parked: BTreeSet<Need>,
     /// Those of several pieces that were begun.
     pub(super) spreads: BTreeSet<Need>,
@@ -207,6 +212,7 @@ impl Transfers {
         self.parked.remove(need);
         self.alarms.set(Alarm::Grace(*need), None);
         let Some(transfer) = self.all.get(need) else { return };
+        self.sourced.remove(&(transfer.number, *need));
         if let Some(line) = self.waiting.get_mut(&transfer.topics) {
             line.remove(&(transfer.number, *need));
             if line.is_empty() {
@@ -241,21 +247,25 @@ impl Transfers {
             }
         };
         let Some(transfer) = self.all.get_mut(&need) else { return };
-        if !begun && peers.any_but(&transfer.topics, &tried) {
+        if !begun && peers.any_but(transfer.from(), &tried) {
             transfer.grace = None;
             let ready = |peer: &Peer| {
                 !tried.contains(peer) && self.load.get(peer).is_none_or(|load| load.not_before <= now)
             };
-            if peers.ranked(&transfer.topics, ready).is_empty() {
+            if peers.ranked(transfer.from(), ready).is_empty() {
                 // Those who are busy may be so for long: there may be others.
-                peers.find(now, &transfer.topics);
+                find_others(now, (&need, &transfer.topics), peers);
             }
-            let line = self.waiting.entry(Arc::clone(&transfer.topics)).or_default();
-            line.insert((transfer.number, need));
+            if transfer.sources.is_empty() {
+                let line = self.waiting.entry(Arc::clone(&transfer.topics)).or_default();
+                line.insert((transfer.number, need));
+            } else {
+                self.sourced.insert((transfer.number, need));
+            }
             self.stirred = true;
         } else if !begun && !transfer.running.is_empty() {
             // It may be slow, but it is all there is.
-        } else if peers.find(now, &transfer.topics) {
+        } else if find_others(now, (&need, &transfer.topics), peers) {
             self.parked.insert(need);
         } else if !peers.any(&transfer.topics) && transfer.grace.is_none_or(|until| until > now) {
             let until = *transfer.grace.get_or_insert(now.plus(GRACE));
@@ -303,14 +313,22 @@ impl Transfers {
         lines.sort_unstable();
         let lines: Vec<_> = lines.into_iter().map(|(_, topics)| Arc::clone(topics)).collect();
         for topics in lines {
-            self.start_line(now, (&topics, peers));
+            let nobody = BTreeSet::new();
+            let mut free = peers.ranked((&topics, &nobody), |peer| self.is_free((peer, None), (now, peers)));
+            let line = self.waiting.get(&topics).into_iter().flatten();
+            let front: Vec<_> = line.take(LOOKAHEAD).map(|(_, need)| *need).collect();
+            self.start_line(now, (front, &mut free), peers);
+        }
+        let front: Vec<_> = self.sourced.iter().take(LOOKAHEAD).map(|(_, need)| *need).collect();
+        for need in front {
+            let free = |peer: &Peer| self.is_free((peer, None), (now, peers));
+            let mut free = peers.ranked(self.all[&need].from(), free);
+            self.start_line(now, (vec![need], &mut free), peers);
         }
     }
 
-    fn start_line(&mut self, now: Moment, (topics, peers): (&Topics, &mut Peers)) {
-        let mut free = peers.ranked(topics, |peer| self.is_free((peer, None), (now, peers)));
-        let line = self.waiting.get(topics).into_iter().flatten();
-        let front: Vec<_> = line.take(LOOKAHEAD).map(|(_, need)| *need).collect();
+    /// Starts of these what there is room for with those who are free.
+    fn start_line(&mut self, now: Moment, (front, free): (Vec<Need>, &mut Vec<Peer>), peers: &Peers) {
         for need in front {
             if free.is_empty() {
                 return;
@@ -491,6 +509,9 @@ impl Transfers {
 
     /// A peer went away, that held `topics`. What ran will end by itself, but is not waited for.
     pub(super) fn gone(&mut self, now: Moment, (peer, topics): (&Peer, &Topics), peers: &mut Peers) {
+        for transfer in self.all.values_mut() {
+            transfer.sources.remove(peer);
+        }
         let from = self.running.iter().filter(|(_, running)| running.peer == *peer && !running.gone);
         let from: Vec<_> = from.map(|(number, running)| (*number, running.need)).collect();
         for (number, need) in from {
@@ -502,7 +523,8 @@ impl Transfers {
         }
         self.forget_load(peer);
         let lines = self.waiting.iter().filter(|(of, _)| !of.is_disjoint(topics));
-        let concerned: Vec<_> = lines.flat_map(|(_, line)| line).map(|(_, need)| *need).collect();
+        let mut concerned: Vec<_> = lines.flat_map(|(_, line)| line).map(|(_, need)| *need).collect();
+        concerned.extend(self.sourced.iter().map(|(_, need)| *need));
         for need in concerned {
             self.place(now, need, peers);
         }
@@ -527,6 +549,24 @@ impl Transfers {
         }
     }
 
+    /// The search for those who have a Blob ended: they can be asked for this one, and for nothing else.
+    pub(super) fn sources(&mut self, now: Moment, (need, found): (Need, Vec<Peer>), peers: &mut Peers) {
+        // Out of the line first, in which it stands by who may have it.
+        self.displace(&need);
+        let transfer = self.all.get_mut(&need);
+        let known = transfer.as_ref().map(|transfer| transfer.sources.clone()).unwrap_or_default();
+        let mut fresh = found.into_iter().filter(|peer| peers.standing.is_fit(peer) && !known.contains(peer));
+        let fresh: BTreeSet<_> = fresh.by_ref().take(MAX_SOURCES.saturating_sub(known.len())).collect();
+        if !peers.found_blob(now, &need, !fresh.is_empty()) {
+            return self.place(now, need, peers);
+        }
+        if let Some(transfer) = transfer {
+            transfer.sources.extend(fresh);
+        }
+        self.stirred = true;
+        self.place(now, need, peers);
+    }
+
     /// The search for holders of a topic ended: nothing of it is waited for any more.
     pub(super) fn revise(&mut self, now: Moment, peers: &mut Peers) {
         for need in self.parked.clone() {
@@ -549,7 +589,9 @@ impl Transfers {
             self.load.values().map(|load| load.bytes).sum::<u64>(),
             runs.iter().map(|one| one.bytes()).sum::<u64>()
         );
+        let waiting = waiting + self.sourced.len();
         assert!(waiting + self.parked.len() <= self.all.len() && self.ended.is_empty());
+        assert!(self.all.values().all(|one| one.sources.len() <= MAX_SOURCES));
         assert!(self.spreads.len() <= MAX_SPREADS && self.actions.is_empty());
         self.check_pieces();
         self.all.len() + self.running.len() + self.spreads.len()
@@ -558,7 +600,19 @@ impl Transfers {
 
 impl Transfer {
     fn new(number: u64, topics: &Topics) -> Self {
-        let (tried, running, wanted) = Default::default();
-        Self { number, topics: Arc::clone(topics), tried, running, grace: None, wanted, phase: Phase::Still }
+        let (sources, tried, running, wanted) = Default::default();
+        let (topics, grace, phase) = (Arc::clone(topics), None, Phase::Still);
+        Self { number, topics, sources, tried, running, grace, wanted, phase }
     }
+
+    /// Who may have it.
+    pub(super) fn from(&self) -> From<'_> {
+        (&self.topics, &self.sources)
+    }
+}
+
+/// Has others looked for who may have a Blob: first those who hold its topics, and when that was done a moment ago,
+/// those who have just this Blob. Gives whether somebody may yet be found.
+pub(super) fn find_others(now: Moment, (need, topics): (&Need, &Topics), peers: &mut Peers) -> bool {
+    peers.find(now, topics) || peers.find_blob(now, need, topics)
 }

@@ -124,10 +124,10 @@ pub fn start(engine: &Arc<Engine>, settings: Settings) -> JoinHandle<()> {
     span::spawn("collection plan", run(Arc::clone(engine), collector, events))
 }
 
-/// How full the store is, for people, when its Blobs take so many bytes.
-pub fn row(engine: &Engine, bytes: u64) -> StoreRow {
+/// How full the store is, for people, when its Blobs take so many bytes, and what came of others so many.
+pub fn row(engine: &Engine, (blobs, parts): (u64, u64)) -> StoreRow {
     let collector = engine.collector();
-    let room = collector.and_then(|collector| collector.limits.room(engine.store(), bytes).ok());
+    let room = collector.and_then(|collector| collector.limits.room(engine.store(), (blobs, parts)).ok());
     let collected = collector.and_then(|collector| collector.last()).map(|last| CollectedRow {
         at_ms: last.at_ms,
         cause: last.cause,
@@ -137,7 +137,7 @@ pub fn row(engine: &Engine, bytes: u64) -> StoreRow {
         entries: last.entries,
         in_use: last.in_use,
     });
-    StoreRow { bytes, budget: room.map(|room| room.budget), collected }
+    StoreRow { bytes: blobs.saturating_add(parts), parts, budget: room.map(|room| room.budget), collected }
 }
 
 /// Runs the Plan until its task is ended.

@@ -20,8 +20,9 @@ use potluck_keys::time::Time;
 use potluck_protocol::action::Project;
 use potluck_protocol::digest::Digest;
 
+pub use super::event::{Action, Event, Room, Shelf};
 use super::marks::Marks;
-use super::report::{Cause, Draft, End, Report};
+use super::report::{Cause, Draft, End};
 use super::score::{Cut, Histogram, Standing, Subject};
 use crate::index::EntryName;
 use crate::plan::{Backoff, Moment, Plan};
@@ -106,118 +107,6 @@ pub struct Row {
     pub pinned: bool,
 }
 
-/// Some of the Blobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shelf {
-    /// Those that are files, and whose Digests begin with this byte.
-    Files(u8),
-    /// Small ones after this one, or from the first one on.
-    Small(Option<Digest>),
-}
-
-/// The room there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Bytes that Blobs take.
-    pub used: u64,
-    /// Bytes that they may take.
-    pub budget: u64,
-    /// Bytes that are left on the disk.
-    pub free: u64,
-    /// Bytes that should be left there.
-    pub floor: u64,
-}
-
-/// What can happen.
-#[derive(Debug)]
-pub enum Event {
-    /// Somebody asks for room; the report goes to this number.
-    Ask(u64, Wish),
-    /// The room there is.
-    Room(Room),
-    /// What is wanted beside what Entries name, at the beginning of a round.
-    Roots {
-        /// The present.
-        now: Time,
-        /// Blobs.
-        blobs: Vec<Digest>,
-        /// Trees, whose files are wanted as well.
-        trees: Vec<Digest>,
-        /// About how many Blobs there are.
-        about: u64,
-        /// Any number, another one each time.
-        seed: u64,
-    },
-    /// Some Entries.
-    Page {
-        /// They.
-        rows: Vec<Row>,
-        /// Whether there are no more.
-        last: bool,
-    },
-    /// Entries were removed, but not these, which had come to be used.
-    Doomed(Vec<EntryName>),
-    /// Trees were read.
-    Read {
-        /// What they list.
-        files: Vec<Digest>,
-        /// Those that there was no time for.
-        unread: Vec<Digest>,
-    },
-    /// What lies on a shelf.
-    Listed {
-        /// Each with the bytes that it takes.
-        blobs: Vec<(Digest, u64)>,
-        /// The next shelf, if there is one.
-        next: Option<Shelf>,
-    },
-    /// Blobs were removed, or would be.
-    Removed {
-        /// Bytes that they took.
-        freed: u64,
-        /// Bytes of those that somebody uses.
-        held: u64,
-        /// Whether so much is in use that nobody knows what.
-        crowded: bool,
-    },
-    /// What was to be done could not be done.
-    Failed(String),
-}
-
-/// What can be done. Each but the last two is answered by one event before the next.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Find out how much room there is.
-    Look,
-    /// A round begins, unless that fails: nothing that comes to be used from here on may be removed. Gather what is
-    /// wanted.
-    Begin,
-    /// Read the Entries after this one.
-    Page(Option<EntryName>),
-    /// Remove these Entries for good, but with `spare` not those that were used since the round began.
-    Doom {
-        /// They.
-        names: Vec<EntryName>,
-        /// Whether use saves them.
-        spare: bool,
-    },
-    /// Read these Trees.
-    Read(Vec<Digest>),
-    /// See what lies on a shelf.
-    List(Shelf),
-    /// Remove these Blobs unless they are in use; with `dry`, only say what that would free.
-    Remove {
-        /// Each with the bytes that it takes.
-        blobs: Vec<(Digest, u64)>,
-        /// Whether nothing is to be removed.
-        dry: bool,
-    },
-    /// The round that began is over.
-    End,
-    /// This came of it; with a number, for whoever asked.
-    Report(Option<u64>, Box<Report>),
-}
-
 /// A collection under way.
 #[derive(Debug)]
 struct Job {
@@ -225,6 +114,10 @@ struct Job {
     wish: Wish,
     draft: Draft,
     goal: Option<u64>,
+    /// Bytes that parts of Blobs take, and how many of them are to go first.
+    parts: u64,
+    parts_to_go: u64,
+    parts_freed: u64,
     /// The present of the first round. It holds for all, or a store that is young would age while it is looked at.
     now: Option<Time>,
     /// Bytes of Entries that the last round was to take.
@@ -232,6 +125,14 @@ struct Job {
     /// What of it the round before had not wanted yet.
     part: u64,
     cut: Cut,
+}
+
+impl Job {
+    fn new(ask: Option<u64>, wish: Wish, draft: Draft) -> Self {
+        let ([parts, parts_to_go, parts_freed, wanted, part], cut) = ([0; 5], Cut::NOTHING);
+        let (goal, now) = (None, None);
+        Self { ask, wish, draft, goal, parts, parts_to_go, parts_freed, now, wanted, part, cut }
+    }
 }
 
 /// A round under way.
@@ -336,7 +237,17 @@ impl Collection {
         };
         let mut draft = Draft::new(cause, wish.dry, room.used);
         draft.report().goal = goal;
-        self.job = Some(Job { ask, wish, draft, goal, now: None, wanted: 0, part: 0, cut: Cut::NOTHING });
+        let missing = goal.map_or(0, |goal| room.used.saturating_sub(goal));
+        let (parts, parts_to_go) = (room.parts, missing.min(room.parts));
+        self.job = Some(Job { parts, parts_to_go, goal, ..Job::new(ask, wish, draft) });
+    }
+
+    /// Some parts went, or would.
+    fn parts(&mut self, freed: u64, left: u64) {
+        let Some(job) = &mut self.job else { return };
+        (job.parts, job.parts_to_go) = (left, 0);
+        job.draft.report().freed += freed;
+        job.parts_freed = freed;
     }
 
     fn begin_round(
@@ -355,7 +266,7 @@ impl Collection {
             step: Step::Mark(Some(None)),
             trees: Vec::new(),
             going: Vec::new(),
-            seen: 0,
+            seen: job.parts,
             freed: 0,
             held: 0,
         };
@@ -424,7 +335,8 @@ impl Collection {
         self.actions.push_back(Action::End);
         let left = round.seen.saturating_sub(round.freed);
         let report = job.draft.report();
-        report.freed = if job.wish.dry { round.freed } else { report.freed.saturating_add(round.freed) };
+        let before = if job.wish.dry { job.parts_freed } else { report.freed };
+        report.freed = before.saturating_add(round.freed);
         (report.after, report.in_use) = (left, round.held);
         if crowded {
             return self.finish(now, End::Crowded, None);
@@ -523,6 +435,7 @@ impl Plan for Collection {
         match event {
             Event::Ask(..) => {}
             Event::Room(room) => self.room(now, room),
+            Event::Parts { freed, left } => self.parts(freed, left),
             Event::Roots { now, blobs, trees, about, seed } => {
                 self.begin_round(now, (about, seed), (&blobs, trees));
             }
@@ -558,8 +471,7 @@ impl Plan for Collection {
                     && let Some((number, wish)) = self.asks.pop_front()
                 {
                     let draft = Draft::new(Cause::Asked, wish.dry, 0);
-                    let (ask, cut) = (Some(number), Cut::NOTHING);
-                    self.job = Some(Job { ask, wish, draft, goal: None, now: None, wanted: 0, part: 0, cut });
+                    self.job = Some(Job::new(Some(number), wish, draft));
                 }
                 self.finish(now, End::Failed, Some(failure));
             }
@@ -577,6 +489,9 @@ impl Plan for Collection {
             let action = match (&mut self.job, &mut self.round) {
                 (None, _) if self.asks.is_empty() && self.look_at > now => return None,
                 (None, _) => Some(Action::Look),
+                (Some(job), None) if job.parts_to_go > 0 => {
+                    Some(Action::Parts { bytes: job.parts_to_go, dry: job.wish.dry })
+                }
                 (Some(_), None) => Some(Action::Begin),
                 (Some(job), Some(round)) => Self::step(round, &job.wish),
             };

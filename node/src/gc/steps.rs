@@ -15,6 +15,7 @@ use super::plan::{Action, Event, Room, Row, Shelf};
 use super::protect::Protected;
 use super::score::Subject;
 use crate::content::ContentError;
+use crate::content::disk::Thinned;
 use crate::engine::{Engine, MAX_TREE_BYTES, News};
 use crate::index::{EntryName, IndexError, Kept};
 use crate::observe::clock;
@@ -61,14 +62,14 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The room there is. Blocks.
+    /// The room there is, where whole Blobs take so many bytes, and parts of others so many. Blocks.
     ///
     /// # Errors
     /// [`StepError`].
-    pub fn room(&self, store: &Store, used: u64) -> Result<Room, StepError> {
+    pub fn room(&self, store: &Store, (blobs, parts): (u64, u64)) -> Result<Room, StepError> {
         let disk = store.room()?;
         let (budget, floor) = (self.budget.of(disk.total), self.floor.of(disk.total));
-        Ok(Room { used, budget, free: disk.free, floor })
+        Ok(Room { used: blobs.saturating_add(parts), parts, budget, free: disk.free, floor })
     }
 }
 
@@ -109,6 +110,7 @@ impl Steps {
     pub fn perform(&mut self, action: Action) -> Option<Event> {
         let done = match action {
             Action::Look => self.look(),
+            Action::Parts { bytes, dry } => self.parts(bytes, dry),
             Action::Begin => self.begin(),
             Action::Page(after) => self.page(after),
             Action::Doom { names, spare } => self.doom(names, spare),
@@ -127,7 +129,12 @@ impl Steps {
     fn look(&self) -> Result<Event, StepError> {
         let store = self.engine.store();
         let used = store.used().map_or_else(|| store.total(), Ok)?;
-        Ok(Event::Room(self.limits.room(store, used)?))
+        Ok(Event::Room(self.limits.room(store, (used, store.content().part_bytes()?))?))
+    }
+
+    fn parts(&self, bytes: u64, dry: bool) -> Result<Event, StepError> {
+        let Thinned { freed, left } = self.engine.store().content().drop_parts(bytes, dry)?;
+        Ok(Event::Parts { freed, left })
     }
 
     fn begin(&mut self) -> Result<Event, StepError> {

@@ -155,8 +155,10 @@ pub struct EvidenceRow {
 /// The store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StoreRow {
-    /// Bytes that Blobs take.
+    /// Bytes that Blobs take, and parts of Blobs.
     pub bytes: u64,
+    /// How many of them those take that have come in part, and can be taken up.
+    pub parts: u64,
     /// Bytes that they may take; absent when the disk does not say how large it is and the budget is a share of it.
     pub budget: Option<u64>,
     /// What the last collection did that removed anything or failed, since the start.

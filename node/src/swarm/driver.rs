@@ -15,7 +15,7 @@ use libp2p::identity::Keypair;
 use libp2p::kad::{QueryId, Quorum, Record};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
-use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, Swarm, Transport as _, identify, quic, yamux};
 use potluck_protocol::names::{DhtKey, NetworkId, Purpose};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -35,6 +35,7 @@ use crate::network::Network;
 use crate::observe::span;
 use crate::plan::Backoff;
 use keeping::Keeping;
+pub use queries::Value;
 use queries::{Dialling, Query, Running};
 
 /// What happens in a Network.
@@ -54,7 +55,7 @@ pub(super) enum Command {
     /// Put a value under a key; the answer is whether anybody took it.
     Put(DhtKey, Vec<u8>, oneshot::Sender<bool>),
     /// Get the values under a key.
-    Get(DhtKey, oneshot::Sender<Vec<Vec<u8>>>),
+    Get(DhtKey, oneshot::Sender<Vec<Value>>),
     /// Say that this node provides a key; the answer is whether there is anybody to say it to.
     Provide(DhtKey, oneshot::Sender<bool>),
     /// Say so no more.
@@ -86,7 +87,7 @@ struct Driver {
     dropped: HashSet<PeerId>,
     keeping: Keeping,
     sweep: Instant,
-    /// Members to begin with, and when they are dialled again if nobody is connected.
+    /// Members to begin with, and when those of them that are missing are dialled again.
     known: Vec<Multiaddr>,
     redial: (Instant, Backoff),
     reach: Reach,
@@ -223,6 +224,14 @@ fn is_unspecified(address: &Multiaddr) -> bool {
     })
 }
 
+/// Who an address says is there.
+fn named(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => Some(peer),
+        _ => None,
+    }
+}
+
 fn is_loopback(address: &Multiaddr) -> bool {
     address.iter().any(|part| match part {
         Protocol::Ip4(ip) => ip.is_loopback(),
@@ -266,22 +275,40 @@ impl Driver {
         rest.fold(keeping, Instant::min)
     }
 
-    /// Whether nobody is connected although somebody is known.
+    /// Whether nobody is connected although somebody is known, or somebody is missing whom the settings name.
     fn is_lost(&self) -> bool {
-        self.members.is_empty() && !(self.known.is_empty() && self.keeping.known.is_empty())
+        let alone = self.members.is_empty() && !(self.known.is_empty() && self.keeping.known.is_empty());
+        alone || self.known.iter().any(|address| self.is_missing(address))
     }
 
-    /// Dials the members that are known by address, and some of those that were good once. kad forgets those whom it
-    /// could not reach once.
+    /// Whether a member that the settings name is not connected, as far as its address says who it is.
+    fn is_missing(&self, address: &Multiaddr) -> bool {
+        named(address).is_some_and(|peer| {
+            peer != *self.swarm.local_peer_id()
+                && !self.dropped.contains(&peer)
+                && !self.members.contains_key(&peer)
+        })
+    }
+
+    /// Dials the members that are known by address, and when nobody is connected some of those that were good once. kad
+    /// forgets those whom it could not reach once, and nobody else dials again who was lost while others were there.
     fn dial_known(&mut self) {
+        let alone = self.members.is_empty();
         for address in self.known.clone() {
-            if let Some(Protocol::P2p(peer)) = address.iter().last() {
-                if peer == *self.swarm.local_peer_id() || self.dropped.contains(&peer) {
-                    continue;
+            match named(&address) {
+                Some(_) if !self.is_missing(&address) => {}
+                Some(peer) => {
+                    self.route(peer, address.clone());
+                    let condition = PeerCondition::DisconnectedAndNotDialing;
+                    let dial = DialOpts::peer_id(peer).condition(condition).addresses(vec![address]);
+                    let _ = self.swarm.dial(dial.build());
                 }
-                self.route(peer, address.clone());
+                None if alone => drop(self.swarm.dial(address)),
+                None => {}
             }
-            let _ = self.swarm.dial(address);
+        }
+        if !alone {
+            return;
         }
         for (peer, addresses) in self.keeping.latest(self.redialled) {
             let _ = self.swarm.dial(DialOpts::peer_id(peer).addresses(addresses).build());
@@ -365,7 +392,7 @@ impl Driver {
                 if !member {
                     return Vec::new();
                 }
-                if self.members.is_empty() {
+                if self.members.is_empty() || self.known.iter().any(|known| named(known) == Some(peer_id)) {
                     self.redial = (Instant::now(), Backoff::new(limits::REDIAL.0, limits::REDIAL.1));
                 }
                 return vec![NetEvent::Gone(peer_id)];

@@ -15,7 +15,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::behaviour::protocol;
 use super::bulk::{Bulk, PeerStream};
-use super::driver::Command;
+use super::driver::{Command, Value};
 use super::limits;
 use super::reach::Route;
 use crate::dht::Remembered;
@@ -247,6 +247,11 @@ impl Handle {
 
     /// The values that stand under a key of the DHT, as given by several holders.
     pub async fn get(&self, key: DhtKey) -> Vec<Vec<u8>> {
+        self.values(key).await.into_iter().map(|value| value.bytes).collect()
+    }
+
+    /// The same, with whether anybody else says so.
+    pub async fn values(&self, key: DhtKey) -> Vec<Value> {
         self.command(|reply| Command::Get(key, reply)).await.unwrap_or_default()
     }
 

@@ -30,7 +30,7 @@ use potluck_keys::ring::{self, RingError};
 use tokio::sync::mpsc;
 
 pub use bulk::{Duplex, PeerStream};
-pub use driver::NetEvent;
+pub use driver::{NetEvent, Value};
 pub use handle::Handle;
 pub use reach::Route;
 

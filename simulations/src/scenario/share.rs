@@ -201,6 +201,8 @@ impl Share {
             Action::Find(topic) => {
                 self.feed(from, Event::Holders { topic, peers: vec![peer(0)], sought: true });
             }
+            // There is no record of it: all who have it hold the topic.
+            Action::FindBlob { need, .. } => self.feed(from, Event::Sources { need, peers: Vec::new() }),
             Action::Close(_) => {}
             other => unreachable!("nobody asked for {other:?}"),
         }

@@ -38,11 +38,19 @@ fn share_of_link(bytes: usize, seconds: f64) -> f64 {
     bytes as f64 * 8.0 / seconds / f64::from(MEGABITS) / 1e6
 }
 
-#[test]
-fn one_large_fetch_uses_the_link() {
+/// One large fetch over a link, by sockets of its own or, where nobody listens for TCP, over QUIC.
+fn one_large_fetch(quic: bool) {
     let Some(mut lab) = Lab::new() else { return };
     let hosts: Vec<_> = limited(&mut lab, 2, MEGABITS).into_iter().map(|(host, _)| host).collect();
     let office = Office::on(&hosts);
+    for person in office.people.iter().filter(|_| quic) {
+        let file = person.home().join("networks").join(super::NETWORK).join("network.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let others = text.lines().filter(|line| !line.starts_with("listen"));
+        let own = "listen = [\"/ip4/0.0.0.0/udp/0/quic-v1\"]";
+        let lines: Vec<_> = std::iter::once(own).chain(others).collect();
+        std::fs::write(&file, lines.join("\n")).unwrap();
+    }
     let _up: Vec<_> = office.people.iter().map(|person| person.up(&[])).collect();
     let [ann, ben] = &office.people[..] else { unreachable!() };
     let bytes = if in_full() { 256 << 20 } else { 24 << 20 };
@@ -51,7 +59,20 @@ fn one_large_fetch_uses_the_link() {
     follows(ben, 1);
     let took = seconds(|| drop(get(ben, "01").ok()));
     compare(ben, &output);
-    println!("{} MiB in {took:.2} s: {:.2} of {MEGABITS} Mbit/s", bytes >> 20, share_of_link(bytes, took));
+    let sockets = ben.status()["networks"][super::NETWORK]["bulk"].as_u64();
+    assert_eq!(sockets == Some(0), quic, "{sockets:?}");
+    let (way, share) = (if quic { "QUIC" } else { "TCP" }, share_of_link(bytes, took));
+    println!("{} MiB over {way} in {took:.2} s: {share:.2} of {MEGABITS} Mbit/s", bytes >> 20);
+}
+
+#[test]
+fn one_large_fetch_uses_the_link() {
+    one_large_fetch(false);
+}
+
+#[test]
+fn one_large_fetch_uses_the_link_without_tcp() {
+    one_large_fetch(true);
 }
 
 #[test]

@@ -129,23 +129,6 @@ impl Member {
         self.handle.members().await.contains(&other.peer())
     }
 
-    /// Enters and meets another one. Whoever has met others does not dial again one that he has lost, which a machine
-    /// under load makes happen: he starts anew then.
-    async fn joins(network: &Network, folder: &Path, other: &Self) -> Self {
-        for attempt in 0..5 {
-            let one = Self::enter(network, folder, &[other.address()]).await;
-            for _ in 0..500 {
-                if one.knows(other).await {
-                    return one;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            eprintln!("attempt {attempt}: {:?}", one.handle.routes().await);
-            one.leave().await;
-        }
-        panic!("in vain: they meet");
-    }
-
     async fn leave(self) {
         self.handle.end();
         until("it has ended", || async { self.handle.is_ended().then_some(()) }).await;
@@ -335,6 +318,30 @@ async fn a_network_is_found_again_when_those_to_begin_with_are_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_named_by_the_settings_is_dialled_again_though_others_are_there() {
+    let network = network();
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let first = Member::enter(&network, folders[0].path(), &[]).await;
+    let address = first.address();
+    let friend = Member::enter(&network, folders[1].path(), std::slice::from_ref(&address)).await;
+    friend.meets(&first).await;
+    let known = [friend.address(), address.clone()];
+    let node = Member::enter(&network, folders[2].path(), &known).await;
+    node.meets(&first).await;
+    node.meets(&friend).await;
+    friend.meets(&node).await;
+    first.leave().await;
+    until("it is missed", || async { (node.handle.members().await.len() == 1).then_some(()) }).await;
+    // It comes back to where it was, and has forgotten them all.
+    std::fs::remove_file(folders[0].path().join("dht.redb")).unwrap();
+    let place = address.split("/p2p/").next().unwrap().to_owned();
+    let network = Network { listen: vec![place], ..network };
+    let first = Member::enter(&network, folders[0].path(), &[]).await;
+    node.meets(&first).await;
+    assert!(node.knows(&friend).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_subnet_cannot_fill_the_routing_table() {
     for (public, most) in [(true, 8), (false, 20)] {
         let network = Network { listen: network().listen, ..Network::new("office", public).unwrap() };
@@ -342,7 +349,9 @@ async fn one_subnet_cannot_fill_the_routing_table() {
         let mut crowd = Vec::new();
         for _ in 0..12 {
             let folder = tempfile::tempdir().unwrap();
-            crowd.push((Member::joins(&network, folder.path(), &scene.node).await, folder));
+            let one = Member::enter(&network, folder.path(), &[scene.node.address()]).await;
+            one.meets(&scene.node).await;
+            crowd.push((one, folder));
         }
         until("the node has met all", || async {
             (scene.node.handle.members().await.len() >= 14).then_some(())

@@ -115,6 +115,12 @@ async fn heads_that_go_back_contradict_or_have_ended_are_refused_and_shown() {
     b.finds("four").await;
     b.follows(4).await;
     assert!(row(&b).await["sequence"].as_u64() > Some(genuine.sequence));
+    let before = b.status().await["evidence"].clone();
+    b.stop().await;
+    // The next run shows it as well.
+    let b = Node::start(&bob, &[]).await;
+    assert_eq!(b.status().await["evidence"], before);
+    assert_eq!(before.as_array().unwrap().len(), 3);
     b.stop().await;
     a.stop().await;
 }

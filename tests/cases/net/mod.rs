@@ -11,6 +11,7 @@ mod following;
 mod honest;
 mod pieces;
 mod socket;
+mod sources;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -63,16 +63,46 @@ fn what_failed_is_said_again_and_what_changed_at_once() {
     assert_eq!(says(&mut plan, at(20)), [heads(1)]);
     plan.feed(at(30), Event::Say(net(), heads(1)));
     plan.feed(at(40), said(&heads(1), true));
-    assert_eq!(says(&mut plan, at(40)), [heads(1)], "it changed while it was being said");
-    plan.feed(at(50), said(&heads(1), true));
-    assert!(plan.wake_at().is_none_or(|at| at > Moment::default().plus(HEADS_EVERY / 3)));
-    plan.feed(at(60), Event::Joined(net()));
-    plan.feed(at(60), Event::Stand(net(), heads(1)));
-    assert_eq!(says(&mut plan, at(60)), [], "there is nothing to repeat");
-    plan.feed(at(70), Event::Unsay(net(), heads(1)));
+    assert_eq!(says(&mut plan, at(40)), [], "not again at once");
+    let hour = at(40).plus(CHANGED_AFTER).plus(CHANGED_SLACK);
+    assert_eq!(says(&mut plan, hour), [heads(1)], "it changed while it was being said");
+    let later = |ms| hour.plus(Duration::from_millis(ms));
+    plan.feed(later(10), said(&heads(1), true));
+    assert!(plan.wake_at().is_none_or(|at| at > hour.plus(HEADS_EVERY / 3)));
+    plan.feed(later(60), Event::Joined(net()));
+    plan.feed(later(60), Event::Stand(net(), heads(1)));
+    assert_eq!(says(&mut plan, later(60)), [], "there is nothing to repeat");
+    plan.feed(later(70), Event::Unsay(net(), heads(1)));
     let withdraw = Do::Withdraw(net(), heads(1));
-    assert_eq!(all(&mut plan, at(70)).1, [Do::Keep(net(), heads(1), None), withdraw]);
+    assert_eq!(all(&mut plan, later(70)).1, [Do::Keep(net(), heads(1), None), withdraw]);
     assert_eq!(plan.wake_at(), None);
+}
+
+#[test]
+fn heads_that_change_all_day_stay_within_the_budget_and_are_not_silent_for_long() {
+    let mut plan = plan();
+    let (mut requests, mut log, mut second) = (0, Vec::new(), 0);
+    plan.feed(at(0), Event::Stand(net(), What::Holds(topic(1))));
+    while second < 86_400 {
+        let now = Moment::default().plus(Duration::from_secs(second));
+        // Somebody builds, and is published from, without a pause.
+        plan.feed(now, Event::Say(net(), heads(1)));
+        while let Some(action) = plan.take(now) {
+            if let Do::Say(_, what) = action {
+                requests += what.cost();
+                if what == heads(1) {
+                    log.push(now);
+                }
+                plan.feed(now, said(&what, true));
+            }
+        }
+        second += 1;
+    }
+    assert_eq!(log[0], at(0), "what is new does not wait");
+    assert!(requests <= plan.a_day() + AT_THE_START + 2 * heads(1).cost(), "{requests}");
+    assert!(requests >= plan.a_day() / 10 * 9, "{requests}: what may be said is");
+    let longest = log.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap();
+    assert!(longest <= CHANGED_AFTER + CHANGED_SLACK, "{longest:?}");
 }
 
 #[test]

@@ -27,6 +27,15 @@ pub const MAX_PART_BYTES: u64 = 8 << 30;
 /// How long a part stays after its last piece came.
 pub const PART_LIFE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
+/// A part as it lies there.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lies {
+    /// When something was written last.
+    changed: Option<SystemTime>,
+    bytes: u64,
+    files: u8,
+}
+
 /// The notes on a Blob of which more is to come.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -72,24 +81,30 @@ impl Folders {
         self.staging.join(format!("{digest}.{ending}"))
     }
 
-    /// The parts that are to stay besides those in use: the newest, as far as there is room for them.
-    pub(super) fn worth_keeping(&self, in_use: &BTreeSet<Digest>) -> Result<BTreeSet<Digest>, ContentError> {
-        let mut parts: BTreeMap<Digest, (Option<SystemTime>, u64, u8)> = BTreeMap::new();
+    /// Every part.
+    fn all_parts(&self) -> Result<BTreeMap<Digest, Lies>, ContentError> {
+        let mut parts: BTreeMap<Digest, Lies> = BTreeMap::new();
         list(&self.staging, |entry, bytes| {
-            let Some(digest) = part_name(&entry.path()).filter(|digest| !in_use.contains(digest)) else {
-                return;
-            };
+            let Some(digest) = part_name(&entry.path()) else { return };
             let changed = entry.metadata().and_then(|found| found.modified()).ok();
             let part = parts.entry(digest).or_default();
-            *part = (part.0.max(changed), part.1 + bytes, part.2 + 1);
+            part.changed = part.changed.max(changed);
+            (part.bytes, part.files) = (part.bytes + bytes, part.files + 1);
         })?;
+        Ok(parts)
+    }
+
+    /// The parts that are to stay besides those in use: the newest, as far as there is room for them.
+    pub(super) fn worth_keeping(&self, in_use: &BTreeSet<Digest>) -> Result<BTreeSet<Digest>, ContentError> {
+        let mut parts = self.all_parts()?;
+        parts.retain(|digest, _| !in_use.contains(digest));
         let now = clock::now();
         let fresh = |changed: &Option<SystemTime>| {
             changed.is_some_and(|changed| now.since(changed.into()) < PART_LIFE)
         };
         // One file without the other is worth nothing.
-        let pairs = parts.into_iter().filter(|(_, (changed, _, files))| *files == 2 && fresh(changed));
-        let mut pairs: Vec<_> = pairs.map(|(digest, (changed, bytes, _))| (changed, bytes, digest)).collect();
+        let pairs = parts.into_iter().filter(|(_, part)| part.files == 2 && fresh(&part.changed));
+        let mut pairs: Vec<_> = pairs.map(|(digest, part)| (part.changed, part.bytes, digest)).collect();
         pairs.sort_unstable_by(|one, other| other.cmp(one));
         let mut room = MAX_PART_BYTES;
         pairs.truncate(MAX_PARTS);
@@ -99,7 +114,8 @@ impl Folders {
 
     /// Removes parts that are not in use and that there is no room for any more.
     fn thin_parts(&self) -> Result<(), ContentError> {
-        let in_use = self.parts().clone();
+        // Nobody takes one up meanwhile.
+        let in_use = self.parts();
         let kept = self.worth_keeping(&in_use)?;
         let mut over = Vec::new();
         list(&self.staging, |entry, _| over.push(entry.path()))?;
@@ -112,7 +128,51 @@ impl Folders {
     }
 }
 
+/// What became of parts when room was needed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Thinned {
+    /// Bytes of those that went, or would.
+    pub freed: u64,
+    /// Bytes of those that are left, or would be.
+    pub left: u64,
+}
+
 impl DiskContent {
+    /// How many bytes the parts of Blobs take that are not whole yet. Looks at each: not for every look-up.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn part_bytes(&self) -> Result<u64, ContentError> {
+        Ok(self.folders.all_parts()?.values().map(|part| part.bytes).sum())
+    }
+
+    /// Removes parts that nobody is busy with, those first to which nothing came for longest, until so many bytes are
+    /// free; with `dry`, says what that would be.
+    ///
+    /// # Errors
+    /// [`ContentError`].
+    pub fn drop_parts(&self, bytes: u64, dry: bool) -> Result<Thinned, ContentError> {
+        let folders = &self.folders;
+        // Nobody takes one up meanwhile.
+        let in_use = folders.parts();
+        let all = folders.all_parts()?;
+        let mut thinned = Thinned { freed: 0, left: all.values().map(|part| part.bytes).sum() };
+        let idle = all.into_iter().filter(|(digest, _)| !in_use.contains(digest));
+        let mut idle: Vec<_> = idle.map(|(digest, part)| (part.changed, part.bytes, digest)).collect();
+        idle.sort_unstable();
+        for (_, part, digest) in idle {
+            if thinned.freed >= bytes {
+                break;
+            }
+            // Without its notes the rest is worth nothing, should it end here.
+            for ending in [LIST, PART].into_iter().filter(|_| !dry) {
+                gone(|path| folders.files.remove(path), &folders.part(&digest, ending), "remove")?;
+            }
+            thinned = Thinned { freed: thinned.freed + part, left: thinned.left - part };
+        }
+        Ok(thinned)
+    }
+
     /// Opens or makes the files of a part, which nobody else has.
     pub(super) fn part_of(&self, digest: &Digest, limit: u64) -> Result<(DiskDraft, Vec<u8>), ContentError> {
         let folders = &self.folders;

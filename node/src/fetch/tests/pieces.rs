@@ -12,14 +12,14 @@ use super::super::plan::REMEMBER_EVERY;
 use super::super::standing::Record;
 use super::*;
 
-const COUNT: u64 = 16;
+pub(super) const COUNT: u64 = 16;
 
-fn large() -> Need {
+pub(super) fn large() -> Need {
     Need { digest: Digest::of(b"large"), size: COUNT * PIECE_BYTES as u64 }
 }
 
 /// What was asked of whom: number, peer, pieces.
-fn asked_pieces(actions: &[Action]) -> Vec<(u64, String, Vec<u64>)> {
+pub(super) fn asked_pieces(actions: &[Action]) -> Vec<(u64, String, Vec<u64>)> {
     let asked = |action: &Action| match action {
         Action::Fetch { transfer, peer, pieces, .. } => {
             Some((*transfer, peer.id.to_string(), pieces.clone()))
@@ -35,7 +35,7 @@ fn stopped(actions: &[Action]) -> Vec<u64> {
 }
 
 /// Somebody wants the Blob, and these pieces are here.
-fn begun(holders: &[&str], here: &[u64]) -> (Case, Vec<Action>) {
+pub(super) fn begun(holders: &[&str], here: &[u64]) -> (Case, Vec<Action>) {
     let mut case = Case::with(holders);
     let until = at(90_000);
     let opens = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs: vec![large()], until });
@@ -49,7 +49,7 @@ fn begun(holders: &[&str], here: &[u64]) -> (Case, Vec<Action>) {
 }
 
 /// A transfer brings pieces; gives what follows.
-fn comes(case: &mut Case, transfer: u64, pieces: &[u64]) -> Vec<Action> {
+pub(super) fn comes(case: &mut Case, transfer: u64, pieces: &[u64]) -> Vec<Action> {
     pieces.iter().flat_map(|index| case.feed(Event::Piece { transfer, index: *index })).collect()
 }
 
@@ -122,7 +122,9 @@ fn another_size_is_no_lie_and_a_bad_piece_is_one() {
     assert!(asked_pieces(&after).iter().all(|(_, whom, _)| *whom != asked[0].1));
     case.brought(asked[1].0, Brought::Bad);
     assert_eq!(case.plan.standing().of(&peer(&asked[1].1)).bad, 1);
-    assert_eq!(case.found(&[]), [Action::Delivered { bring: 1, all: false }, Action::Close(large())]);
+    assert_eq!(case.found(&[]), [find_blob(large())]);
+    let end = [Action::Delivered { bring: 1, all: false }, Action::Close(large())];
+    assert_eq!(case.sources(large(), &[]), end);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use potluck_protocol::piece::piece_count;
 
 use super::super::bits::Bits;
 use super::super::event::{Has, Opened};
+use super::super::peers::MAX_BLOB_FINDS;
 use super::super::plan::{MAX_QUESTIONS_PER_PEER, MAX_TRANSFER};
 use super::super::spread::MAX_RUN;
 use super::*;
@@ -47,6 +48,7 @@ enum Later {
     Open(Need),
     Review(ActionId),
     Find(Topic),
+    FindBlob(Need),
     Look,
     Bring,
     Leave(usize),
@@ -319,6 +321,12 @@ impl World {
                 let delay = self.chance.u64(5..if self.kind { 50 } else { 12_000 });
                 self.later(delay, Later::Find(topic));
             }
+            Action::FindBlob { need, projects } => {
+                let under_way = self.queue.values().filter(|what| matches!(what, Later::FindBlob(_))).count();
+                assert!(!projects.is_empty() && under_way < MAX_BLOB_FINDS);
+                let delay = self.chance.u64(5..if self.kind { 50 } else { 12_000 });
+                self.later(delay, Later::FindBlob(need));
+            }
             Action::Review(_, action) => {
                 let delay = self.chance.u64(..10);
                 self.later(delay, Later::Review(action));
@@ -429,6 +437,12 @@ impl World {
                 let holds = |one: &&Someone| one.here && one.topics.contains(&topic);
                 let peers = self.peers.iter().filter(holds).map(|one| one.peer.clone()).collect();
                 self.feed(Event::Holders { topic, peers, sought: true });
+            }
+            Later::FindBlob(need) => {
+                // Anybody may say so, and some are gone by now.
+                let all = self.peers.iter().map(|one| one.peer.clone());
+                let peers = all.filter(|_| self.chance.bool()).collect();
+                self.feed(Event::Sources { need, peers });
             }
             Later::Look => self.look(),
             Later::Bring => self.bring(),

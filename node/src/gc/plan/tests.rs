@@ -7,7 +7,7 @@ use potluck_keys::pair::Signer;
 use potluck_protocol::action::ActionId;
 
 use super::*;
-use crate::gc::report::MAX_GROUPS;
+use crate::gc::report::{MAX_GROUPS, Report};
 
 const NOW: Time = Time::from_millis(1_000_000_000_000);
 
@@ -21,6 +21,8 @@ struct World {
     roots: Vec<Digest>,
     pinned_trees: Vec<Digest>,
     protected: BTreeSet<Digest>,
+    /// What came of Blobs that are not whole: bytes, and whether somebody is busy with it; the oldest first.
+    parts: Vec<(u64, bool)>,
     /// Actions that come to be used once their page was read.
     to_be_used: BTreeSet<EntryName>,
     budget: u64,
@@ -76,7 +78,11 @@ impl World {
     }
 
     fn used(&self) -> u64 {
-        self.blobs.values().sum()
+        self.blobs.values().sum::<u64>() + self.part_bytes()
+    }
+
+    fn part_bytes(&self) -> u64 {
+        self.parts.iter().map(|(bytes, _)| bytes).sum()
     }
 
     fn has(&self, row: &Row) -> bool {
@@ -95,8 +101,9 @@ impl World {
         Some(match action {
             Action::Look => {
                 let (used, budget, free, floor) = (self.used(), self.budget, self.free, self.floor);
-                Event::Room(Room { used, budget, free, floor })
+                Event::Room(Room { used, parts: self.part_bytes(), budget, free, floor })
             }
+            Action::Parts { bytes, dry } => self.drop_parts(bytes, dry),
             Action::Begin => {
                 assert!(!std::mem::replace(&mut self.in_round, true));
                 self.removed_since_doom = false;
@@ -137,25 +144,7 @@ impl World {
                 }
             }
             Action::List(Shelf::Small(_)) => Event::Listed { blobs: Vec::new(), next: None },
-            Action::Remove { blobs, dry } => {
-                assert!(blobs.len() <= MAX_REMOVED);
-                let (mut freed, mut held) = (0, 0);
-                if self.crowded {
-                    return Some(Event::Removed { freed, held, crowded: true });
-                }
-                for (digest, bytes) in blobs {
-                    if self.protected.contains(&digest) {
-                        held += bytes;
-                        continue;
-                    }
-                    freed += bytes;
-                    if !dry {
-                        self.removed_since_doom = true;
-                        assert!(self.blobs.remove(&digest).is_some());
-                    }
-                }
-                Event::Removed { freed, held, crowded: false }
-            }
+            Action::Remove { blobs, dry } => self.remove(blobs, dry),
             Action::End => {
                 assert!(std::mem::take(&mut self.in_round));
                 return None;
@@ -166,6 +155,41 @@ impl World {
                 return None;
             }
         })
+    }
+
+    fn drop_parts(&mut self, bytes: u64, dry: bool) -> Event {
+        assert!(!self.in_round && bytes > 0);
+        let (mut freed, before) = (0, self.part_bytes());
+        let mut stays = self.parts.clone();
+        stays.retain(|(part, busy)| {
+            let goes = freed < bytes && !busy;
+            freed += if goes { *part } else { 0 };
+            !goes
+        });
+        if !dry {
+            self.parts = stays;
+        }
+        Event::Parts { freed, left: before - freed }
+    }
+
+    fn remove(&mut self, blobs: Vec<(Digest, u64)>, dry: bool) -> Event {
+        assert!(blobs.len() <= MAX_REMOVED);
+        let (mut freed, mut held) = (0, 0);
+        if self.crowded {
+            return Event::Removed { freed, held, crowded: true };
+        }
+        for (digest, bytes) in blobs {
+            if self.protected.contains(&digest) {
+                held += bytes;
+                continue;
+            }
+            freed += bytes;
+            if !dry {
+                self.removed_since_doom = true;
+                assert!(self.blobs.remove(&digest).is_some());
+            }
+        }
+        Event::Removed { freed, held, crowded: false }
     }
 
     /// Lets a Plan have its way until there is nothing to do.
@@ -208,6 +232,25 @@ fn the_stalest_go_until_there_is_room_again() {
     assert_eq!(report.groups.len(), 1);
     assert_eq!(report.groups[0].oldest_use_ms, rows[19].subject.last.as_millis());
     assert!(report.groups[0].why.starts_with("not used for 33 minutes"), "{}", report.groups[0].why);
+}
+
+#[test]
+fn what_came_in_part_counts_and_goes_first_unless_somebody_is_busy_with_it() {
+    let mut world = World::simple(1000);
+    let rows: Vec<_> = (0..8).map(|n| world.entry(n, 100 * (n + 1), 100)).collect();
+    world.parts = vec![(100, true), (150, false), (100, false)];
+    let dry = world.ask(Wish { keep: Some(950), dry: true, ..Wish::default() });
+    assert_eq!((dry.before, dry.freed, dry.after, world.used()), (1150, 250, 900, 1150));
+    world.run(&mut Collection::new());
+    assert_eq!(world.parts, [(100, true)], "150 would not have been enough");
+    assert!(rows.iter().all(|row| world.has(row)));
+    let report = world.reports.pop().unwrap().1;
+    assert_eq!((report.goal, report.before, report.after, report.freed), (Some(900), 1150, 900, 250));
+    // What somebody is busy with stays, and Entries go in its place.
+    world.budget = 500;
+    world.run(&mut Collection::new());
+    assert!(world.used() <= 450 && world.parts == [(100, true)], "{}", world.used());
+    assert_eq!(world.reports.pop().unwrap().1.after, world.used());
 }
 
 #[test]

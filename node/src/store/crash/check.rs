@@ -8,7 +8,7 @@ use potluck_protocol::catalog::Segment;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::head::Head;
 
-use super::script::{Facts, space};
+use super::script::{Facts, piece, space};
 use crate::config::Config;
 use crate::content::{Content as _, ContentError, Durability};
 use crate::engine::{Engine, Known};
@@ -53,6 +53,9 @@ impl After<'_> {
         let folder = root.join("store");
         let store = Store::open(&folder).map_err(|error| format!("it does not open: {error}"))?.0;
         that(staged(root) == 0, || "staging is not swept".to_owned())?;
+        let parts = in_staging(root, true);
+        let paired = |name: &String| parts.iter().filter(|other| other[..64] == name[..64]).count() == 2;
+        that(parts.iter().all(paired), || format!("half of a part is left: {parts:?}"))?;
         Ok(store)
     }
 
@@ -84,7 +87,10 @@ impl After<'_> {
         let (promised, len) = (self.promised(digest), bytes.len());
         match store.bytes(digest, u64::MAX) {
             Ok(Some(found)) => that(found == bytes, || format!("blob {digest} of {len} bytes is another")),
-            Ok(None) => that(!promised, || format!("blob {digest} of {len} bytes is lost")),
+            Ok(None) => {
+                that(!promised, || format!("blob {digest} of {len} bytes is lost"))?;
+                self.part(store, digest, bytes)
+            }
             Err(StoreError::Damaged(_) | StoreError::Content(ContentError::Damaged { .. })) => {
                 let may = self.end == End::Cut
                     || self.facts.spoiled.get(digest).is_some_and(|from| *from <= self.steps);
@@ -94,6 +100,25 @@ impl After<'_> {
             }
             Err(error) => Err(format!("blob {digest} of {len} bytes cannot be read: {error}")),
         }
+    }
+
+    /// What came of a Blob is right, and after the death of the process all of it is there.
+    fn part(&self, store: &Store, digest: &Digest, bytes: &[u8]) -> Checked {
+        let fail = |error: StoreError| error.to_string();
+        let arriving = store.take_up(digest, bytes.len() as u64).map_err(fail)?;
+        let has = |index: u64| arriving.as_ref().is_some_and(|arriving| arriving.bits().has(index));
+        let stands = |from: usize, until: usize| from <= self.steps && self.steps <= until;
+        for came in self.facts.came.iter().filter(|came| came.digest == *digest) {
+            let all = came.pieces.iter().all(|index| has(*index));
+            let must = self.end == End::Killed && stands(came.from, came.until);
+            that(all || !must, || format!("of blob {digest}, pieces {:?} are lost", came.pieces))?;
+        }
+        let Some(arriving) = &arriving else { return Ok(()) };
+        for index in (0..arriving.pieces().count()).filter(|index| has(*index)) {
+            let (_, packed) = arriving.packed(index).map_err(fail)?.ok_or("a piece that is here is not")?;
+            that(packed == piece(bytes, index), || format!("piece {index} of blob {digest} is another"))?;
+        }
+        Ok(())
     }
 
     /// A published claim is there, and what is claimed either all there or missing.
@@ -158,7 +183,14 @@ impl After<'_> {
     }
 }
 
-/// How many files lie in staging.
+/// How many files lie in staging that are no parts of Blobs.
 pub(super) fn staged(root: &Path) -> usize {
-    std::fs::read_dir(root.join("store/staging")).map_or(0, Iterator::count)
+    in_staging(root, false).len()
+}
+
+/// The files in staging that are parts of Blobs, or the others.
+fn in_staging(root: &Path, parts: bool) -> Vec<String> {
+    let names = std::fs::read_dir(root.join("store/staging")).into_iter().flatten();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| (name.ends_with(".part") || name.ends_with(".list")) == parts).collect()
 }

@@ -8,6 +8,7 @@ use fastrand::Rng;
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
+use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::PIECE_BYTES;
 use potluck_protocol::tree::{Kind, Member, Tree, TreePath};
 use tempfile::TempDir;
@@ -71,6 +72,15 @@ pub(super) struct Claim {
     pub(super) from: usize,
 }
 
+/// Pieces of a Blob that came, from which step on and until when.
+#[derive(Debug, Clone)]
+pub(super) struct Came {
+    pub(super) digest: Digest,
+    pub(super) pieces: Vec<u64>,
+    pub(super) from: usize,
+    pub(super) until: usize,
+}
+
 /// All that was promised, by the number of steps that had been taken.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
@@ -78,6 +88,7 @@ pub(super) struct Facts {
     pub(super) universe: BTreeMap<Digest, Vec<u8>>,
     pub(super) promises: Vec<Promise>,
     pub(super) claims: Vec<Claim>,
+    pub(super) came: Vec<Came>,
     /// Blobs that the script spoiled, and from when on.
     pub(super) spoiled: BTreeMap<Digest, usize>,
     /// How many times a Catalog was flushed, and since when.
@@ -89,7 +100,9 @@ impl Facts {
     pub(super) fn moments(&self) -> impl Iterator<Item = usize> {
         let promises = self.promises.iter().flat_map(|one| [one.killed, one.cut, one.until]);
         let claims = self.claims.iter().map(|claim| claim.from);
-        promises.chain(claims).chain(self.flushed.iter().copied()).filter(|at| *at != NEVER)
+        let came = self.came.iter().flat_map(|came| [came.from, came.until]);
+        let all = promises.chain(claims).chain(came).chain(self.flushed.iter().copied());
+        all.filter(|at| *at != NEVER)
     }
 }
 
@@ -126,6 +139,8 @@ pub(super) const SCRIPT: &[(&str, Operation)] = &[
     ("packing", Stage::pack),
     ("packing what is not durable", Stage::pack_fast),
     ("collection", Stage::collect),
+    ("a blob in two goes", Stage::arrive),
+    ("a part that has to go", Stage::drop_part),
     ("open again", Stage::reopen),
     ("another tree, published", Stage::publish_tree),
     ("the next catalog", Stage::flush),
@@ -133,6 +148,11 @@ pub(super) const SCRIPT: &[(&str, Operation)] = &[
 
 pub(super) fn space() -> Space {
     Space { project: Project::new("p").unwrap(), recipe: Recipe::new("r@1").unwrap() }
+}
+
+/// A piece of a Blob.
+pub(super) fn piece(bytes: &[u8], index: u64) -> &[u8] {
+    bytes.chunks(PIECE_BYTES).nth(usize::try_from(index).unwrap()).unwrap()
 }
 
 /// A folder in memory where there is one: thousands of states are written and synced.
@@ -244,10 +264,58 @@ impl Stage {
         let mut hasher = potluck_protocol::piece::PieceHasher::new();
         hasher.update(&bytes);
         let mut receiving = self.store()?.receive(hasher.finish().unwrap())?;
-        receiving.put(0, potluck_protocol::peer::Packing::Raw, &bytes)?;
+        receiving.put(0, Packing::Raw, &bytes)?;
         receiving.finish()?;
         self.promise(digest, self.log.len(), NEVER);
         Ok(())
+    }
+
+    /// Some pieces come, and the rest when somebody takes it up.
+    fn arrive(&mut self, salt: u64) -> Result<(), Fault> {
+        let (digest, bytes) = self.data(salt, 2 * PIECE_BYTES + 9000);
+        self.pieces_come(&bytes, &[2, 0])?;
+        let Some(arriving) = self.store()?.take_up(&digest, bytes.len() as u64)? else {
+            panic!("what came is there")
+        };
+        let missing: Vec<_> = (0..3).filter(|index| !arriving.bits().has(*index)).collect();
+        for index in missing {
+            arriving.put(index, Packing::Raw, piece(&bytes, index))?;
+        }
+        self.part_ends(&digest);
+        arriving.finish()?;
+        self.promise(digest, self.log.len(), NEVER);
+        Ok(())
+    }
+
+    /// A part of which more never comes makes room.
+    fn drop_part(&mut self, salt: u64) -> Result<(), Fault> {
+        let (digest, bytes) = self.data(salt, PIECE_BYTES + 6000);
+        self.pieces_come(&bytes, &[1])?;
+        self.part_ends(&digest);
+        let thinned = self.store()?.content.drop_parts(1, false)?;
+        assert!(thinned.freed >= 6000 && thinned.left == 0, "{thinned:?}");
+        Ok(())
+    }
+
+    fn pieces_come(&mut self, bytes: &[u8], pieces: &[u64]) -> Result<(), Fault> {
+        let mut hasher = potluck_protocol::piece::PieceHasher::new();
+        hasher.update(bytes);
+        let arriving = self.store()?.arrive(hasher.finish().unwrap())?;
+        let digest = *arriving.pieces().digest();
+        for (count, index) in pieces.iter().enumerate() {
+            arriving.put(*index, Packing::Raw, piece(bytes, *index))?;
+            let pieces = pieces[..=count].to_vec();
+            self.facts.came.push(Came { digest, pieces, from: self.log.len(), until: NEVER });
+        }
+        Ok(())
+    }
+
+    fn part_ends(&mut self, digest: &Digest) {
+        let now = self.log.len();
+        let came = self.facts.came.iter_mut();
+        for came in came.filter(|came| came.digest == *digest && came.until == NEVER) {
+            came.until = now;
+        }
     }
 
     fn publish(&mut self, salt: u64, output: Output, blobs: Vec<Digest>) -> Result<(), Fault> {

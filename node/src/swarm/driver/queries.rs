@@ -13,10 +13,19 @@ use tokio::time::Instant;
 use super::Driver;
 use crate::swarm::limits;
 
+/// What stands under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// It.
+    pub bytes: Vec<u8>,
+    /// Whether another member says so. Else it lies here, where this node has put it or others have, at some time.
+    pub told: bool,
+}
+
 /// A question to the DHT that has not been answered.
 pub(super) enum Query {
     Put(oneshot::Sender<bool>),
-    Get { values: Vec<Vec<u8>>, reply: oneshot::Sender<Vec<Vec<u8>>> },
+    Get { values: Vec<Value>, reply: oneshot::Sender<Vec<Value>> },
     Provide(oneshot::Sender<bool>),
     Providers { found: BTreeSet<PeerId>, reply: oneshot::Sender<Vec<PeerId>> },
 }
@@ -136,9 +145,13 @@ impl Driver {
         };
         match (query, result) {
             (Query::Get { values, .. }, QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found)))) => {
-                enough(values.is_empty());
+                // What lies here comes at once, and is no reason to listen no longer to others.
+                let told = found.peer.is_some();
+                if told {
+                    enough(!values.iter().any(|value| value.told));
+                }
                 if values.len() < limits::MAX_FOUND {
-                    values.push(found.record.value);
+                    values.push(Value { bytes: found.record.value, told });
                 }
             }
             (
