@@ -12,8 +12,8 @@ use std::time::Duration;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::{
-    self, Answers, Data, Export, Failed, Failure, Give, Job, Missing, Note, Plain, Published, Read, Reply, Report,
-    Request, VERSION, Welcome, Written,
+    self, Answers, Data, Export, Failed, Failure, Give, Job, Missing, Note, Plain, Published, Read, Reply,
+    Report, Request, VERSION, Welcome, Written,
 };
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
