@@ -13,8 +13,8 @@
 //! * [`relocate`] takes paths out of outputs and puts them back.
 //! * [`materialise`] writes Trees to folders, and makes Trees of them.
 
-#[cfg(feature = "net")]
 pub mod ahead;
+#[cfg(feature = "net")]
 pub mod alias;
 pub mod announce;
 pub mod bundle;

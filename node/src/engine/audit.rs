@@ -137,7 +137,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`CacheError`].
-    pub(crate) fn claims_of(&self, space: &Space, keys: &[Vec<u8>]) -> Result<Vec<ActionRow>, CacheError> {
+    pub fn claims_of(&self, space: &Space, keys: &[Vec<u8>]) -> Result<Vec<ActionRow>, CacheError> {
         let row = |key: &Vec<u8>| {
             let action = ActionId::derive(&space.project, &space.recipe, key, None);
             let action = action.map_err(|error| CacheError::Usage(error.to_string()))?;
@@ -151,7 +151,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`CacheError`].
-    pub(crate) fn doubt(
+    pub fn doubt(
         &self,
         (entry, action): (&Digest, &ActionId),
         reason: Option<String>,
@@ -175,7 +175,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`CacheError`].
-    pub(crate) fn audit(&self, project: Option<&Pattern>) -> Result<Audit, CacheError> {
+    pub fn audit(&self, project: Option<&Pattern>) -> Result<Audit, CacheError> {
         let (mut audit, mut after) = (Audit::default(), None);
         let mut group: Vec<Signed<Entry>> = Vec::new();
         let covers = |entry: &Signed<Entry>| {
