@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use potluck_protocol::piece::PIECE_BYTES;
+use potluck_protocol::peer::MAX_INLINE_BYTES;
+use potluck_protocol::piece::{PIECE_BYTES, piece_count};
 
 use super::event::Need;
 use super::peers::Peers;
-use super::transfers::{MAX_TRANSFERS_PER_PEER, SMALL_ONES, Transfers, places};
+use super::transfers::{MAX_TRANSFERS_PER_PEER, SMALL_ONES, Transfers};
 use crate::peer::Peer;
 use crate::plan::{Backoff, Moment};
 
@@ -22,6 +23,44 @@ pub(super) const FIRST_WINDOW: u64 = 4 << 20;
 
 /// All places at one peer.
 const ALL_PLACES: usize = MAX_TRANSFERS_PER_PEER * SMALL_ONES;
+
+/// One that is under way.
+pub(super) struct Running {
+    pub(super) need: Need,
+    pub(super) peer: Peer,
+    /// The pieces that are still to come.
+    pub(super) pieces: Vec<u64>,
+    /// Whether it only says what the peer has.
+    pub(super) watch: bool,
+    pub(super) asked: Moment,
+    /// Whether the peer has said anything.
+    pub(super) heard: bool,
+    /// Whether it takes no longer than it should.
+    pub(super) prompt: bool,
+    /// Whether it takes longer than most do.
+    pub(super) late: bool,
+    /// Whether the peer went away since: how it ends says nothing of the peer, should that be back.
+    pub(super) gone: bool,
+    /// Whether it was told to stop, as nobody waits for it.
+    pub(super) stopped: bool,
+}
+
+/// How much of a place a transfer takes, in parts of [`SMALL_ONES`].
+pub(super) fn places(need: &Need) -> usize {
+    let share = MAX_INLINE_BYTES as u64 / SMALL_ONES as u64;
+    usize::try_from(need.size.div_ceil(share)).map_or(SMALL_ONES, |places| places.clamp(1, SMALL_ONES))
+}
+
+impl Running {
+    /// What is still to come, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        if piece_count(self.need.size) == 1 {
+            self.need.size
+        } else {
+            (self.pieces.len() * PIECE_BYTES) as u64
+        }
+    }
+}
 
 /// What is under way from one peer.
 #[derive(Debug)]

@@ -11,8 +11,9 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Topic;
 
 use super::event::{Need, Space};
+use super::load::places;
 use super::peers::Topics;
-use super::transfers::{SMALL_ONES, places};
+use super::transfers::SMALL_ONES;
 use crate::peer::Peer;
 use crate::plan::Moment;
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 use potluck_protocol::piece::{PIECE_BYTES, piece_count};
 
 use super::event::{Action, Brought, Has, Need, Opened};
+use super::load::{Running, places};
 use super::peers::Peers;
 use super::spread::{MAX_RUN, Source, Spread, mix};
-use super::transfers::{Alarm, LEAST_LATE, Phase, Running, Transfers, find_others, places};
+use super::transfers::{Alarm, LEAST_LATE, Phase, Transfers, find_others};
 use crate::peer::Peer;
 use crate::plan::Moment;
 

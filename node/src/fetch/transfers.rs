@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_protocol::action::ActionId;
-use potluck_protocol::peer::{MAX_INLINE_BYTES, Topic};
-use potluck_protocol::piece::{PIECE_BYTES, piece_count};
+use potluck_protocol::peer::Topic;
+use potluck_protocol::piece::piece_count;
 
 use super::alarm::Alarms;
 use super::event::{Action, Brought, Need};
-use super::load::Load;
+use super::load::{Load, Running, places};
 use super::peers::{From, Peers, Topics};
 use super::spread::Spread;
 use super::spreading::MAX_SOURCES;
@@ -86,44 +86,6 @@ pub(super) struct Transfer {
     grace: Option<Moment>,
     pub(super) wanted: BTreeSet<For>,
     pub(super) phase: Phase,
-}
-
-/// One that is under way.
-pub(super) struct Running {
-    pub(super) need: Need,
-    pub(super) peer: Peer,
-    /// The pieces that are still to come.
-    pub(super) pieces: Vec<u64>,
-    /// Whether it only says what the peer has.
-    pub(super) watch: bool,
-    pub(super) asked: Moment,
-    /// Whether the peer has said anything.
-    pub(super) heard: bool,
-    /// Whether it takes no longer than it should.
-    pub(super) prompt: bool,
-    /// Whether it takes longer than most do.
-    pub(super) late: bool,
-    /// Whether the peer went away since: how it ends says nothing of the peer, should that be back.
-    pub(super) gone: bool,
-    /// Whether it was told to stop, as nobody waits for it.
-    pub(super) stopped: bool,
-}
-
-/// How much of a place a transfer takes, in parts of [`SMALL_ONES`].
-pub(super) fn places(need: &Need) -> usize {
-    let share = MAX_INLINE_BYTES as u64 / SMALL_ONES as u64;
-    usize::try_from(need.size.div_ceil(share)).map_or(SMALL_ONES, |places| places.clamp(1, SMALL_ONES))
-}
-
-impl Running {
-    /// What is still to come, in bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        if piece_count(self.need.size) == 1 {
-            self.need.size
-        } else {
-            (self.pieces.len() * PIECE_BYTES) as u64
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
