@@ -42,15 +42,23 @@ pub struct Inputs {
 }
 
 /// Hashes named fields.
-struct Framed(blake3::Hasher);
+pub(super) struct Framed(blake3::Hasher);
 
 impl Framed {
+    pub(super) fn new(context: &str) -> Self {
+        Self(blake3::Hasher::new_derive_key(context))
+    }
+
+    pub(super) fn end(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+
     fn part(&mut self, bytes: &[u8]) {
         self.0.update(&(bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
     }
 
-    fn field<B: AsRef<[u8]>>(&mut self, name: &str, parts: impl IntoIterator<Item = B>) {
+    pub(super) fn field<B: AsRef<[u8]>>(&mut self, name: &str, parts: impl IntoIterator<Item = B>) {
         let parts: Vec<_> = parts.into_iter().collect();
         self.part(name.as_bytes());
         self.0.update(&(parts.len() as u64).to_le_bytes());
@@ -64,13 +72,13 @@ impl Framed {
 }
 
 /// Whether a value is there, and which: "not set" and "empty" are two things.
-fn optional(value: Option<&str>) -> Vec<u8> {
+pub(super) fn optional(value: Option<&str>) -> Vec<u8> {
     value.map_or_else(|| vec![0], |value| [b"\x01", value.as_bytes()].concat())
 }
 
 /// The key.
 pub fn key(unit: &Unit, inputs: &Inputs, roots: &Roots) -> [u8; 32] {
-    let mut to = Framed(blake3::Hasher::new_derive_key(CONTEXT));
+    let mut to = Framed::new(CONTEXT);
     to.field("recipe", [RECIPE]);
     to.field("remap", [REMAP]);
     to.field("toolchain", [&inputs.toolchain]);
@@ -88,7 +96,7 @@ pub fn key(unit: &Unit, inputs: &Inputs, roots: &Roots) -> [u8; 32] {
     let env =
         inputs.env.iter().flat_map(|(name, value)| [name.clone().into_bytes(), optional(value.as_deref())]);
     to.field("env", env);
-    *to.0.finalize().as_bytes()
+    to.end()
 }
 
 fn arguments(to: &mut Framed, unit: &Unit, roots: &Roots) {

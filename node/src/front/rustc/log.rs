@@ -33,6 +33,11 @@ impl<'a> Line<'a> {
         Self { crate_name, kind, outcome, reason: None, published: false, key: None, ms: 0.0, bytes: 0 }
     }
 
+    /// A line about something of a package.
+    pub(super) fn named(crate_name: &'a str, kind: &'a str, outcome: &'a str) -> Self {
+        Self { crate_name, kind, outcome, reason: None, published: false, key: None, ms: 0.0, bytes: 0 }
+    }
+
     /// Writes it at once, so that lines of several processes do not mix.
     pub(super) fn write(mut self, call: &Call, started: Moment) {
         let Some(path) = &call.log else { return };

@@ -7,8 +7,10 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use potluck_protocol::action::Recipe;
 use potluck_protocol::control::Answer;
 use potluck_protocol::digest::Digest;
+use potluck_protocol::entry::Output;
 
 use super::compile;
 use super::externs;
@@ -17,6 +19,7 @@ use super::log::Line;
 use super::patience::{Patience, patiently};
 use super::publish::{Compiled, Unpublished, recipe};
 use super::restore::{RestoreError, Restored, restore};
+use super::script::launcher;
 use super::sources::Sources;
 use super::toolchain::{Toolchain, linker};
 use super::{Call, Decision, Placed, Reason};
@@ -93,12 +96,15 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         Ok(restored) => {
             line.bytes = restored.bytes;
             line.write(&call, started);
+            launch(&call, &placed);
             say(&restored);
             return ExitCode::SUCCESS;
         }
         Err(missed) => line.reason = Some(missed.to_string()),
     }
-    let ran = match compile::run(&call, &placed.place).await {
+    let flags = placed.place.flags();
+    let how = compile::How { flags: &flags, watched: placed.unit.loads_macros(), held: false };
+    let ran = match compile::run(&call, &placed.place, how).await {
         Ok(ran) => ran,
         Err(error) => return as_called(&call, Some(&placed), &Reason::Spawn(error), started),
     };
@@ -123,11 +129,21 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         }
     }
     line.write(&call, started);
+    if status.success() && !hangs {
+        launch(&call, &placed);
+    }
     compile::end_as(status)
 }
 
+/// Has a build script run by way of this program. Where that is not possible, it runs by itself.
+fn launch(call: &Call, placed: &Placed) {
+    if let Err(error) = launcher::put(call, placed) {
+        tracing::debug!(%error, "no launcher");
+    }
+}
+
 /// A fault of this program must not become one of the build: nothing comes back where the work panics.
-async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     std::future::poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
@@ -137,7 +153,7 @@ async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
 }
 
 /// Lets others know that the daemon is not to be waited for. Where that is not possible, each finds out for itself.
-fn note_stall(call: &Call) {
+pub(super) fn note_stall(call: &Call) {
     if let Some(path) = &call.stalled {
         let _ = std::fs::write(path, "");
     }
@@ -165,7 +181,7 @@ fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
 
 /// Why the compiler has to run.
 #[derive(Debug, thiserror::Error)]
-enum Missed {
+pub(super) enum Missed {
     /// Nobody has it.
     #[error("{0}")]
     Miss(String),
@@ -183,6 +199,15 @@ enum Missed {
     Fault,
 }
 
+impl From<RestoreError> for Missed {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Stalled => Self::Hangs,
+            error => Self::Restore(error),
+        }
+    }
+}
+
 /// Asks, and restores a hit.
 async fn ask<C: Cache>(
     door: &C,
@@ -190,26 +215,30 @@ async fn ask<C: Cache>(
     placed: &Placed,
     gathered: &Gathered,
 ) -> Result<Restored, Missed> {
-    let question = Question {
-        project: call.project.clone(),
-        recipe: recipe(),
-        keys: vec![gathered.key.to_vec()],
-        deadline: call.deadline,
-    };
+    let found = answer(door, call, recipe(), gathered.key).await?;
+    Ok(restore(door, call, placed, &found).await?)
+}
+
+/// What is known under a key.
+pub(super) async fn answer<C: Cache>(
+    door: &C,
+    call: &Call,
+    recipe: Recipe,
+    key: [u8; 32],
+) -> Result<Output, Missed> {
+    let (project, keys) = (call.project.clone(), vec![key.to_vec()]);
+    let question = Question { project, recipe, keys, deadline: call.deadline };
     let patience = Patience { first: call.deadline + GRACE, grace: GRACE, longest: LONGEST };
     let answers = patiently(door, patience, door.lookup(question)).await.ok_or(Missed::Hangs)??;
-    match answers.as_slice() {
-        [Answer::Hit(output)] => restore(door, call, placed, output).await.map_err(|error| match error {
-            RestoreError::Stalled => Missed::Hangs,
-            error => Missed::Restore(error),
-        }),
-        [Answer::Miss(miss)] => Err(Missed::Miss(format!("{miss:?}").to_lowercase())),
-        _ => Err(CacheError::Protocol("it gave another number of answers".to_owned()).into()),
+    match <[Answer; 1]>::try_from(answers) {
+        Ok([Answer::Hit(output)]) => Ok(output),
+        Ok([Answer::Miss(miss)]) => Err(Missed::Miss(format!("{miss:?}").to_lowercase())),
+        Err(_) => Err(CacheError::Protocol("it gave another number of answers".to_owned()).into()),
     }
 }
 
 /// Says what the compiler had said. The files are there by now, so that cargo may start those who wait for them.
-fn say(restored: &Restored) {
+pub(super) fn say(restored: &Restored) {
     let _ = std::io::stdout().write_all(&restored.stdout).and_then(|()| std::io::stdout().flush());
     let _ = std::io::stderr().write_all(&restored.stderr);
 }

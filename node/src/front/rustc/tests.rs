@@ -176,6 +176,8 @@ impl Checkout {
             toolchains: self.toolchains.clone(),
             stalled: Some(self.folder.join("target/stalled")),
             log: Some(self.folder.join("target/log")),
+            home: None,
+            this: None,
         }
     }
 
