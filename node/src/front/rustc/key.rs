@@ -14,9 +14,9 @@ use super::unit::{Emit, Unit};
 use crate::relocate::token::Roots;
 
 /// The Recipe of these keys. It rises whenever the same unit would get another key, or the stored form changes.
-pub const RECIPE: &str = "rustc@1";
+pub const RECIPE: &str = "rustc@2";
 
-const CONTEXT: &str = "potluck 2026 rustc@1 key of a unit";
+const CONTEXT: &str = "potluck 2026 rustc@2 key of a unit";
 
 /// Everything that a unit is made from, beside its arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -16,6 +16,7 @@ mod compile;
 pub mod externs;
 pub mod key;
 mod log;
+mod macros;
 pub mod map;
 mod patience;
 pub mod place;

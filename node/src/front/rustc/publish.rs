@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use potluck_protocol::action::Recipe;
 use potluck_protocol::codec::Text;
-use potluck_protocol::entry::{Labels, Output, TreeOutput};
+use potluck_protocol::entry::{Labels, Output, Taint, TreeOutput};
 use potluck_protocol::tree::{Kind, Member, Tree, TreeError, TreePath};
 
 use super::compile::Ran;
 use super::key::RECIPE;
 use super::patience::{Patience, patiently};
 use super::place::Place;
-use super::reads::Unfit;
+use super::reads::{Needs, Unfit};
 use super::restore::{MAX_OUTPUT, UNFINISHED};
 use super::script::KEPT;
-use super::sources::{Sources, Uncovered};
-use super::toolchain::Toolchain;
+use super::shim::Gathered;
+use super::sources::Uncovered;
 use super::unit::Unit;
-use super::{Call, Placed};
+use super::{Call, Placed, macros};
 use crate::cache::{Cache, CacheError, Publication};
 use crate::observe::clock;
 use crate::relocate::depinfo::DepInfo;
@@ -34,6 +34,8 @@ pub(super) const PATIENCE: Patience = Patience {
     grace: Duration::from_secs(1),
     longest: Duration::from_secs(20),
 };
+/// The member of a Tree that is the list of what was read.
+pub(super) const LIST: &str = "reads";
 /// Files of a wrapper that was killed are removed after this time.
 const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 
@@ -91,10 +93,18 @@ pub(super) enum Unpublished {
 pub(super) struct Compiled<'a> {
     pub(super) call: &'a Call,
     pub(super) placed: &'a Placed,
-    pub(super) sources: &'a Sources,
-    pub(super) toolchain: &'a Toolchain,
-    pub(super) key: [u8; 32],
+    pub(super) gathered: &'a Gathered,
+    /// What others have found that it reads beside what its key holds.
+    pub(super) known: Option<Needs>,
     pub(super) ran: Ran,
+}
+
+/// Under which key a unit is published.
+struct Under {
+    key: [u8; 32],
+    /// The list that leads there, if it is new.
+    list: Option<Vec<u8>>,
+    taints: Vec<Taint>,
 }
 
 /// One file that will be a member.
@@ -176,7 +186,8 @@ impl Compiled<'_> {
     /// Checks and publishes; gives the size of what was.
     pub(super) async fn publish<C: Cache>(&self, door: &C) -> Result<u64, Unpublished> {
         let parts = self.parts()?;
-        patiently(door, PATIENCE, self.offer(door, parts)).await.ok_or(Unpublished::Late)?
+        let under = self.under()?;
+        patiently(door, PATIENCE, self.offer(door, under, parts)).await.ok_or(Unpublished::Late)?
     }
 
     fn parts(&self) -> Result<Vec<Part>, Unpublished> {
@@ -215,7 +226,7 @@ impl Compiled<'_> {
         for (name, text, spelling) in said.into_iter().filter(|(_, text, _)| !text.is_empty()) {
             parts.push(Part::text(name, roots.encode(text, spelling)));
         }
-        scan(&parts, &marks(self.call, &self.placed.place, &self.toolchain.sysroot))?;
+        scan(&parts, &marks(self.call, &self.placed.place, &self.gathered.toolchain.sysroot))?;
         Ok(parts)
     }
 
@@ -224,7 +235,7 @@ impl Compiled<'_> {
         let roots = &self.placed.place.roots;
         let text = String::from_utf8(bytes).map_err(|_| Unpublished::DepInfo)?;
         let info = DepInfo::parse(&text).ok_or(Unpublished::DepInfo)?;
-        self.sources.covers(&info, self.call, &self.placed.place)?;
+        self.gathered.sources.covers(&info, self.call, &self.placed.place)?;
         let encoded = info.encode(roots);
         if encoded.decode(roots).ok() != Some(info) {
             return Err(Unpublished::DepInfo);
@@ -232,26 +243,59 @@ impl Compiled<'_> {
         Ok(encoded.emit().into_bytes())
     }
 
-    async fn offer<C: Cache>(&self, door: &C, parts: Vec<Part>) -> Result<u64, Unpublished> {
+    /// The unit's own key, unless macros read more than that holds.
+    fn under(&self) -> Result<Under, Unpublished> {
+        let key = self.gathered.key;
+        if !self.placed.unit.loads_macros() {
+            return Ok(Under { key, list: None, taints: Vec::new() });
+        }
+        let Some(seen) = &self.ran.seen else {
+            let taints = vec![Taint::new(macros::UNWATCHED).expect("it is short")];
+            return Ok(Under { key, list: None, taints });
+        };
+        let scope = macros::scope(self.call, self.placed, &self.gathered.toolchain.sysroot);
+        let mut needs = macros::needs(&scope, seen, self.placed, self.gathered)?;
+        if needs == Needs::default() && self.known.is_none() {
+            return Ok(Under { key, list: None, taints: Vec::new() });
+        }
+        if let Some(known) = &self.known {
+            needs.names.extend(known.names.clone());
+            needs.variables |= known.variables;
+        }
+        let list = serde_json::to_vec(&needs).map_err(std::io::Error::from)?;
+        let known = self.known.as_ref() == Some(&needs);
+        let key = macros::second_key(key, &scope.state(&needs)?);
+        Ok(Under { key, list: (!known).then_some(list), taints: Vec::new() })
+    }
+
+    async fn offer<C: Cache>(&self, door: &C, under: Under, parts: Vec<Part>) -> Result<u64, Unpublished> {
+        if let Some(list) = under.list {
+            let list = vec![Part::text(LIST, list)];
+            scan(&list, &marks(self.call, &self.placed.place, &self.gathered.toolchain.sysroot))?;
+            self.claim(door, (macros::list_key(self.gathered.key), Vec::new()), list).await?;
+        }
+        self.claim(door, (under.key, under.taints), parts).await
+    }
+
+    async fn claim<C: Cache>(
+        &self,
+        door: &C,
+        (key, taints): ([u8; 32], Vec<Taint>),
+        parts: Vec<Part>,
+    ) -> Result<u64, Unpublished> {
         let output = write_tree(door, parts).await?;
         let total = output.total;
-        let publication = Publication {
-            project: self.call.project.clone(),
-            recipe: recipe(),
-            key: self.key.to_vec(),
-            output: Output::Tree(output),
-            labels: self.labels(),
-            taints: Vec::new(),
-        };
-        door.publish(publication).await?;
+        let (project, labels) = (self.call.project.clone(), self.labels());
+        let (key, output) = (key.to_vec(), Output::Tree(output));
+        door.publish(Publication { project, recipe: recipe(), key, output, labels, taints }).await?;
         Ok(total)
     }
 
     fn labels(&self) -> Labels {
-        let target = self.placed.unit.target.as_deref().unwrap_or(self.toolchain.host());
+        let target = self.placed.unit.target.as_deref().unwrap_or(self.gathered.toolchain.host());
         Labels {
             tool: Text::new("rustc"),
-            toolchain: Text::new(self.toolchain.release()),
+            toolchain: Text::new(self.gathered.toolchain.release()),
             platform: Text::new(target),
             cost_ms: u64::try_from(self.ran.cost.as_millis()).ok(),
         }

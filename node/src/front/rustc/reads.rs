@@ -25,7 +25,7 @@ const MAX_NEEDS: usize = 20_000;
 /// Most bytes of one file whose content is to count.
 const MAX_FILE: u64 = 1 << 30;
 /// What lies here is the system's, and is called the same on every machine.
-const SYSTEM: &[&str] =
+pub(super) const SYSTEM: &[&str] =
     &["/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix", "/opt", "/proc", "/sbin", "/sys", "/usr"];
 /// What is read by nearly every program and says nothing that one could depend on, or only how busy a machine is.
 const IDLE: &[&str] = &[
@@ -161,7 +161,12 @@ impl<'a> Scope<'a> {
         let mut roots: Vec<_> = place.roots.iter().cloned().collect();
         roots.extend(folder("cargo-home", "CARGO_HOME", ".cargo"));
         let rustup = folder("rustup", "RUSTUP_HOME", ".rustup");
-        let apart = rustup.into_iter().flat_map(|root| root.spellings).map(PathBuf::from).collect();
+        let rustup_folders = rustup.into_iter().flat_map(|root| root.spellings).map(PathBuf::from);
+        // This program itself, and by what name cargo knows it.
+        let apart: Vec<_> = rustup_folders
+            .chain(call.this.clone())
+            .chain(call.var("RUSTC_WRAPPER").map(PathBuf::from))
+            .collect();
         roots.extend(place.home.as_ref().and_then(|_| folder("home", "HOME", "")));
         let path = call.var("PATH").unwrap_or_default();
         let folders = path.split(':').filter(|folder| folder.starts_with('/')).map(PathBuf::from).collect();
@@ -173,6 +178,17 @@ impl<'a> Scope<'a> {
     /// With tokens for all folders that are known.
     pub fn encode(&self, text: &str) -> String {
         self.roots.encode_str(text)
+    }
+
+    /// Whether a search for a program would find this.
+    pub fn is_program(&self, path: &Path) -> bool {
+        path.parent().is_some_and(|parent| self.folders.iter().any(|own| own == parent))
+    }
+
+    /// Whether it was run, and is none of the programs that compilers call.
+    pub fn is_strange(&self, path: &Path, touched: &Touched) -> bool {
+        let program = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        touched.ran && touched.stamp.is_some() && !is_compiler(program)
     }
 
     /// Folders that everybody passes through on the way to what is known.
@@ -213,11 +229,9 @@ impl<'a> Scope<'a> {
             if now(path) != touched.stamp {
                 return Err(Unfit::Changed(name.clone()));
             }
-            let there = touched.stamp.is_some();
             let program = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            needs.variables |= touched.ran && there && !is_compiler(program);
-            let searched = path.parent().is_some_and(|parent| self.folders.iter().any(|own| own == parent));
-            if searched && !touched.listed {
+            needs.variables |= self.is_strange(path, touched);
+            if self.is_program(path) && !touched.listed {
                 needs.names.insert(program.to_owned(), What::Program);
                 continue;
             }
@@ -319,7 +333,13 @@ impl<'a> Scope<'a> {
 const VOLATILE: &[&str] = &[
     "_",
     "CARGO",
+    "CARGO_BUILD_*",
+    "CARGO_HOME",
+    "CARGO_INCREMENTAL",
     "CARGO_MAKEFLAGS",
+    "CARGO_NET_*",
+    "CARGO_TARGET_DIR",
+    "CARGO_TERM_*",
     "COLORTERM",
     "COLUMNS",
     "DBUS_*",

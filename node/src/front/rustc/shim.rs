@@ -16,9 +16,11 @@ use super::compile;
 use super::externs;
 use super::key::{Inputs, key};
 use super::log::Line;
+use super::macros::{self, list_key, second_key};
 use super::patience::{Patience, patiently};
-use super::publish::{Compiled, Unpublished, recipe};
-use super::restore::{RestoreError, Restored, restore};
+use super::publish::{Compiled, LIST, Unpublished, recipe};
+use super::reads::Needs;
+use super::restore::{RestoreError, Restored, fetch_text, fetch_tree, file, restore};
 use super::script::launcher;
 use super::sources::Sources;
 use super::toolchain::{Toolchain, linker};
@@ -32,14 +34,16 @@ const GRACE: Duration = Duration::from_millis(250);
 /// The longest that a daemon which is alive may take: it answers when what it found has been fetched, or when
 /// fetching takes longer than compiling would.
 const LONGEST: Duration = Duration::from_secs(60);
+/// Largest Tree with a list in it.
+const MAX_LIST_TREE: u64 = 4096;
 /// What the shell answers for a program that cannot be run.
 const CANNOT_RUN: u8 = 126;
 
 /// All that the key was made of.
-struct Gathered {
-    toolchain: Toolchain,
-    sources: Sources,
-    key: [u8; 32],
+pub(super) struct Gathered {
+    pub(super) toolchain: Toolchain,
+    pub(super) sources: Sources,
+    pub(super) key: [u8; 32],
 }
 
 /// Becomes the real compiler. Comes back only when it cannot be run, with the code that a shell would give.
@@ -90,9 +94,10 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     let hex = Digest::from_bytes(gathered.key).to_string();
     let mut line = Line::new(&call, Some(placed.unit.kind.name()), "restored");
     line.key = Some(hex);
-    let asked = caught(ask(&door, &call, &placed, &gathered)).await;
-    let hangs = matches!(asked, Some(Err(Missed::Hangs)));
-    match asked.unwrap_or(Err(Missed::Fault)) {
+    let (asked, list) =
+        caught(ask(&door, &call, &placed, &gathered)).await.unwrap_or((Err(Missed::Fault), None));
+    let hangs = matches!(asked, Err(Missed::Hangs));
+    match asked {
         Ok(restored) => {
             line.bytes = restored.bytes;
             line.write(&call, started);
@@ -115,8 +120,7 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     }
     // A unit waits for a daemon that hangs only once.
     if status.success() && !hangs {
-        let Gathered { toolchain, sources, key } = &gathered;
-        let compiled = Compiled { call: &call, placed: &placed, sources, toolchain, key: *key, ran };
+        let compiled = Compiled { call: &call, placed: &placed, gathered: &gathered, known: list, ran };
         match caught(compiled.publish(&door)).await.unwrap_or(Err(Unpublished::Fault)) {
             Ok(bytes) => (line.published, line.bytes) = (true, bytes),
             Err(error) => {
@@ -170,7 +174,7 @@ fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
     if unit.kind.links() {
         inputs.linker = Some(linker(call, unit, toolchain.host()).map_err(Reason::Toolchain)?);
     }
-    let sources = Sources::gather(call, place)?;
+    let sources = Sources::gather(call, placed)?;
     externs::gather(call, placed, sources.links, &mut inputs).map_err(Reason::Externs)?;
     inputs.sources.clone_from(&sources.files);
     inputs.generated.clone_from(&sources.generated);
@@ -208,15 +212,41 @@ impl From<RestoreError> for Missed {
     }
 }
 
-/// Asks, and restores a hit.
+/// Asks, and restores a hit: under the unit's key, or where macros read more than that holds, under the second one.
 async fn ask<C: Cache>(
     door: &C,
     call: &Call,
     placed: &Placed,
     gathered: &Gathered,
-) -> Result<Restored, Missed> {
-    let found = answer(door, call, recipe(), gathered.key).await?;
-    Ok(restore(door, call, placed, &found).await?)
+) -> (Result<Restored, Missed>, Option<Needs>) {
+    let mut list = None;
+    let restored = async {
+        let missed = match answer(door, call, recipe(), gathered.key).await {
+            Ok(found) => return Ok(restore(door, call, placed, &found).await?),
+            Err(missed @ Missed::Miss(_)) if placed.unit.loads_macros() => missed,
+            Err(missed) => return Err(missed),
+        };
+        // Most macros read nothing: mostly there is no list.
+        let Ok(found) = answer(door, call, recipe(), list_key(gathered.key)).await else {
+            return Err(missed);
+        };
+        let needs = list.insert(read_list(door, &found).await?);
+        let scope = macros::scope(call, placed, &gathered.toolchain.sysroot);
+        let state = scope.state(needs).map_err(|error| Missed::Miss(error.to_string()))?;
+        let found = answer(door, call, recipe(), second_key(gathered.key, &state)).await?;
+        Ok(restore(door, call, placed, &found).await?)
+    };
+    let restored = restored.await;
+    (restored, list)
+}
+
+/// A list of what is read, as it is published.
+pub(super) async fn read_list<C: Cache>(door: &C, found: &Output) -> Result<Needs, Missed> {
+    let none = || Missed::Miss("the list of what it reads is malformed".to_owned());
+    let Output::Tree(tree) = found else { return Err(none()) };
+    let tree = fetch_tree(door, tree, MAX_LIST_TREE).await?;
+    let text = fetch_text(door, &file(&tree, LIST).ok_or_else(none)?).await?;
+    serde_json::from_slice(&text).map_err(|_| none())
 }
 
 /// What is known under a key.

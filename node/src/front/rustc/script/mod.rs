@@ -35,19 +35,14 @@ use super::compile::{self, How, Ran};
 use super::log::Line;
 use super::patience::patiently;
 use super::place::Place;
-use super::publish::{PATIENCE, Part, Unpublished, marks, scan, write_tree};
+use super::publish::{LIST, PATIENCE, Part, Unpublished, marks, scan, write_tree};
 use super::reads::{Needs, Scope, Unfit};
-use super::restore::{Restored, fetch_text, fetch_tree, file};
-use super::shim::{Missed, answer, caught, note_stall, say};
+use super::restore::Restored;
+use super::shim::{Missed, answer, caught, note_stall, read_list, say};
 use super::toolchain::{Toolchain, digest};
 use super::{Call, Reason};
 use crate::cache::{Cache, Publication};
 use crate::observe::clock;
-
-/// The member of a Tree that is the list of what a script reads.
-const LIST: &str = "reads";
-/// Largest Tree with a list in it.
-const MAX_LIST_TREE: u64 = 4096;
 
 /// A run that is understood.
 struct Run<'a> {
@@ -161,7 +156,8 @@ impl<'a> Run<'a> {
 
     /// Asks for the list, and then for what was made where the names on it held what they hold here.
     async fn ask<C: Cache>(&self, door: &C) -> (Result<Restored, Missed>, Option<Needs>) {
-        let list = match self.list(door).await {
+        let list = async { read_list(door, &answer(door, self.call, recipe(), self.first).await?).await };
+        let list = match list.await {
             Ok(list) => list,
             Err(missed) => return (Err(missed), None),
         };
@@ -173,15 +169,6 @@ impl<'a> Run<'a> {
         };
         let restored = restored.await;
         (restored, Some(list))
-    }
-
-    async fn list<C: Cache>(&self, door: &C) -> Result<Needs, Missed> {
-        let found = answer(door, self.call, recipe(), self.first).await?;
-        let none = || Missed::Miss("the list of what it reads is malformed".to_owned());
-        let Output::Tree(tree) = &found else { return Err(none()) };
-        let tree = fetch_tree(door, tree, MAX_LIST_TREE).await?;
-        let text = fetch_text(door, &file(&tree, LIST).ok_or_else(none)?).await?;
-        serde_json::from_slice(&text).map_err(|_| none())
     }
 
     /// Runs it, watched. Nothing when it has to be run once more.
