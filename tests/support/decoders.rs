@@ -21,6 +21,7 @@ use potluck_keys::time::Time;
 use potluck_node::bundle::read::{Body, Taker, read_archive};
 use potluck_node::bundle::write;
 use potluck_node::bundle::{BundleError, Name};
+use potluck_node::front::rustc::reads::Needs;
 use potluck_node::network::Network;
 use potluck_node::relocate::depinfo::DepInfo;
 use potluck_node::relocate::token::{Root, Roots, Spelling};
@@ -59,6 +60,7 @@ pub const DECODERS: &[Decoder] = &[
     ("pattern", pattern),
     ("piece_list", piece_list),
     ("public_key", public_key),
+    ("reads", reads),
     ("reply", message::<Reply>),
     ("request", message::<Request>),
     ("revocation", claim::<Revocation>),
@@ -95,6 +97,11 @@ fn roots(workspace: &str, target: &str) -> Roots {
 }
 
 /// What a compiler says it has read, taken to another checkout and back.
+fn reads(bytes: &[u8]) {
+    let Some(needs) = Needs::parse(bytes) else { return };
+    assert_eq!(needs.text(), bytes);
+}
+
 fn dep_info(bytes: &[u8]) {
     let Some(info) = std::str::from_utf8(bytes).ok().and_then(DepInfo::parse) else { return };
     assert_eq!(info.emit().as_bytes(), bytes);

@@ -257,6 +257,10 @@ fn texts_of_the_node() -> Vec<(&'static str, Vec<u8>)> {
             "dep_info",
             b"/w/target/a b.d: src/lib.rs /w/my\\ app/b.rs\n\nsrc/lib.rs:\n\n# env-dep:A=b\\nc\n".to_vec(),
         ),
+        (
+            "reads",
+            br#"{"names":{".git":"Above","@potluck:registry@/x":"Content","cc":"Program"},"variables":false}"#.to_vec(),
+        ),
         ("invite", format!("potluck-invite:1 office {key} /ip4/192.0.2.1/tcp/1/p2p/12D3").into_bytes()),
         ("invite", b"potluck-invite:1 world public".to_vec()),
         ("tokens", br#"{"artifact":"/w/target/debug/a","x":"/w\\n@potluck:target@/y @@ /work"}"#.to_vec()),

@@ -2,6 +2,7 @@
 //! Real builds by cargo through the wrapper, while one thing after the other is broken. Each must come to what a plain
 //! build comes to, and be held up by a fault at most once.
 
+mod reads;
 mod workspace;
 
 use std::fs;
@@ -117,7 +118,7 @@ fn a_store_that_does_not_work_is_done_without() {
     fs::write(person.home().join("store"), "").unwrap();
     assert_eq!(wrapped.build(&person), plain);
     let rows = log(&person);
-    assert_eq!(count(&rows, "compiled: "), 3, "{rows:?}");
+    assert_eq!(count(&rows, "compiled: "), 4, "{rows:?}");
     assert_eq!(count(&rows, "restored") + count(&rows, "unclaimed"), 0, "nothing is published: {rows:?}");
     assert!(!person.home().join("stalled").exists(), "nobody waited: {rows:?}");
     // A home that cannot be used at all is as good as none.
@@ -156,7 +157,7 @@ fn a_full_disk_is_done_without() {
     built.said.retain(|line| plain.said.contains(line));
     assert_eq!(built, plain);
     let rows = log(&person);
-    assert_eq!(count(&rows, "compiled: "), 3, "{rows:?}");
+    assert_eq!(count(&rows, "compiled: "), 4, "{rows:?}");
     assert_eq!(count(&rows, "unclaimed"), 0, "nothing is published: {rows:?}");
     assert_eq!(count(&rows, "in time") + count(&rows, "too long"), 0, "nobody waited: {rows:?}");
 }

@@ -69,7 +69,9 @@ impl Workspace {
     }
 
     pub(super) fn write(&self, name: &str, text: &str) {
-        fs::write(self.0.join(name), text).unwrap();
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 
     /// What a build comes to, the real one if there is no wrapper. One unit at a time, so that what happens when is

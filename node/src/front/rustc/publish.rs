@@ -262,7 +262,7 @@ impl Compiled<'_> {
             needs.names.extend(known.names.clone());
             needs.variables |= known.variables;
         }
-        let list = serde_json::to_vec(&needs).map_err(std::io::Error::from)?;
+        let list = needs.text();
         let known = self.known.as_ref() == Some(&needs);
         let key = macros::second_key(key, &scope.state(&needs)?);
         Ok(Under { key, list: (!known).then_some(list), taints: Vec::new() })

@@ -51,6 +51,8 @@ const IDLE: &[&str] = &[
     "/proc/stat",
     "/proc/sys/vm",
     "/proc/thread-self",
+    // What the standard library's own sources are called in every compiler.
+    "/rustc",
     "/sys/devices/system/cpu",
     "/sys/fs/cgroup",
     "/sys/kernel/mm",
@@ -99,6 +101,9 @@ pub enum What {
     Names,
     /// Which program it is, as a search along `PATH` finds it.
     Program,
+    /// That no folder above those that are known has anything of this name: what is looked for upward, as git looks for
+    /// the top of a work tree, must be as absent here.
+    Above,
 }
 
 /// What has to be the same.
@@ -108,6 +113,19 @@ pub struct Needs {
     pub names: BTreeMap<String, What>,
     /// Whether any variable may have had an effect, and not only those whose names the program holds.
     pub variables: bool,
+}
+
+impl Needs {
+    /// The list as it is published.
+    pub fn text(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("names and words are JSON")
+    }
+
+    /// Reads one; nothing that [`Self::text`] would not have written, and no longer list than is worth it.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let needs: Self = serde_json::from_slice(text).ok()?;
+        (needs.names.len() <= MAX_NEEDS && needs.text() == text).then_some(needs)
+    }
 }
 
 /// Why a program's reads make no list that others could use.
@@ -223,7 +241,8 @@ impl<'a> Scope<'a> {
                 continue;
             }
             self.is_harmless(path, touched)?;
-            if !touched.read || covered(path, touched) {
+            // What it made where there was nothing, and took away again, was its own.
+            if !touched.read || touched.made || covered(path, touched) {
                 continue;
             }
             if now(path) != touched.stamp {
@@ -239,6 +258,11 @@ impl<'a> Scope<'a> {
                 continue;
             }
             let token = self.roots.encode_str(name);
+            let above = |path: &Path| path.parent().is_some_and(|parent| self.is_on_the_way(parent));
+            if token == *name && touched.stamp.is_none() && above(path) {
+                needs.names.insert(program.to_owned(), What::Above);
+                continue;
+            }
             if token == *name && !SYSTEM.iter().any(|system| path.starts_with(system)) {
                 return Err(Unfit::Elsewhere(name.clone()));
             }
@@ -278,6 +302,7 @@ impl<'a> Scope<'a> {
                 What::Program => self.program(name)?,
                 What::Content => self.content(&self.decode(name)?)?,
                 What::Names => names(&self.decode(name)?)?,
+                What::Above => self.above(name)?,
             };
             state.insert(format!("{what:?} {name}"), held);
         }
@@ -301,9 +326,18 @@ impl<'a> Scope<'a> {
         if path.is_absolute() { Ok(path) } else { Err(io::Error::other("a name that leads nowhere")) }
     }
 
+    fn above(&self, name: &str) -> io::Result<Vec<u8>> {
+        let folders = self.roots.iter().flat_map(|root| &root.spellings);
+        let above: BTreeSet<_> = folders.flat_map(|root| Path::new(root).ancestors().skip(1)).collect();
+        match above.iter().any(|folder| fs::symlink_metadata(folder.join(name)).is_ok()) {
+            true => Err(io::Error::other(format!("there is a {name} above the folders that are known"))),
+            false => Ok(b"none".to_vec()),
+        }
+    }
+
     fn program(&self, name: &str) -> io::Result<Vec<u8>> {
         if name.contains('/') {
-            return Err(io::Error::other("a program with a folder"));
+            return Err(io::Error::other("a program in a folder"));
         }
         let Ok(path) = resolve(self.call, name) else { return Ok(b"none".to_vec()) };
         Ok([self.encode(&path.display().to_string()).into_bytes(), self.content(&path)?].concat())
@@ -415,4 +449,165 @@ fn names(folder: &Path) -> io::Result<Vec<u8>> {
         hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_encoded_bytes());
     }
     Ok(hasher.finalize().as_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use potluck_protocol::action::Project;
+
+    use super::super::watch::seen::Use;
+    use super::*;
+
+    fn call(top: &Path) -> Call {
+        let env =
+            [("HOME", top.join("me")), ("PATH", top.join("bin")), ("LANG", "C".into()), ("TERM", "x".into())];
+        Call {
+            args: vec!["x".into()],
+            cwd: top.join("w/p"),
+            env: env.map(|(name, value)| (name.into(), value.into())).into(),
+            project: Project::new("default").unwrap(),
+            deadline: Duration::ZERO,
+            toolchains: top.join("toolchains"),
+            stalled: None,
+            log: None,
+            home: None,
+            this: None,
+        }
+    }
+
+    fn place(top: &Path) -> Place {
+        let root = Root { name: "workspace", spellings: vec![top.join("w").display().to_string()] };
+        let home = Some(top.join("me").display().to_string());
+        Place { roots: Roots::new(vec![root]), package: top.join("w/p"), immutable: false, home }
+    }
+
+    /// A folder with a workspace in it, outside of the temporary ones, which nobody's work lies in.
+    fn top() -> tempfile::TempDir {
+        let top = tempfile::tempdir().unwrap();
+        for folder in ["w/p", "me", "bin"] {
+            fs::create_dir_all(top.path().join(folder)).unwrap();
+        }
+        for (file, text) in [("w/p/x", "one"), ("bin/cc", "cc"), ("bin/sh", "sh"), ("else", "x")] {
+            fs::write(top.path().join(file), text).unwrap();
+        }
+        top
+    }
+
+    fn seen(uses: &[(PathBuf, Use)]) -> Seen {
+        let mut seen = Seen::default();
+        uses.iter().for_each(|(path, how)| seen.note(path, *how, || now(path)));
+        seen
+    }
+
+    #[test]
+    fn a_list_is_true_in_every_checkout_and_its_state_is_not() {
+        let (here, there) = (top(), top());
+        let list = |top: &Path| {
+            let uses = [
+                (top.join("w/p/x"), Use::List),
+                (top.join("w/p"), Use::List),
+                (top.join("w/none"), Use::Read),
+                (top.join("bin/cc"), Use::Run),
+                (top.join(".git"), Use::Read),
+                (top.to_path_buf(), Use::Read),
+                ("/dev/null".into(), Use::List),
+                ("/rustc/1/x.rs".into(), Use::Read),
+                (format!("/proc/{}/status", std::process::id()).into(), Use::List),
+            ];
+            let (call, place) = (call(top), place(top));
+            let scope = Scope::new(&call, &place);
+            let needs = scope.needs(&seen(&uses), |_, _| false).unwrap();
+            let state = scope.state(&needs).map_err(|error| error.to_string());
+            (needs, state)
+        };
+        let (needs, state) = list(here.path());
+        let expected = [
+            (".git", What::Above),
+            ("@potluck:workspace@/none", What::Content),
+            ("@potluck:workspace@/p", What::Names),
+            ("@potluck:workspace@/p/x", What::Content),
+            ("cc", What::Program),
+        ];
+        assert_eq!(needs.names, expected.map(|(name, what)| (name.to_owned(), what)).into());
+        assert!(!needs.variables);
+        let program = |state: &BTreeMap<String, Vec<u8>>| {
+            state.clone().into_iter().filter(|(name, _)| name != "Program cc").collect::<Vec<_>>()
+        };
+        let state = program(&state.unwrap());
+        let (same, again) = list(there.path());
+        assert_eq!((&same, program(&again.unwrap())), (&needs, state.clone()));
+        for (file, text) in [("w/p/x", "two"), ("w/none", ""), ("w/p/new", "")] {
+            let path = there.path().join(file);
+            let before = fs::read(&path).ok();
+            fs::write(&path, text).unwrap();
+            assert_ne!(program(&list(there.path()).1.unwrap_or_default()), state, "{file}");
+            match before {
+                Some(before) => fs::write(&path, before).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+        }
+        fs::write(there.path().join(".git"), "").unwrap();
+        let (call, place) = (call(there.path()), place(there.path()));
+        assert!(Scope::new(&call, &place).state(&needs).is_err(), "there is one above");
+    }
+
+    #[test]
+    fn what_others_could_not_follow_is_refused() {
+        let top = top();
+        let at = |name: &str| top.path().join(name);
+        let (call, place) = (call(top.path()), place(top.path()));
+        let scope = Scope::new(&call, &place);
+        let refused = |uses: &[(PathBuf, Use)]| scope.needs(&seen(uses), |_, _| false).unwrap_err();
+        let name = |name: &str| at(name).display().to_string();
+        assert_eq!(refused(&[(at("else"), Use::List)]), Unfit::Elsewhere(name("else")));
+        assert_eq!(refused(&[(at("w/p/x"), Use::Make)]), Unfit::Wrote(name("w/p/x")));
+        assert_eq!(refused(&[(at("w/p/x"), Use::Change)]), Unfit::Changed(name("w/p/x")));
+        assert_eq!(refused(&[(at("w/p/x"), Use::Remove)]), Unfit::Removed(name("w/p/x")));
+        assert_eq!(
+            scope.needs(&seen(&[(at("w/temporary"), Use::Make)]), |_, _| false).unwrap(),
+            Needs::default()
+        );
+        let changed = seen(&[(at("w/p/x"), Use::List)]);
+        fs::write(at("w/p/x"), "longer").unwrap();
+        assert_eq!(scope.needs(&changed, |_, _| false), Err(Unfit::Changed(name("w/p/x"))));
+        assert_eq!(scope.needs(&changed, |_, _| true).unwrap(), Needs::default());
+        let mut missed = Seen::default();
+        missed.miss("something");
+        assert_eq!(scope.needs(&missed, |_, _| true), Err(Unfit::Missed("something".into())));
+        let many = (0..=MAX_NEEDS).map(|at| (format!("@potluck:workspace@/{at}"), What::Content)).collect();
+        let many = Needs { names: many, variables: false };
+        assert!(scope.state(&many).is_err());
+        assert_eq!(Needs::parse(&many.text()), None);
+        for (bad, what) in
+            [("@potluck:else@/x", What::Content), ("x/y", What::Program), ("relative", What::Names)]
+        {
+            let names = [(bad.to_owned(), what)].into();
+            assert!(scope.state(&Needs { names, variables: false }).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn programs_that_heed_any_variable_bring_all_of_them() {
+        let top = top();
+        let (call, place) = (call(top.path()), place(top.path()));
+        let scope = Scope::new(&call, &place);
+        let of = |program: &str| {
+            scope.needs(&seen(&[(top.path().join(program), Use::Run)]), |_, _| false).unwrap()
+        };
+        assert!(!of("bin/cc").variables && of("bin/sh").variables && !of("bin/none").variables);
+        let state = scope.state(&of("bin/sh")).unwrap();
+        assert!(state.contains_key("Variable LANG") && !state.contains_key("Variable TERM"));
+        for (name, expected) in [
+            ("x86_64-linux-gnu-gcc-12", true),
+            ("clang-15", true),
+            ("ld.bfd", true),
+            ("potluck-rustc", true),
+            ("make", false),
+            ("sh", false),
+        ] {
+            assert_eq!(is_compiler(name), expected, "{name}");
+        }
+    }
 }

@@ -246,7 +246,7 @@ pub(super) async fn read_list<C: Cache>(door: &C, found: &Output) -> Result<Need
     let Output::Tree(tree) = found else { return Err(none()) };
     let tree = fetch_tree(door, tree, MAX_LIST_TREE).await?;
     let text = fetch_text(door, &file(&tree, LIST).ok_or_else(none)?).await?;
-    serde_json::from_slice(&text).map_err(|_| none())
+    Needs::parse(&text).ok_or_else(none)
 }
 
 /// What is known under a key.

@@ -101,6 +101,9 @@ impl Walk {
         let mut parts = below.iter().peekable();
         while let Some(part) = parts.next() {
             folder.push(part);
+            if part == ".." {
+                return false;
+            }
             // The last one may be a file; what it would be called if it were a folder counts all the same.
             let last = parts.peek().is_none();
             if !self.enters(&folder) || (last && !self.takes(&part.to_string_lossy())) {

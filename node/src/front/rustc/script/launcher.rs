@@ -27,7 +27,7 @@ fn text(name: &str) -> String {
          real=\"${{0%/*}}/{name}{REAL}\"\n\
          case \"${{RUSTC_WRAPPER##*/}}\" in\n\
          potluck|potluck-rustc)\n\
-         \tif [ \"${{POTLUCK_OFF:-0}}\" = 0 ] && command -v \"$RUSTC_WRAPPER\" >/dev/null 2>&1; then\n\
+         \tif [ \"${{POTLUCK_OFF-0}}\" = 0 ] && command -v \"$RUSTC_WRAPPER\" >/dev/null 2>&1; then\n\
          \t\texec \"$RUSTC_WRAPPER\" {SCRIPT} \"$real\" \"$@\"\n\
          \tfi\n\
          esac\n\
@@ -103,9 +103,10 @@ mod tests {
         let itself = (Some(3), "itself a b\n".to_owned());
         assert_eq!(run(None, "0"), itself);
         assert_eq!(run(Some(&wrapper), "1"), itself);
-        assert_eq!(run(Some(Path::new("/nowhere/potluck-rustc")), ""), itself);
-        assert_eq!(run(Some(Path::new("/bin/echo")), ""), itself);
+        assert_eq!(run(Some(&wrapper), ""), itself);
+        assert_eq!(run(Some(Path::new("/nowhere/potluck-rustc")), "0"), itself);
+        assert_eq!(run(Some(Path::new("/bin/echo")), "0"), itself);
         let by_way = (Some(0), "--potluck-script build_script_build-1.real a b\n".to_owned());
-        assert_eq!(run(Some(&wrapper), ""), by_way);
+        assert_eq!(run(Some(&wrapper), "0"), by_way);
     }
 }

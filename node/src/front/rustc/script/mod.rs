@@ -194,8 +194,7 @@ impl<'a> Run<'a> {
         let said = said.map(|(name, text)| (name, text.as_deref().unwrap_or_default()));
         let parts = output::gather(&self.out_dir, &self.place, said)?;
         scan(&parts, &marks(self.call, &self.place, &self.toolchain.sysroot))?;
-        let list = serde_json::to_vec(&needs).map_err(io::Error::from)?;
-        let list = vec![Part::text(LIST, list)];
+        let list = vec![Part::text(LIST, needs.text())];
         scan(&list, &marks(self.call, &self.place, Path::new("")))?;
         let work = async {
             if had.as_ref() != Some(&needs) {
