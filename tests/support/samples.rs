@@ -257,10 +257,6 @@ fn texts_of_the_node() -> Vec<(&'static str, Vec<u8>)> {
             "dep_info",
             b"/w/target/a b.d: src/lib.rs /w/my\\ app/b.rs\n\nsrc/lib.rs:\n\n# env-dep:A=b\\nc\n".to_vec(),
         ),
-        (
-            "reads",
-            br#"{"names":{".git":"Above","@potluck:registry@/x":"Content","cc":"Program"},"variables":false}"#.to_vec(),
-        ),
         ("invite", format!("potluck-invite:1 office {key} /ip4/192.0.2.1/tcp/1/p2p/12D3").into_bytes()),
         ("invite", b"potluck-invite:1 world public".to_vec()),
         ("tokens", br#"{"artifact":"/w/target/debug/a","x":"/w\\n@potluck:target@/y @@ /work"}"#.to_vec()),
@@ -323,6 +319,11 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     all.extend(key_texts());
     all.push(("items", b"\x84\x19\x01\xf4\x42\x00\xff\x61x\xa2\x01\xf5\x18\x18\xf6".to_vec()));
     all.push(("bundle", bundle()));
+    all.push((
+        "reads",
+        br#"{"names":{".git":"Above","@potluck:registry@/x":"Content","cc":"Program"},"variables":false}"#
+            .to_vec(),
+    ));
     all
 }
 

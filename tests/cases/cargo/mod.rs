@@ -119,7 +119,10 @@ fn a_store_that_does_not_work_is_done_without() {
     assert_eq!(wrapped.build(&person), plain);
     let rows = log(&person);
     assert_eq!(count(&rows, "compiled: "), 4, "{rows:?}");
-    assert_eq!(count(&rows, "restored") + count(&rows, "unclaimed"), 0, "nothing is published: {rows:?}");
+    // What a small script leaves needs no file of the store.
+    let mut units = rows.clone();
+    units.retain(|(name, _)| name != "dish run");
+    assert_eq!(count(&units, "restored") + count(&units, "unclaimed"), 0, "nothing is published: {rows:?}");
     assert!(!person.home().join("stalled").exists(), "nobody waited: {rows:?}");
     // A home that cannot be used at all is as good as none.
     let other = Person::new();

@@ -198,10 +198,10 @@ impl<'a> Run<'a> {
         scan(&list, &marks(self.call, &self.place, Path::new("")))?;
         let work = async {
             if had.as_ref() != Some(&needs) {
-                self.claim(door, self.first, list, None).await?;
+                self.claim(door, (self.first, None), list).await?;
             }
             let cost = u64::try_from(ran.cost.as_millis()).ok();
-            self.claim(door, key::second(self.first, &state), parts, cost).await
+            self.claim(door, (key::second(self.first, &state), cost), parts).await
         };
         patiently(door, PATIENCE, work).await.ok_or(Unpublished::Late)?
     }
@@ -209,9 +209,8 @@ impl<'a> Run<'a> {
     async fn claim<C: Cache>(
         &self,
         door: &C,
-        key: [u8; 32],
+        (key, cost_ms): ([u8; 32], Option<u64>),
         parts: Vec<Part>,
-        cost_ms: Option<u64>,
     ) -> Result<u64, Unpublished> {
         let output = write_tree(door, parts).await?;
         let total = output.total;

@@ -88,6 +88,24 @@ fn run(socket: &OsStr, rest: &[OsString]) -> io::Result<()> {
     Ok(())
 }
 
+/// A thread that was stopped at a call, and the call's arguments.
+#[derive(Debug, Clone, Copy)]
+struct Stopped {
+    pid: i32,
+    args: [u64; 6],
+}
+
+impl Stopped {
+    /// The file that these arguments mean; an empty path where they mean something that is open already.
+    fn path(&self, (folder, name): (Option<usize>, usize)) -> Option<PathBuf> {
+        let name = self.args[name];
+        if name == 0 || text(self.pid, name)?.is_empty() {
+            return Some(PathBuf::new());
+        }
+        path(self.pid, folder.map(|at| self.args[at]), name)
+    }
+}
+
 struct Watcher {
     main: i32,
     this: PathBuf,
@@ -155,7 +173,7 @@ impl Watcher {
             return self.seen.miss("a call that could not be read");
         };
         let Some(call) = filter::call(number) else { return self.seen.miss("a call that is not known") };
-        if self.noted(pid, call, &args).is_none() {
+        if self.noted(Stopped { pid, args }, call).is_none() {
             self.seen.miss("a name that could not be read");
         }
     }
@@ -171,60 +189,43 @@ impl Watcher {
         own
     }
 
-    fn noted(&mut self, pid: i32, call: Call, args: &[u64; 6]) -> Option<()> {
+    fn noted(&mut self, stopped: Stopped, call: Call) -> Option<()> {
+        let Stopped { pid, args } = stopped;
         match call {
             Call::Open { at, name, flags } => {
                 let flags = match flags {
-                    Flags::In(at) => args[at],
-                    Flags::At(at) => u64::from_ne_bytes(memory(pid, args[at], 8)?.try_into().ok()?),
-                    Flags::Makes => (libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY) as u64,
+                    Flags::In(at) => low(args[at]),
+                    Flags::At(at) => low(u64::from_ne_bytes(memory(pid, args[at], 8)?.try_into().ok()?)),
+                    Flags::Makes => libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY,
                 };
-                let name = path(pid, at.map(|at| args[at]), args[name])?;
+                let name = stopped.path((at, name))?;
                 self.note(&name, opened(flags, || fs::metadata(&name).is_ok()));
             }
-            Call::Ask { at, name } => self.named(pid, (at, name), args, Use::Read)?,
-            Call::Become { at, name } => self.named(pid, (at, name), args, Use::Run)?,
+            Call::Ask { at, name } => self.note(&stopped.path((at, name))?, Use::Read),
+            Call::Become { at, name } => self.note(&stopped.path((at, name))?, Use::Run),
             // None of these does anything to what is there already.
-            Call::Make { at, name } => self.either(pid, (at, name), args, (Use::Read, Use::Make))?,
-            Call::Remove { at, name } => self.either(pid, (at, name), args, (Use::Remove, Use::Read))?,
+            Call::Make { at, name } => self.either(&stopped.path((at, name))?, Use::Read, Use::Make),
+            Call::Remove { at, name } => self.either(&stopped.path((at, name))?, Use::Remove, Use::Read),
             Call::Rename { from, to } => {
-                self.either(pid, from, args, (Use::Remove, Use::Read))?;
-                self.named(pid, to, args, Use::Make)?;
+                self.either(&stopped.path(from)?, Use::Remove, Use::Read);
+                self.note(&stopped.path(to)?, Use::Make);
             }
-            Call::Connect => self.connects(pid, args)?,
-            Call::Name => self.seen.note(Path::new("/proc/sys/kernel/hostname"), Use::Read, || None),
+            Call::Connect => self.connects(pid, &args)?,
+            Call::Name => self.note(Path::new("/proc/sys/kernel/hostname"), Use::Read),
             Call::Beyond => self.seen.miss("a call that gets at files in another way"),
         }
         Some(())
     }
 
-    fn named(&mut self, pid: i32, at: (Option<usize>, usize), args: &[u64; 6], how: Use) -> Option<()> {
-        let (folder, name) = at;
-        // Without a name it is about something that is open already.
-        if args[name] == 0 || text(pid, args[name])?.is_empty() {
-            return Some(());
-        }
-        let name = path(pid, folder.map(|at| args[at]), args[name])?;
-        self.note(&name, how);
-        Some(())
-    }
-
-    /// The first where there is something, the second where there is nothing.
-    fn either(
-        &mut self,
-        pid: i32,
-        at: (Option<usize>, usize),
-        args: &[u64; 6],
-        how: (Use, Use),
-    ) -> Option<()> {
-        let name = path(pid, at.0.map(|at| args[at]), args[at.1])?;
-        let there = fs::symlink_metadata(&name).is_ok();
-        self.note(&name, if there { how.0 } else { how.1 });
-        Some(())
+    /// The first use where there is something, the second where there is nothing.
+    fn either(&mut self, name: &Path, there: Use, not: Use) {
+        self.note(name, if fs::symlink_metadata(name).is_ok() { there } else { not });
     }
 
     fn note(&mut self, name: &Path, how: Use) {
-        self.seen.note(name, how, || stamp(name));
+        if !name.as_os_str().is_empty() {
+            self.seen.note(name, how, || stamp(name));
+        }
     }
 
     /// Only what asks the system about its users is let pass: it is tried first by everybody, and mostly not there.
@@ -255,16 +256,16 @@ impl Watcher {
 }
 
 /// What opening with these flags does to what may be there.
-fn opened(flags: u64, is_there: impl FnOnce() -> bool) -> Use {
-    let has = |flag: libc::c_int| flags & flag as u64 != 0;
+fn opened(flags: libc::c_int, is_there: impl FnOnce() -> bool) -> Use {
+    let has = |flag: libc::c_int| flags & flag != 0;
     let writes = has(libc::O_WRONLY) || has(libc::O_RDWR);
-    let makes = has(libc::O_CREAT) || flags & libc::O_TMPFILE as u64 == libc::O_TMPFILE as u64;
+    let makes = has(libc::O_CREAT) || flags & libc::O_TMPFILE == libc::O_TMPFILE;
     if !writes && !makes {
         // By such a descriptor nothing is read.
         return if has(libc::O_PATH) { Use::Read } else { Use::List };
     }
     // An unnamed file in a folder leaves nothing there.
-    if flags & libc::O_TMPFILE as u64 == libc::O_TMPFILE as u64 {
+    if flags & libc::O_TMPFILE == libc::O_TMPFILE {
         return Use::Read;
     }
     match is_there() {
@@ -316,13 +317,16 @@ fn path(pid: i32, at: Option<u64>, name: u64) -> Option<PathBuf> {
     if name.is_absolute() {
         return Some(settled(name));
     }
-    // Descriptors are numbers of 32 bits, whatever stands above.
-    let folder = at.map(|at| u32::try_from(at & 0xffff_ffff).unwrap_or_default().cast_signed());
-    let folder = match folder {
+    let folder = match at.map(low) {
         Some(folder) if folder != libc::AT_FDCWD => format!("/proc/{pid}/fd/{folder}"),
         _ => format!("/proc/{pid}/cwd"),
     };
     Some(settled(&fs::read_link(folder).ok()?.join(name)))
+}
+
+/// Descriptors and flags are numbers of 32 bits, whatever stands above.
+fn low(argument: u64) -> libc::c_int {
+    u32::try_from(argument & 0xffff_ffff).unwrap_or_default().cast_signed()
 }
 
 /// Without `..`, which after a link is not what it seems.
@@ -341,7 +345,7 @@ mod tests {
 
     #[test]
     fn flags_tell_what_opening_does() {
-        let flags = |flags: &[libc::c_int]| flags.iter().fold(0, |all, flag| all | *flag as u64);
+        let flags = |flags: &[libc::c_int]| flags.iter().fold(0, |all, flag| all | *flag);
         for (given, there, expected) in [
             (flags(&[libc::O_RDONLY]), true, Use::List),
             (flags(&[libc::O_PATH]), true, Use::Read),
