@@ -41,6 +41,8 @@ pub(super) fn scope<'a>(call: &'a Call, placed: &Placed, sysroot: &Path) -> Scop
     let mut scope = Scope::new(call, &placed.place);
     // What it makes goes there, and the libraries that it reads there are in the key.
     scope.apart.push(call.cwd.join(&placed.unit.out_dir));
+    // The system tells real paths where a program goes by its working folder.
+    scope.apart.extend(std::fs::canonicalize(call.cwd.join(&placed.unit.out_dir)));
     scope.apart.push(sysroot.to_path_buf());
     scope.apart.extend(placed.unit.search.iter().map(|(_, folder)| call.cwd.join(folder)));
     scope
@@ -62,7 +64,10 @@ pub(super) fn needs(
         let systems = sources::is_system(path);
         // The linker and all that it takes from the system have an identity of their own, which is in the key.
         let linker = links && (systems || scope.is_program(path)) && !scope.is_strange(path, touched);
-        is_extern || linker || (systems && library) || gathered.sources.holds(path, touched)
+        is_extern
+            || linker
+            || (library && (systems || touched.stamp.is_none()))
+            || gathered.sources.holds(path, touched)
     };
     scope.needs(seen, covered)
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Call;
 use super::place::Place;
 use super::toolchain::{known_digest, resolve};
-use super::watch::seen::{Seen, Touched};
+use super::watch::seen::{FOLDER, Seen, Touched};
 use crate::relocate::token::{Root, Roots, Spelling};
 
 /// Most names of one list.
@@ -43,6 +43,8 @@ const IDLE: &[&str] = &[
     "/dev/urandom",
     "/dev/zero",
     "/etc/ld.so.cache",
+    "/etc/ld.so.preload",
+    "/etc/malloc.conf",
     "/proc/filesystems",
     "/proc/loadavg",
     "/proc/meminfo",
@@ -101,6 +103,8 @@ pub enum What {
     Names,
     /// Which program it is, as a search along `PATH` finds it.
     Program,
+    /// Which library it is, as a search along `LD_LIBRARY_PATH` finds it; mostly none.
+    Library,
     /// That no folder above those that are known has anything of this name: what is looked for upward, as git looks for
     /// the top of a work tree, must be as absent here.
     Above,
@@ -162,6 +166,8 @@ pub struct Scope<'a> {
     /// Below these, nothing counts: what the program makes, and what is in the key by another way.
     pub apart: Vec<PathBuf>,
     folders: Vec<PathBuf>,
+    /// Those of `LD_LIBRARY_PATH`, which cargo and its like fill with folders of their own.
+    libraries: Vec<PathBuf>,
     temporary: Vec<PathBuf>,
 }
 
@@ -188,9 +194,11 @@ impl<'a> Scope<'a> {
         roots.extend(place.home.as_ref().and_then(|_| folder("home", "HOME", "")));
         let path = call.var("PATH").unwrap_or_default();
         let folders = path.split(':').filter(|folder| folder.starts_with('/')).map(PathBuf::from).collect();
+        let libraries = call.var("LD_LIBRARY_PATH").unwrap_or_default().split(':');
+        let libraries = libraries.filter(|folder| folder.starts_with('/')).map(PathBuf::from).collect();
         let temporary = ["TMPDIR", "TMP", "TEMP"].iter().filter_map(|name| call.var(name)).map(PathBuf::from);
         let temporary = temporary.chain(["/tmp", "/var/tmp", "/usr/tmp"].map(PathBuf::from)).collect();
-        Self { call, roots: Roots::new(roots), apart, folders, temporary }
+        Self { call, roots: Roots::new(roots), apart, folders, libraries, temporary }
     }
 
     /// With tokens for all folders that are known.
@@ -250,6 +258,15 @@ impl<'a> Scope<'a> {
             }
             let program = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             needs.variables |= self.is_strange(path, touched);
+            let folder = touched.stamp.as_deref() == Some(FOLDER);
+            if !touched.listed && self.libraries.iter().any(|own| path.starts_with(own)) {
+                if touched.stamp.is_none() && program.contains(".so") {
+                    needs.names.insert(program.to_owned(), What::Library);
+                }
+                if touched.stamp.is_none() || folder {
+                    continue;
+                }
+            }
             if self.is_program(path) && !touched.listed {
                 needs.names.insert(program.to_owned(), What::Program);
                 continue;
@@ -303,6 +320,7 @@ impl<'a> Scope<'a> {
                 What::Content => self.content(&self.decode(name)?)?,
                 What::Names => names(&self.decode(name)?)?,
                 What::Above => self.above(name)?,
+                What::Library => self.library(name)?,
             };
             state.insert(format!("{what:?} {name}"), held);
         }
@@ -324,6 +342,14 @@ impl<'a> Scope<'a> {
         let path = PathBuf::from(String::from_utf8(decoded).map_err(io::Error::other)?);
         // Whoever made the list is trusted to have run a program, not to have anything read that nobody asked for.
         if path.is_absolute() { Ok(path) } else { Err(io::Error::other("a name that leads nowhere")) }
+    }
+
+    fn library(&self, name: &str) -> io::Result<Vec<u8>> {
+        if name.contains('/') {
+            return Err(io::Error::other("a library in a folder"));
+        }
+        let found = self.libraries.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+        found.map_or_else(|| Ok(b"none".to_vec()), |path| self.content(&path))
     }
 
     fn above(&self, name: &str) -> io::Result<Vec<u8>> {
@@ -580,9 +606,12 @@ mod tests {
         let many = Needs { names: many, variables: false };
         assert!(scope.state(&many).is_err());
         assert_eq!(Needs::parse(&many.text()), None);
-        for (bad, what) in
-            [("@potluck:else@/x", What::Content), ("x/y", What::Program), ("relative", What::Names)]
-        {
+        for (bad, what) in [
+            ("@potluck:else@/x", What::Content),
+            ("x/y", What::Program),
+            ("x/y.so", What::Library),
+            ("relative", What::Names),
+        ] {
             let names = [(bad.to_owned(), what)].into();
             assert!(scope.state(&Needs { names, variables: false }).is_err(), "{bad}");
         }

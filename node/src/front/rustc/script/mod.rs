@@ -134,6 +134,8 @@ impl<'a> Run<'a> {
         let mut scope = Scope::new(call, &place);
         scope.apart.extend([out_dir.clone(), toolchain.sysroot.clone(), real.clone()]);
         scope.apart.extend(call.home.clone());
+        // The system tells real paths where a program goes by its working folder.
+        scope.apart.extend(fs::canonicalize(&out_dir));
         let program = fs::read(&real).map_err(Reason::Program)?;
         let compiles = memchr::memmem::find(&program, flags::MARK).is_some();
         let flags = if compiles { flags::flags(&place.roots) } else { Vec::new() };
