@@ -275,9 +275,11 @@ impl<'a> Scope<'a> {
                 continue;
             }
             let token = self.roots.encode_str(name);
-            let above = |path: &Path| path.parent().is_some_and(|parent| self.is_on_the_way(parent));
-            if token == *name && touched.stamp.is_none() && above(path) {
-                needs.names.insert(program.to_owned(), What::Above);
+            if token == *name
+                && touched.stamp.is_none()
+                && let Some(above) = self.above_all(path)
+            {
+                needs.names.insert(above, What::Above);
                 continue;
             }
             if token == *name && !SYSTEM.iter().any(|system| path.starts_with(system)) {
@@ -342,6 +344,13 @@ impl<'a> Scope<'a> {
         let path = PathBuf::from(String::from_utf8(decoded).map_err(io::Error::other)?);
         // Whoever made the list is trusted to have run a program, not to have anything read that nobody asked for.
         if path.is_absolute() { Ok(path) } else { Err(io::Error::other("a name that leads nowhere")) }
+    }
+
+    /// What is looked for, when that is in a folder above those that are known, as `.git/HEAD` is.
+    fn above_all(&self, path: &Path) -> Option<String> {
+        let there = path.ancestors().skip(1).find(|folder| folder.is_dir())?;
+        let name = path.strip_prefix(there).ok()?.to_str()?;
+        self.is_on_the_way(there).then(|| name.to_owned())
     }
 
     fn library(&self, name: &str) -> io::Result<Vec<u8>> {
@@ -537,6 +546,7 @@ mod tests {
                 (top.join("w/none"), Use::Read),
                 (top.join("bin/cc"), Use::Run),
                 (top.join(".git"), Use::Read),
+                (top.join(".git/HEAD"), Use::Read),
                 (top.to_path_buf(), Use::Read),
                 ("/dev/null".into(), Use::List),
                 ("/rustc/1/x.rs".into(), Use::Read),
@@ -551,6 +561,7 @@ mod tests {
         let (needs, state) = list(here.path());
         let expected = [
             (".git", What::Above),
+            (".git/HEAD", What::Above),
             ("@potluck:workspace@/none", What::Content),
             ("@potluck:workspace@/p", What::Names),
             ("@potluck:workspace@/p/x", What::Content),
