@@ -14,6 +14,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
+use potluck_node::front::rustc::script::launcher::SCRIPT;
+use potluck_node::front::rustc::watch::{DOORSTEP, WATCHER};
+
 use crate::args::Args;
 use crate::exit::Exit;
 use crate::say::Say;
@@ -22,7 +25,10 @@ fn main() -> ExitCode {
     // As RUSTC_WRAPPER, under its other name or this one: cargo gives the compiler as the first argument.
     let mut words = std::env::args_os();
     let name = words.next();
-    if is_named(name, "potluck-rustc") || is_named(words.next(), "rustc") {
+    let word = words.next();
+    // What it starts of itself, and what is left in the place of a build script, say so in their first word.
+    let own = [SCRIPT, WATCHER, DOORSTEP].iter().any(|own| word.as_deref() == Some(own.as_ref()));
+    if own || is_named(name, "potluck-rustc") || is_named(word, "rustc") {
         return rustc::run();
     }
     let matches = args::with_groups(Args::command()).get_matches();

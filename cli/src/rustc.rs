@@ -10,6 +10,9 @@ use std::time::Duration;
 use potluck_node::cache::CacheError;
 use potluck_node::control::client::Client;
 use potluck_node::daemon::socket;
+use potluck_node::front::rustc::script::launcher::SCRIPT;
+use potluck_node::front::rustc::script::{plainly, script};
+use potluck_node::front::rustc::watch;
 use potluck_node::front::rustc::{Call, Decision, Reason, pass, plan, shim};
 use potluck_node::home::Home;
 use potluck_node::observe::clock;
@@ -28,8 +31,15 @@ const LEAVE_ALONE: Duration = Duration::from_secs(10);
 /// Runs as the wrapper.
 pub(crate) fn run() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(code) = watch::run(&args) {
+        return code;
+    }
     let home = Home::locate(std::env::var_os("POTLUCK_HOME").map(PathBuf::from)).ok();
+    let is_script = args.first().is_some_and(|word| word == SCRIPT) && args.len() > 1;
     let call = call(args, home.as_ref());
+    if is_script {
+        return run_script(call, home);
+    }
     if call.var("POTLUCK_OFF").is_some_and(|off| off != "0") {
         return pass(&call, &Decision::PassThrough(Reason::Off));
     }
@@ -48,6 +58,20 @@ pub(crate) fn run() -> ExitCode {
     })
 }
 
+/// Runs a build script, or restores what it made.
+fn run_script(mut call: Call, home: Option<Home>) -> ExitCode {
+    call.args.remove(0);
+    if let Some(folder) = call.var("OUT_DIR").filter(|_| call.var("POTLUCK_PROJECT").is_none()) {
+        call.project = project::of_build(&["--out-dir".into(), folder.into()], &call.cwd);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (Ok(runtime), Some(home)) = (runtime, home) else { return plainly(&call) };
+    runtime.block_on(async {
+        let door = door(&home).await;
+        script(door, call).await
+    })
+}
+
 fn call(args: Vec<OsString>, home: Option<&Home>) -> Call {
     // A folder that was removed has no name, but the compiler may not need one.
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
@@ -61,8 +85,8 @@ fn call(args: Vec<OsString>, home: Option<&Home>) -> Call {
     let log = env.get(OsStr::new("POTLUCK_RUSTC_LOG")).map(PathBuf::from);
     let toolchains = home.map(|home| home.root().join("toolchains")).unwrap_or_default();
     let stalled = home.map(stalled);
-    let home = home.map(|home| home.root().to_owned());
-    Call { args, cwd, env, project, deadline, toolchains, stalled, log, home }
+    let (home, this) = (home.map(|home| home.root().to_path_buf()), std::env::current_exe().ok());
+    Call { args, cwd, env, project, deadline, toolchains, stalled, log, home, this }
 }
 
 /// The mark of a daemon that did not answer.

@@ -30,6 +30,7 @@ use potluck_node::front::http::map::{Operation, Part, bazel, ccache, gradle, nx,
 use potluck_node::front::listen::asked::{Access, Asked, MAX_BODY_BYTES, sample};
 use potluck_node::front::nix::map as nix;
 use potluck_node::front::nix::narinfo::NarInfo;
+use potluck_node::front::rustc::reads::Needs;
 use potluck_node::front::turborepo::map as turbo;
 use potluck_node::network::Network;
 use potluck_node::relocate::depinfo::DepInfo;
@@ -77,6 +78,7 @@ pub const DECODERS: &[Decoder] = &[
     ("pattern", pattern),
     ("piece_list", piece_list),
     ("public_key", public_key),
+    ("reads", reads),
     ("reply", message::<Reply>),
     ("request", message::<Request>),
     ("revocation", claim::<Revocation>),
@@ -170,6 +172,11 @@ fn roots(workspace: &str, target: &str) -> Roots {
 }
 
 /// What a compiler says it has read, taken to another checkout and back.
+fn reads(bytes: &[u8]) {
+    let Some(needs) = Needs::parse(bytes) else { return };
+    assert_eq!(needs.text(), bytes);
+}
+
 fn dep_info(bytes: &[u8]) {
     let Some(info) = std::str::from_utf8(bytes).ok().and_then(DepInfo::parse) else { return };
     assert_eq!(info.emit().as_bytes(), bytes);

@@ -371,6 +371,11 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     all.push(("evidence", evidence()));
     all.extend(texts_of_tools());
     all.push(("unit_list", unit_list().encode()));
+    all.push((
+        "reads",
+        br#"{"names":{".git":"Above","@potluck:registry@/x":"Content","cc":"Program"},"variables":false}"#
+            .to_vec(),
+    ));
     all
 }
 

@@ -98,7 +98,8 @@ impl Own {
             Some(pair) => {
                 let line = pair.public().to_openssh("");
                 let text = format!(
-                    "[signer.me]\nkey = \"{}\"\n[[rule]]\nproject = \"*\"\naccept = [\"me\"]\n",
+                    "[signer.me]\nkey = \"{}\"\n[[rule]]\nproject = \"*\"\naccept = [\"me\"]\n\
+                     taints = [\"unwatched\"]\n",
                     line.trim()
                 );
                 Rules::read(&[Layer::new(Path::new("(own)"), text)]).expect("these rules are sound")

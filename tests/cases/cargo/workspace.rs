@@ -48,7 +48,7 @@ const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// How many units the wrapper is called for.
+/// How many units the wrapper is called for, and with them the run of a build script where that goes by way of it.
 pub(super) const UNITS: usize = 4;
 
 /// A checkout of it.
@@ -69,7 +69,9 @@ impl Workspace {
     }
 
     pub(super) fn write(&self, name: &str, text: &str) {
-        fs::write(self.0.join(name), text).unwrap();
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 
     /// What a build comes to, the real one if there is no wrapper. One unit at a time, so that what happens when is
@@ -124,7 +126,8 @@ pub(super) fn log(person: &Person) -> Vec<(String, String)> {
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let row = |line: Value| {
         let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-        (text("crate"), format!("{}: {}", text("outcome"), text("reason")))
+        let run = if text("kind") == "build-script-run" { " run" } else { "" };
+        (format!("{}{run}", text("crate")), format!("{}: {}", text("outcome"), text("reason")))
     };
     // Questions to the compiler are none.
     lines.map(row).filter(|(name, _)| !name.is_empty() && name != "___").collect()

@@ -46,6 +46,7 @@ pub(super) struct Built {
 /// A line of the log of units.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Unit {
+    pub(super) kind: String,
     pub(super) outcome: String,
     pub(super) published: bool,
     pub(super) key: Option<String>,

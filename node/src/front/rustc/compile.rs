@@ -8,17 +8,23 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Call;
 use super::place::Place;
+use super::watch;
+use super::watch::seen::Seen;
 use crate::observe::clock;
 
 /// Most bytes of each of stdout and stderr that are kept; a unit that says more is not published.
 pub(super) const MAX_SAID: usize = 1 << 20;
+/// How long a watcher may take to end when its program has.
+const AFTER: Duration = Duration::from_millis(100);
 
-/// What a compiler did.
+/// What a program did.
 #[derive(Debug)]
 pub(super) struct Ran {
     /// How it ended.
@@ -29,6 +35,19 @@ pub(super) struct Ran {
     pub(super) stderr: Option<Vec<u8>>,
     /// Processor time where it is known, time on the clock otherwise.
     pub(super) cost: Duration,
+    /// What it and all that it started asked of the file system, where that was watched.
+    pub(super) seen: Option<Seen>,
+}
+
+/// How a program is to be run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How<'a> {
+    /// More arguments, before all others.
+    pub(super) flags: &'a [String],
+    /// Whether what it asks of the file system is watched, where that is possible.
+    pub(super) watched: bool,
+    /// Whether what it says is only kept: whoever asked for it may run it once more.
+    pub(super) held: bool,
 }
 
 /// The variable that names another cache's wrapper, which gets what is compiled here: `potluck setup cargo` writes it
@@ -50,12 +69,18 @@ pub(super) fn command(call: &Call, flags: &[String], behind: Option<&Path>) -> C
     if behind.is_some() {
         command.arg(compiler);
     }
-    command.args(flags).args(args).env_clear().envs(&call.env);
+    command.args(flags).args(args);
+    surround(&mut command, call);
+    command
+}
+
+/// The same folder and variables as this process was called with.
+fn surround(command: &mut Command, call: &Call) {
+    command.env_clear().envs(&call.env);
     // A folder that cannot be named is kept as it is.
     if call.cwd != Path::new(".") {
         command.current_dir(&call.cwd);
     }
-    command
 }
 
 /// Becomes the compiler. Comes back only when that is not possible.
@@ -68,29 +93,53 @@ pub(super) fn exec(call: &Call, flags: &[String]) -> io::Error {
     command(call, flags, None).exec()
 }
 
+/// Becomes the program that was called, which is no compiler. Comes back only when that is not possible.
+pub(super) fn exec_itself(call: &Call) -> io::Error {
+    command(call, &[], None).exec()
+}
+
+/// A program that was started.
+struct Started {
+    child: Child,
+    /// The program itself, which is not the child where it is watched.
+    id: Option<Pid>,
+    /// Where the watcher tells of it.
+    report: Option<BufReader<UnixStream>>,
+}
+
 /// Runs the compiler; passes on what it says as it says it, since cargo starts others by it.
 ///
 /// Ctrl-C reaches the whole process group, and the compiler with it. SIGTERM may be meant for this process alone, which
 /// the one who sends it takes for the compiler; so it is passed on, lest the compiler goes on without anybody. Against
 /// SIGKILL nothing can be done without unsafe code in the child.
-pub(super) async fn run(call: &Call, place: &Place) -> io::Result<Ran> {
+pub(super) async fn run(call: &Call, place: &Place, how: How<'_>) -> io::Result<Ran> {
     let (started, spent) = (clock::moment(), children());
     let mut terminate = if is_ignored(Signal::TERM) { None } else { Some(signal(SignalKind::terminate())?) };
-    let spawn = |behind| {
-        let command = command(call, &place.flags(), behind);
-        tokio::process::Command::from(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    let watched = if how.watched { watched(call, how.flags).await.ok() } else { None };
+    // What is to be watched is not handed on: another cache may have it compiled where nobody sees it.
+    let behind = behind(call).filter(|_| !how.watched);
+    let behind = behind.and_then(|behind| plain(command(call, how.flags, Some(behind))).ok());
+    let Started { mut child, id, report } = match watched.or(behind) {
+        Some(started) => started,
+        None => plain(command(call, how.flags, None))?,
     };
-    let behind = behind(call).and_then(|behind| spawn(Some(behind)).ok());
-    let mut child = behind.map_or_else(|| spawn(None), Ok)?;
-    let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let work = async {
-        let stderr = pass_on(stderr, io::stderr(), |line| place.localize(line));
-        let (stdout, stderr) = tokio::join!(pass_on(stdout, io::stdout(), <[u8]>::to_vec), stderr);
-        Ok::<_, io::Error>((child.wait().await?, stdout, stderr))
+        let (stdout, stderr) = if how.held {
+            let kept = |line: &[u8]| line.to_vec();
+            tokio::join!(pass_on(stdout, io::sink(), kept), pass_on(stderr, io::sink(), kept))
+        } else {
+            let stderr = pass_on(stderr, io::stderr(), |line| place.localize(line));
+            tokio::join!(pass_on(stdout, io::stdout(), <[u8]>::to_vec), stderr)
+        };
+        let (status, seen) = match report {
+            Some(report) => told(report, &mut child).await,
+            None => (child.wait().await?, None),
+        };
+        Ok::<_, io::Error>((status, stdout, stderr, seen))
     };
     let mut work = std::pin::pin!(work);
-    let (status, stdout, stderr) = loop {
+    let (status, stdout, stderr, seen) = loop {
         let terminated = async {
             match &mut terminate {
                 Some(terminate) => drop(terminate.recv().await),
@@ -105,7 +154,58 @@ pub(super) async fn run(call: &Call, place: &Place) -> io::Result<Ran> {
     };
     let passed = clock::moment().since(started);
     let cost = children().zip(spent).map_or(passed, |(now, then)| now.saturating_sub(then));
-    Ok(Ran { status, stdout, stderr, cost })
+    Ok(Ran { status, stdout, stderr, cost, seen })
+}
+
+fn plain(command: Command) -> io::Result<Started> {
+    let child =
+        tokio::process::Command::from(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    Ok(Started { child, id, report: None })
+}
+
+/// By way of a watcher. Where that does not get so far as to run the program, nothing was run.
+async fn watched(call: &Call, flags: &[String]) -> io::Result<Started> {
+    let this = call.this.as_ref().filter(|_| watch::is_possible()).ok_or(io::ErrorKind::Unsupported)?;
+    let post = watch::Post::new()?;
+    post.listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(post.listener.try_clone()?)?;
+    let (program, args) = call.args.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let args = flags.iter().map(Into::into).chain(args.iter().cloned());
+    let mut command = watch::command(this, &post, program, args);
+    surround(&mut command, call);
+    let mut started = plain(command)?;
+    let stream = tokio::select! {
+        biased;
+        stream = listener.accept() => stream?.0,
+        _ = started.child.wait() => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    let mut report = BufReader::new(stream);
+    let id = line(&mut report).await.and_then(Pid::from_raw);
+    started.id = Some(id.ok_or(io::ErrorKind::Unsupported)?);
+    started.report = Some(report);
+    Ok(started)
+}
+
+/// A number on a line of its own.
+async fn line(from: &mut BufReader<UnixStream>) -> Option<i32> {
+    let mut line = String::new();
+    from.take(32).read_line(&mut line).await.ok()?;
+    line.strip_suffix('\n')?.parse().ok()
+}
+
+/// How the program ended, and what was seen. A watcher that is killed takes the program with it.
+async fn told(mut report: BufReader<UnixStream>, child: &mut Child) -> (ExitStatus, Option<Seen>) {
+    let Some(status) = line(&mut report).await else {
+        return (ExitStatus::from_raw(Signal::KILL.as_raw()), None);
+    };
+    let mut seen = Vec::new();
+    let read = report.take(watch::MAX_REPORT + 1).read_to_end(&mut seen).await;
+    let whole = read.is_ok_and(|read| read as u64 <= watch::MAX_REPORT);
+    let seen = if whole { serde_json::from_slice(&seen).ok() } else { None };
+    // It goes on when the program has left somebody behind; otherwise its time is the program's.
+    let _ = tokio::time::timeout(AFTER, child.wait()).await;
+    (ExitStatus::from_raw(status), seen)
 }
 
 /// Passes on whole lines, as `change` makes them, and keeps them.
@@ -198,9 +298,10 @@ mod tests {
             stalled: None,
             log: None,
             home: None,
+            this: None,
         };
         let place = Place { roots: Roots::default(), package: "/".into(), immutable: false, home: None };
-        run(&call, &place).await.unwrap()
+        run(&call, &place, How { flags: &[], watched: false, held: false }).await.unwrap()
     }
 
     #[tokio::test]

@@ -46,6 +46,13 @@ impl Line {
         !self.0.crate_name.is_empty() && self.0.crate_name != "___"
     }
 
+    /// A line about something of a package.
+    pub(super) fn named(call: &Call, crate_name: &str, kind: &str, outcome: &str) -> Self {
+        let mut line = Self::new(call, None, outcome);
+        (line.0.crate_name, line.0.kind) = (crate_name.to_owned(), kind.to_owned());
+        line
+    }
+
     /// Writes it at once, so that lines of several processes do not mix.
     pub(super) fn write(mut self, call: &Call, started: Moment) {
         self.0.ms = (clock::moment().since(started).as_secs_f64() * 1e5).round() / 100.0;

@@ -20,11 +20,14 @@ pub mod externs;
 pub mod fields;
 pub mod key;
 mod log;
+mod macros;
 pub mod map;
 mod notice;
 pub mod place;
 mod publish;
+pub mod reads;
 mod restore;
+pub mod script;
 mod shim;
 pub mod sources;
 #[cfg(test)]
@@ -34,6 +37,7 @@ pub mod toolchain;
 pub mod unit;
 mod verify;
 mod walk;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -63,8 +67,10 @@ pub struct Call {
     pub stalled: Option<PathBuf>,
     /// A file that gets a line for each call.
     pub log: Option<PathBuf>,
-    /// The node's home, where the last builds are remembered.
+    /// The node's home, where the last builds are remembered. What this program reads there concerns nobody.
     pub home: Option<PathBuf>,
+    /// This program, which can be called as [`watch`] says. Without it nothing is watched.
+    pub this: Option<PathBuf>,
 }
 
 impl Call {
@@ -114,6 +120,15 @@ pub enum Reason {
     /// The compiler could not be started beside this process.
     #[error("cannot start the compiler: {0}")]
     Spawn(std::io::Error),
+    /// A variable that cargo always sets is not there.
+    #[error("{0} is not set")]
+    Variable(&'static str),
+    /// A build script has been run before, and what it left is there.
+    #[error("its output folder is not empty")]
+    Again,
+    /// A build script cannot be read.
+    #[error("the program cannot be read: {0}")]
+    Program(std::io::Error),
     /// This program has a fault.
     #[error("the wrapper failed")]
     Fault,

@@ -195,6 +195,7 @@ mod tests {
             stalled: None,
             log: None,
             home: None,
+            this: None,
         };
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for folder in [&one, &other] {

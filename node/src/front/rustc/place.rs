@@ -68,9 +68,24 @@ impl Place {
         }
         // rustc goes by the last pair that matches, and the target folder mostly lies in the workspace.
         roots.push(root("target", &target)?);
-        let home = call.var("HOME").filter(|home| home.len() > 1 && home.starts_with('/'));
-        let home = home.map(|home| home.trim_end_matches('/').to_owned());
-        Ok(Self { roots: Roots::new(roots), package, immutable: source.is_some(), home })
+        Ok(Self { roots: Roots::new(roots), package, immutable: source.is_some(), home: home(call) })
+    }
+
+    /// Finds the folders of a run of a build script, which is of a workspace or from elsewhere.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub fn of_run(call: &Call, out_dir: &Path, workspace: Option<PathBuf>) -> Result<Self, PlaceError> {
+        let package = PathBuf::from(call.var("CARGO_MANIFEST_DIR").ok_or(PlaceError::NoPackage)?);
+        let target = target_folder(out_dir).ok_or(PlaceError::NoTarget)?;
+        let source = source_folder(&package);
+        let top = match (&source, workspace) {
+            (Some(folder), _) => root("registry", folder)?,
+            (None, Some(workspace)) => root("workspace", &workspace_folder(&workspace, &package))?,
+            (None, None) => return Err(PlaceError::NoPackage),
+        };
+        let roots = Roots::new(vec![top, root("target", &target)?]);
+        Ok(Self { roots, package, immutable: source.is_some(), home: home(call) })
     }
 
     /// What the compiler says, with the unit's own folders where it was told to call them otherwise: it then does so in
@@ -102,6 +117,11 @@ impl Place {
         };
         self.roots.iter().flat_map(of).collect()
     }
+}
+
+fn home(call: &Call) -> Option<String> {
+    let home = call.var("HOME").filter(|home| home.len() > 1 && home.starts_with('/'));
+    home.map(|home| home.trim_end_matches('/').to_owned())
 }
 
 /// What a folder is called in all that is built.

@@ -3,21 +3,24 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use potluck_protocol::action::Recipe;
 use potluck_protocol::codec::Text;
-use potluck_protocol::entry::{Labels, Output, TreeOutput};
+use potluck_protocol::entry::{Labels, Output, Taint, TreeOutput};
 use potluck_protocol::tree::{Kind, Member, Tree, TreeError, TreePath};
 
 use super::compile::Ran;
 use super::key::RECIPE;
+use super::place::Place;
+use super::reads::{Needs, Unfit};
 use super::restore::{MAX_OUTPUT, UNFINISHED};
-use super::sources::{Sources, Uncovered};
-use super::toolchain::Toolchain;
+use super::script::KEPT;
+use super::shim::Gathered;
+use super::sources::Uncovered;
 use super::unit::Unit;
-use super::{Call, Placed};
+use super::{Call, Placed, macros};
 use crate::cache::{Cache, CacheError, Publication};
 use crate::front::patience::{Patience, patiently};
 use crate::observe::clock;
@@ -26,11 +29,13 @@ use crate::relocate::scan;
 use crate::relocate::token::Spelling;
 
 /// How long publishing may hold up the build.
-const PATIENCE: Patience = Patience {
+pub(super) const PATIENCE: Patience = Patience {
     first: Duration::from_secs(1),
     grace: Duration::from_secs(1),
     longest: Duration::from_secs(20),
 };
+/// The member of a Tree that is the list of what was read.
+pub(super) const LIST: &str = "reads";
 /// Files of a wrapper that was killed are removed after this time.
 const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 
@@ -67,6 +72,9 @@ pub(super) enum Unpublished {
     /// It only runs where this library is.
     #[error("it needs the library {0} of this system")]
     Needs(String),
+    /// What it read makes no key.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The outputs make no Tree.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -85,20 +93,101 @@ pub(super) enum Unpublished {
 pub(super) struct Compiled<'a> {
     pub(super) call: &'a Call,
     pub(super) placed: &'a Placed,
-    pub(super) sources: &'a Sources,
-    pub(super) toolchain: &'a Toolchain,
-    pub(super) key: [u8; 32],
+    pub(super) gathered: &'a Gathered,
+    /// What others have found that it reads beside what its key holds.
+    pub(super) known: Option<Needs>,
     pub(super) ran: Ran,
 }
 
-/// One file that will be a member: path, content, whether it may be run.
-pub(super) type Part = (String, Vec<u8>, bool);
+/// Under which key a unit is published.
+struct Under {
+    key: [u8; 32],
+    /// The list that leads there, if it is new.
+    list: Option<Vec<u8>>,
+    taints: Vec<Taint>,
+}
+
+/// One file that will be a member.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// Its path in the Tree.
+    pub(super) path: String,
+    /// What is in it.
+    pub(super) content: Content,
+    /// Whether it may be run.
+    pub(super) executable: bool,
+}
+
+/// What will be in a member.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// The bytes of this file, which are never held as a whole.
+    File(PathBuf),
+    /// Nothing: it is an empty folder.
+    Folder,
+}
+
+impl Part {
+    /// A text.
+    pub(super) fn text(path: impl Into<String>, text: Vec<u8>) -> Self {
+        Self { path: path.into(), content: Content::Bytes(text), executable: false }
+    }
+}
+
+/// Writes the members and their Tree.
+pub(super) async fn write_tree<C: Cache>(door: &C, parts: Vec<Part>) -> Result<TreeOutput, Unpublished> {
+    let mut members = Vec::new();
+    for Part { path, content, executable } in parts {
+        let file = |(digest, size)| Kind::File { digest, size, executable };
+        let kind = match content {
+            Content::Bytes(bytes) => file(door.write(bytes.as_slice()).await?),
+            Content::File(path) => file(door.write_file(fs::File::open(&path)?, &path).await?),
+            Content::Folder => Kind::Directory,
+        };
+        members.push(Member { path: TreePath::new(&path)?, kind });
+    }
+    let tree = Tree::new(members)?;
+    let (digest, size) = door.write(tree.encode().as_slice()).await?;
+    Ok(TreeOutput { digest, size, members: tree.members().len() as u64, total: tree.total() })
+}
+
+/// Nothing when no folder of this machine is named in these parts.
+pub(super) fn scan(parts: &[Part], marks: &[(&'static str, String)]) -> Result<(), Unpublished> {
+    let paths: Vec<_> = marks.iter().map(|(_, path)| path.as_str()).collect();
+    for Part { path, content, .. } in parts {
+        let found = match content {
+            Content::Bytes(bytes) => scan::find_in(bytes.as_slice(), &paths)?,
+            Content::File(path) => scan::find_in(fs::File::open(path)?, &paths)?,
+            Content::Folder => None,
+        };
+        if let Some(found) = found {
+            let root = marks.iter().find(|(_, path)| path == found).map_or("", |(root, _)| root);
+            return Err(Unpublished::Leak { root, file: path.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// What must not be found in anything that is published: folders of this machine.
+pub(super) fn marks(call: &Call, place: &Place, sysroot: &Path) -> Vec<(&'static str, String)> {
+    let roots =
+        place.roots.iter().flat_map(|root| root.spellings.iter().map(|path| (root.name, path.clone())));
+    let home = place.home.clone().map(|home| ("home", home));
+    let cargo = call.var("CARGO_HOME").filter(|home| home.len() > 1);
+    let cargo = cargo.map(|home| ("cargo home", home.to_owned()));
+    let sysroot = sysroot.to_str().filter(|path| path.matches('/').count() > 1);
+    let sysroot = sysroot.map(|path| ("toolchain", path.to_owned()));
+    roots.chain(home).chain(cargo).chain(sysroot).collect()
+}
 
 impl Compiled<'_> {
     /// Checks and publishes; gives the size of what was.
     pub(super) async fn publish<C: Cache>(&self, door: &C) -> Result<u64, Unpublished> {
         let parts = self.parts()?;
-        patiently(door, PATIENCE, self.offer(door, parts)).await.ok_or(Unpublished::Late)?
+        let under = self.under()?;
+        patiently(door, PATIENCE, self.offer(door, under, parts)).await.ok_or(Unpublished::Late)?
     }
 
     /// The files that it is published as, each checked.
@@ -119,24 +208,26 @@ impl Compiled<'_> {
             if metadata.len() > MAX_OUTPUT {
                 return Err(Unpublished::TooLarge);
             }
-            let mut bytes = fs::read(&path)?;
-            if name.ends_with(".d") {
-                bytes = self.dep_info(bytes)?;
-            } else if unit.kind.links()
-                && !name.ends_with(".rmeta")
-                && let Some(library) = needed(&bytes).find(|name| !is_everywhere(name))
-            {
-                return Err(Unpublished::Needs(library.to_owned()));
-            }
-            parts.push((format!("out/{name}"), bytes, metadata.permissions().mode() & 0o100 != 0));
+            let content = if name.ends_with(".d") {
+                Content::Bytes(self.dep_info(fs::read(&path)?)?)
+            } else if unit.kind.links() && !name.ends_with(".rmeta") {
+                // A linker's output is small beside what went into it.
+                let bytes = fs::read(&path)?;
+                if let Some(library) = needed(&bytes).find(|name| !is_everywhere(name)) {
+                    return Err(Unpublished::Needs(library.to_owned()));
+                }
+                Content::Bytes(bytes)
+            } else {
+                Content::File(path)
+            };
+            let executable = metadata.permissions().mode() & 0o100 != 0;
+            parts.push(Part { path: format!("out/{name}"), content, executable });
         }
         let said = [("stdout", stdout, Spelling::Plain), ("stderr", stderr, Spelling::Json)];
         for (name, text, spelling) in said.into_iter().filter(|(_, text, _)| !text.is_empty()) {
-            parts.push((name.to_owned(), roots.encode(text, spelling), false));
+            parts.push(Part::text(name, roots.encode(text, spelling)));
         }
-        for (name, bytes, _) in &parts {
-            self.scan(name, bytes)?;
-        }
+        scan(&parts, &marks(self.call, &self.placed.place, &self.gathered.toolchain.sysroot))?;
         Ok(parts)
     }
 
@@ -145,7 +236,7 @@ impl Compiled<'_> {
         let roots = &self.placed.place.roots;
         let text = String::from_utf8(bytes).map_err(|_| Unpublished::DepInfo)?;
         let info = DepInfo::parse(&text).ok_or(Unpublished::DepInfo)?;
-        self.sources.covers(&info, self.call, &self.placed.place)?;
+        self.gathered.sources.covers(&info, self.call, &self.placed.place)?;
         let encoded = info.encode(roots);
         if encoded.decode(roots).ok() != Some(info) {
             return Err(Unpublished::DepInfo);
@@ -153,50 +244,59 @@ impl Compiled<'_> {
         Ok(encoded.emit().into_bytes())
     }
 
-    fn scan(&self, name: &str, bytes: &[u8]) -> Result<(), Unpublished> {
-        let place = &self.placed.place;
-        let roots =
-            place.roots.iter().flat_map(|root| root.spellings.iter().map(|path| (root.name, path.as_str())));
-        let home = place.home.as_deref().map(|home| ("home", home));
-        let cargo =
-            self.call.var("CARGO_HOME").filter(|home| home.len() > 1).map(|home| ("cargo home", home));
-        let sysroot = self.toolchain.sysroot.to_str().filter(|path| path.matches('/').count() > 1);
-        let sysroot = sysroot.map(|path| ("toolchain", path));
-        for (root, path) in roots.chain(home).chain(cargo).chain(sysroot) {
-            if scan::find(bytes, path).is_some() {
-                return Err(Unpublished::Leak { root, file: name.to_owned() });
-            }
+    /// The unit's own key, unless macros read more than that holds.
+    fn under(&self) -> Result<Under, Unpublished> {
+        let key = self.gathered.key;
+        if !self.placed.unit.loads_macros() {
+            return Ok(Under { key, list: None, taints: Vec::new() });
         }
-        Ok(())
+        let Some(seen) = &self.ran.seen else {
+            let taints = vec![Taint::new(macros::UNWATCHED).expect("it is short")];
+            return Ok(Under { key, list: None, taints });
+        };
+        let scope = macros::scope(self.call, self.placed, &self.gathered.toolchain.sysroot);
+        let mut needs = macros::needs(&scope, seen, self.placed, self.gathered)?;
+        if needs == Needs::default() && self.known.is_none() {
+            return Ok(Under { key, list: None, taints: Vec::new() });
+        }
+        if let Some(known) = &self.known {
+            needs.names.extend(known.names.clone());
+            needs.variables |= known.variables;
+        }
+        let list = needs.text();
+        let known = self.known.as_ref() == Some(&needs);
+        let key = macros::second_key(key, &scope.state(&needs)?);
+        Ok(Under { key, list: (!known).then_some(list), taints: Vec::new() })
     }
 
-    async fn offer<C: Cache>(&self, door: &C, parts: Vec<Part>) -> Result<u64, Unpublished> {
-        let mut members = Vec::new();
-        for (path, bytes, executable) in parts {
-            let (digest, size) = door.write(bytes.as_slice()).await?;
-            members
-                .push(Member { path: TreePath::new(&path)?, kind: Kind::File { digest, size, executable } });
+    async fn offer<C: Cache>(&self, door: &C, under: Under, parts: Vec<Part>) -> Result<u64, Unpublished> {
+        if let Some(list) = under.list {
+            let list = vec![Part::text(LIST, list)];
+            scan(&list, &marks(self.call, &self.placed.place, &self.gathered.toolchain.sysroot))?;
+            self.claim(door, (macros::list_key(self.gathered.key), Vec::new()), list).await?;
         }
-        let tree = Tree::new(members)?;
-        let (digest, size) = door.write(tree.encode().as_slice()).await?;
-        let (members, total) = (tree.members().len() as u64, tree.total());
-        let publication = Publication {
-            project: self.call.project.clone(),
-            recipe: recipe(),
-            key: self.key.to_vec(),
-            output: Output::Tree(TreeOutput { digest, size, members, total }),
-            labels: self.labels(),
-            taints: Vec::new(),
-        };
-        door.publish(publication).await?;
+        self.claim(door, (under.key, under.taints), parts).await
+    }
+
+    async fn claim<C: Cache>(
+        &self,
+        door: &C,
+        (key, taints): ([u8; 32], Vec<Taint>),
+        parts: Vec<Part>,
+    ) -> Result<u64, Unpublished> {
+        let output = write_tree(door, parts).await?;
+        let total = output.total;
+        let (project, labels) = (self.call.project.clone(), self.labels());
+        let (key, output) = (key.to_vec(), Output::Tree(output));
+        door.publish(Publication { project, recipe: recipe(), key, output, labels, taints }).await?;
         Ok(total)
     }
 
     fn labels(&self) -> Labels {
-        let target = self.placed.unit.target.as_deref().unwrap_or(self.toolchain.host());
+        let target = self.placed.unit.target.as_deref().unwrap_or(self.gathered.toolchain.host());
         Labels {
             tool: Text::new("rustc"),
-            toolchain: Text::new(self.toolchain.release()),
+            toolchain: Text::new(self.gathered.toolchain.release()),
             platform: Text::new(target),
             cost_ms: u64::try_from(self.ran.cost.as_millis()).ok(),
         }
@@ -242,6 +342,8 @@ fn nothing_else(unit: &Unit, out_dir: &Path) -> Result<(), Unpublished> {
             .strip_prefix(&stem)
             .or_else(|| name.strip_prefix(&stem));
         let own = own.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        // A build script that goes by way of this program has the real one beside it.
+        let own = own && !KEPT.iter().any(|kept| name.strip_suffix(kept) == Some(&stem));
         // What `cargo check` and `cargo build` make of one unit may lie side by side.
         let sibling = name.ends_with(".rmeta") || name.ends_with(".rlib");
         if own && !sibling && !outputs.contains(&name) {

@@ -31,7 +31,7 @@ const PATIENCE: Patience = Patience {
 /// How the names of files begin that are not whole yet.
 pub(super) const UNFINISHED: &str = ".potluck-";
 /// Largest Tree of one unit: a handful of members.
-const MAX_TREE: u64 = 64 * 1024;
+pub(super) const MAX_TREE: u64 = 64 * 1024;
 /// Largest text that is brought back from tokens.
 const MAX_TEXT: u64 = 4 * MAX_SAID as u64;
 /// Largest output of one unit.
@@ -77,7 +77,7 @@ pub(super) async fn restore<C: Cache>(
     output: &Output,
 ) -> Result<Restored, RestoreError> {
     let Output::Tree(output) = output else { return Err(RestoreError::Foreign("it is no tree")) };
-    let tree = fetch_tree(door, output).await?;
+    let tree = fetch_tree(door, output, MAX_TREE).await?;
     let names = placed.unit.outputs();
     check(&tree, &names)?;
     let out_dir = call.cwd.join(&placed.unit.out_dir);
@@ -100,14 +100,15 @@ pub(super) async fn restore<C: Cache>(
 }
 
 /// A file of a Tree.
-struct Wanted {
-    name: String,
-    digest: Digest,
-    size: u64,
-    executable: bool,
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) executable: bool,
 }
 
-fn file(tree: &Tree, path: &str) -> Option<Wanted> {
+/// The file of that path.
+pub(super) fn file(tree: &Tree, path: &str) -> Option<Wanted> {
     let is = |member: &&Member| member.path.as_str() == path;
     match tree.members().iter().find(is)?.kind {
         Kind::File { digest, size, executable } => {
@@ -117,14 +118,23 @@ fn file(tree: &Tree, path: &str) -> Option<Wanted> {
     }
 }
 
-/// The Tree of an output.
-pub(super) async fn fetch_tree<C: Cache>(door: &C, output: &TreeOutput) -> Result<Tree, RestoreError> {
+/// The Tree of an output, of at most so many bytes.
+pub(super) async fn fetch_tree<C: Cache>(
+    door: &C,
+    output: &TreeOutput,
+    most: u64,
+) -> Result<Tree, RestoreError> {
     let name = "tree".to_owned();
     let wanted = Wanted { name, digest: output.digest, size: output.size, executable: false };
-    if wanted.size > MAX_TREE {
+    if wanted.size > most {
         return Err(RestoreError::Foreign("its tree is too large"));
     }
-    let bytes = fetch_text(door, &wanted).await?;
+    let mut bytes = Vec::new();
+    fetch(door, &wanted, |stretch| {
+        bytes.extend_from_slice(stretch);
+        Ok(())
+    })
+    .await?;
     Tree::decode(&bytes).map_err(|_| RestoreError::Foreign("its tree is malformed"))
 }
 
@@ -144,29 +154,37 @@ fn check(tree: &Tree, names: &[String]) -> Result<(), RestoreError> {
     Ok(())
 }
 
+/// A file beside its place that is to be filled, with the rights that the program that made it would give.
+pub(super) fn beside(folder: &Path, executable: bool) -> std::io::Result<NamedTempFile> {
+    // What the umask leaves of this.
+    let permissions = std::fs::Permissions::from_mode(if executable { 0o777 } else { 0o666 });
+    tempfile::Builder::new().prefix(UNFINISHED).permissions(permissions).tempfile_in(folder)
+}
+
 async fn fetch_file<C: Cache>(
     door: &C,
     placed: &Placed,
     wanted: &Wanted,
     folder: &Path,
 ) -> Result<NamedTempFile, RestoreError> {
-    // As the compiler would make it: what the umask leaves of this.
-    let mode = if wanted.executable { 0o777 } else { 0o666 };
-    let permissions = std::fs::Permissions::from_mode(mode);
-    let mut file =
-        tempfile::Builder::new().prefix(UNFINISHED).permissions(permissions).tempfile_in(folder)?;
+    let mut file = beside(folder, wanted.executable)?;
     if Path::new(&wanted.name).extension().is_some_and(|ext| ext == "d") {
         let text = fetch_text(door, wanted).await?;
         let text = String::from_utf8(text).ok().and_then(|text| DepInfo::parse(&text));
         let info = text.ok_or(RestoreError::Foreign("its dep-info is malformed"))?;
         file.write_all(info.decode(&placed.place.roots)?.emit().as_bytes())?;
     } else {
-        fetch(door, wanted, |bytes| file.write_all(bytes)).await?;
+        let to = file.as_file().try_clone()?;
+        let written = patiently(door, PATIENCE, door.read_file(wanted.digest, to, file.path())).await;
+        if written.ok_or(RestoreError::Stalled)?? != wanted.size {
+            return Err(RestoreError::Foreign("a size is not as it was claimed"));
+        }
     }
     Ok(file)
 }
 
-async fn fetch_text<C: Cache>(door: &C, wanted: &Wanted) -> Result<Vec<u8>, RestoreError> {
+/// A text of a Tree.
+pub(super) async fn fetch_text<C: Cache>(door: &C, wanted: &Wanted) -> Result<Vec<u8>, RestoreError> {
     if wanted.size > MAX_TEXT {
         return Err(RestoreError::Foreign("a text is too large"));
     }
@@ -179,7 +197,8 @@ async fn fetch_text<C: Cache>(door: &C, wanted: &Wanted) -> Result<Vec<u8>, Rest
     Ok(text)
 }
 
-async fn fetch<C: Cache>(
+/// A Blob, stretch by stretch; an error when its size is not as it was claimed.
+pub(super) async fn fetch<C: Cache>(
     door: &C,
     wanted: &Wanted,
     mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
@@ -199,7 +218,8 @@ async fn fetch<C: Cache>(
     if size == wanted.size { Ok(()) } else { Err(RestoreError::Foreign("a size is not as it was claimed")) }
 }
 
-fn put(files: Vec<(NamedTempFile, PathBuf)>) -> Result<(), RestoreError> {
+/// Moves all of them to their places, or none.
+pub(super) fn put(files: Vec<(NamedTempFile, PathBuf)>) -> Result<(), RestoreError> {
     let mut done = Vec::new();
     for (file, place) in files {
         if let Err(error) = file.persist(&place) {

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use potluck_protocol::action::Recipe;
 use potluck_protocol::control::Answer;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Output;
@@ -16,8 +17,11 @@ use super::externs;
 use super::fields::Fields;
 use super::key::{Inputs, RECIPE, traced};
 use super::log::{self, Line};
-use super::publish::{Compiled, Unpublished, recipe};
-use super::restore::{RestoreError, Restored, restore};
+use super::macros::{self, list_key, second_key};
+use super::publish::{Compiled, LIST, Unpublished, recipe};
+use super::reads::Needs;
+use super::restore::{RestoreError, Restored, fetch_text, fetch_tree, file, restore};
+use super::script::launcher;
 use super::sources::Sources;
 use super::toolchain::{Toolchain, linker};
 use super::verify::{self, Verdict};
@@ -32,6 +36,8 @@ const GRACE: Duration = Duration::from_millis(250);
 /// The longest that a daemon which is alive may take: it answers when what it found has been fetched, or when
 /// fetching takes longer than compiling would.
 const LONGEST: Duration = Duration::from_secs(60);
+/// Largest Tree with a list in it.
+const MAX_LIST_TREE: u64 = 4096;
 /// What the shell answers for a program that cannot be run.
 const CANNOT_RUN: u8 = 126;
 
@@ -39,10 +45,10 @@ const CANNOT_RUN: u8 = 126;
 const BUILDER: &str = "POTLUCK_BUILDER";
 
 /// All that the key was made of.
-struct Gathered {
-    toolchain: Toolchain,
-    sources: Sources,
-    key: [u8; 32],
+pub(super) struct Gathered {
+    pub(super) toolchain: Toolchain,
+    pub(super) sources: Sources,
+    pub(super) key: [u8; 32],
     fields: Fields,
 }
 
@@ -98,19 +104,21 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     let told = notice::tell(&door, &call, (&placed, &gathered.toolchain.identity), &gathered.key);
     let _ = caught(told).await;
     if verify::is_wanted(&call, &hex)
-        && let Some(Ok(output)) = caught(look(&door, &call, &gathered)).await
+        && let Some((Ok(output), _)) = caught(look(&door, &call, &placed, &gathered)).await
     {
         return check(&door, (&call, &placed, &gathered), &output, (line, started)).await;
     }
     let asked = if call.var(BUILDER).is_some_and(|on| on == "1") {
-        Some(Err(Missed::Builder))
+        Some((Err(Missed::Builder), None))
     } else {
         caught(ask(&door, &call, &placed, &gathered)).await
     };
-    let hangs = matches!(asked, Some(Err(Missed::Hangs)));
-    match asked.unwrap_or(Err(Missed::Fault)) {
+    let (asked, list) = asked.unwrap_or((Err(Missed::Fault), None));
+    let hangs = matches!(asked, Err(Missed::Hangs));
+    match asked {
         Ok(restored) => {
             line.0.bytes = restored.bytes;
+            launch(&call, &placed);
             say(&restored);
             // cargo has heard of it by now, and goes on with others.
             line.write(&call, started);
@@ -123,7 +131,9 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     }
     let differs = async { memory.as_ref()?.difference(&hex, &gathered.fields) };
     line.0.differs = caught(differs).await.flatten();
-    let ran = match compile::run(&call, &placed.place).await {
+    let flags = placed.place.flags();
+    let how = compile::How { flags: &flags, watched: placed.unit.loads_macros(), held: false };
+    let ran = match compile::run(&call, &placed.place, how).await {
         Ok(ran) => ran,
         Err(error) => return as_called(&call, Some(&placed), &Reason::Spawn(error), started),
     };
@@ -135,13 +145,12 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     }
     // A unit waits for a daemon that hangs only once.
     if status.success() && !hangs {
-        let Gathered { toolchain, sources, key, fields } = &gathered;
-        let compiled = Compiled { call: &call, placed: &placed, sources, toolchain, key: *key, ran };
+        let compiled = Compiled { call: &call, placed: &placed, gathered: &gathered, known: list, ran };
         match caught(compiled.publish(&door)).await.unwrap_or(Err(Unpublished::Fault)) {
             Ok(bytes) => {
                 (line.0.published, line.0.bytes) = (true, bytes);
                 if let Some(memory) = memory {
-                    memory.remember(&hex, fields);
+                    memory.remember(&hex, &gathered.fields);
                 }
             }
             Err(error) => {
@@ -154,11 +163,21 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         }
     }
     line.write(&call, started);
+    if status.success() && !hangs {
+        launch(&call, &placed);
+    }
     compile::end_as(status)
 }
 
+/// Has a build script run by way of this program. Where that is not possible, it runs by itself.
+fn launch(call: &Call, placed: &Placed) {
+    if let Err(error) = launcher::put(call, placed) {
+        tracing::debug!(%error, "no launcher");
+    }
+}
+
 /// A fault of this program must not become one of the build: nothing comes back where the work panics.
-async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     std::future::poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
@@ -168,7 +187,7 @@ async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
 }
 
 /// Lets others know that the daemon is not to be waited for. Where that is not possible, each finds out for itself.
-fn note_stall(call: &Call) {
+pub(super) fn note_stall(call: &Call) {
     if let Some(path) = &call.stalled {
         let _ = std::fs::write(path, "");
     }
@@ -185,7 +204,7 @@ fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
     if unit.kind.links() {
         inputs.linker = Some(linker(call, unit, toolchain.host()).map_err(Reason::Toolchain)?);
     }
-    let sources = Sources::gather(call, place)?;
+    let sources = Sources::gather(call, placed)?;
     externs::gather(call, placed, sources.links, &mut inputs).map_err(Reason::Externs)?;
     inputs.sources.clone_from(&sources.files);
     inputs.generated.clone_from(&sources.generated);
@@ -196,7 +215,7 @@ fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
 
 /// Why the compiler has to run.
 #[derive(Debug, thiserror::Error)]
-enum Missed {
+pub(super) enum Missed {
     /// Nobody has it.
     #[error("{0}")]
     Miss(String),
@@ -224,7 +243,9 @@ async fn check<C: Cache>(
     output: &Output,
     (mut line, started): (Line, Moment),
 ) -> ExitCode {
-    let ran = match compile::run(call, &placed.place).await {
+    let flags = placed.place.flags();
+    let how = compile::How { flags: &flags, watched: false, held: false };
+    let ran = match compile::run(call, &placed.place, how).await {
         Ok(ran) => ran,
         Err(error) => return as_called(call, Some(placed), &Reason::Spawn(error), started),
     };
@@ -232,8 +253,7 @@ async fn check<C: Cache>(
     "compiled".clone_into(&mut line.0.outcome);
     line.0.output = Some(output.digest().to_string());
     if status.success() {
-        let Gathered { toolchain, sources, key, .. } = gathered;
-        let compiled = Compiled { call, placed, sources, toolchain, key: *key, ran };
+        let compiled = Compiled { call, placed, gathered, known: None, ran };
         let verdict = caught(verify::compare(door, &compiled, output)).await;
         let verdict = verdict.unwrap_or_else(|| Verdict::Unknown(Reason::Fault.to_string()));
         let (outcome, reason) = verdict.told();
@@ -241,7 +261,19 @@ async fn check<C: Cache>(
         line.0.reason = reason;
     }
     line.write(call, started);
+    if status.success() {
+        launch(call, placed);
+    }
     compile::end_as(status)
+}
+
+impl From<RestoreError> for Missed {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Stalled => Self::Hangs,
+            error => Self::Restore(error),
+        }
+    }
 }
 
 /// Asks, and restores a hit.
@@ -250,33 +282,71 @@ async fn ask<C: Cache>(
     call: &Call,
     placed: &Placed,
     gathered: &Gathered,
-) -> Result<Restored, Missed> {
-    let output = look(door, call, gathered).await?;
-    restore(door, call, placed, &output).await.map_err(|error| match error {
-        RestoreError::Stalled => Missed::Hangs,
-        error => Missed::Restore(error),
-    })
+) -> (Result<Restored, Missed>, Option<Needs>) {
+    let (found, list) = look(door, call, placed, gathered).await;
+    let restored = match found {
+        Ok(found) => restore(door, call, placed, &found).await.map_err(Missed::from),
+        Err(missed) => Err(missed),
+    };
+    (restored, list)
 }
 
-/// Asks.
-async fn look<C: Cache>(door: &C, call: &Call, gathered: &Gathered) -> Result<Output, Missed> {
-    let question = Question {
-        project: call.project.clone(),
-        recipe: recipe(),
-        keys: vec![gathered.key.to_vec()],
-        deadline: call.deadline,
+/// What is known under the unit's key, or where macros read more than that holds, under the second one; and the list of
+/// what they read, where there is one.
+async fn look<C: Cache>(
+    door: &C,
+    call: &Call,
+    placed: &Placed,
+    gathered: &Gathered,
+) -> (Result<Output, Missed>, Option<Needs>) {
+    let mut list = None;
+    let found = async {
+        let missed = match answer(door, call, recipe(), gathered.key).await {
+            Err(missed @ Missed::Miss(_)) if placed.unit.loads_macros() => missed,
+            found => return found,
+        };
+        // Most macros read nothing: mostly there is no list.
+        let Ok(found) = answer(door, call, recipe(), list_key(gathered.key)).await else {
+            return Err(missed);
+        };
+        let needs = list.insert(read_list(door, &found).await?);
+        let scope = macros::scope(call, placed, &gathered.toolchain.sysroot);
+        let state = scope.state(needs).map_err(|error| Missed::Miss(error.to_string()))?;
+        answer(door, call, recipe(), second_key(gathered.key, &state)).await
     };
+    let found = found.await;
+    (found, list)
+}
+
+/// A list of what is read, as it is published.
+pub(super) async fn read_list<C: Cache>(door: &C, found: &Output) -> Result<Needs, Missed> {
+    let none = || Missed::Miss("the list of what it reads is malformed".to_owned());
+    let Output::Tree(tree) = found else { return Err(none()) };
+    let tree = fetch_tree(door, tree, MAX_LIST_TREE).await?;
+    let text = fetch_text(door, &file(&tree, LIST).ok_or_else(none)?).await?;
+    Needs::parse(&text).ok_or_else(none)
+}
+
+/// What is known under a key.
+pub(super) async fn answer<C: Cache>(
+    door: &C,
+    call: &Call,
+    recipe: Recipe,
+    key: [u8; 32],
+) -> Result<Output, Missed> {
+    let (project, keys) = (call.project.clone(), vec![key.to_vec()]);
+    let question = Question { project, recipe, keys, deadline: call.deadline };
     let patience = Patience { first: call.deadline + GRACE, grace: GRACE, longest: LONGEST };
     let answers = patiently(door, patience, door.lookup(question)).await.ok_or(Missed::Hangs)??;
-    match answers.as_slice() {
-        [Answer::Hit(output)] => Ok(output.clone()),
-        [Answer::Miss(miss)] => Err(Missed::Miss(format!("{miss:?}").to_lowercase())),
-        _ => Err(CacheError::Protocol("it gave another number of answers".to_owned()).into()),
+    match <[Answer; 1]>::try_from(answers) {
+        Ok([Answer::Hit(output)]) => Ok(output),
+        Ok([Answer::Miss(miss)]) => Err(Missed::Miss(format!("{miss:?}").to_lowercase())),
+        Err(_) => Err(CacheError::Protocol("it gave another number of answers".to_owned()).into()),
     }
 }
 
 /// Says what the compiler had said. The files are there by now, so that cargo may start those who wait for them.
-fn say(restored: &Restored) {
+pub(super) fn say(restored: &Restored) {
     let _ = std::io::stdout().write_all(&restored.stdout).and_then(|()| std::io::stdout().flush());
     let _ = std::io::stderr().write_all(&restored.stderr);
 }

@@ -18,11 +18,15 @@ use memchr::memmem;
 use potluck_keys::time::Time;
 use potluck_protocol::digest::Digest;
 
-use super::Call;
 use super::place::Place;
+use super::reads::{SYSTEM, is_volatile};
+use super::script::tokenised;
 use super::text;
 use super::toolchain::digest;
+use super::unit::Unit;
 use super::walk::{Found, Stamp, Walk};
+use super::watch::seen::{FOLDER, Touched};
+use super::{Call, Placed};
 use crate::observe::clock;
 use crate::relocate::depinfo::DepInfo;
 
@@ -93,7 +97,13 @@ pub struct Sources {
     /// What the folders held.
     walks: Vec<(Walk, BTreeMap<String, Found>)>,
     names: BTreeSet<String>,
+    /// Variables that are set, where a macro may ask for any of them.
+    wanted: BTreeSet<String>,
     outside: BTreeSet<PathBuf>,
+    /// All that was ever in `outside`.
+    sought: BTreeSet<PathBuf>,
+    /// Texts of OUT_DIR that name a folder of this machine, which is not in the key.
+    moved: BTreeSet<PathBuf>,
     database: Database,
 }
 
@@ -127,8 +137,11 @@ impl Sources {
     ///
     /// # Errors
     /// [`SourceError`].
-    pub fn gather(call: &Call, place: &Place) -> Result<Self, SourceError> {
+    pub fn gather(call: &Call, Placed { unit, place }: &Placed) -> Result<Self, SourceError> {
         let mut sources = Self::new();
+        if unit.loads_macros() {
+            sources.watch_variables(call, unit)?;
+        }
         let walk = Walk { top: place.package.clone(), nested: place.immutable, byproducts: true };
         sources.files = sources.named(walk, place)?;
         if !place.immutable {
@@ -140,6 +153,7 @@ impl Sources {
             // in an archive that is hashed, and a source that includes one or the other fails the check afterwards.
             sources.generated =
                 sources.folder(Walk { top: out_dir.into(), nested: true, byproducts: false }, place)?;
+            sources.tokenise(Path::new(out_dir), place)?;
         }
         sources.read_env(call, place);
         let Database { asked, configured } = sources.database;
@@ -153,6 +167,37 @@ impl Sources {
         Ok(sources)
     }
 
+    /// Macros read variables without telling, and no system call shows it; but their names have to stand somewhere: in the
+    /// macro, or in what it is given.
+    fn watch_variables(&mut self, call: &Call, unit: &Unit) -> Result<(), SourceError> {
+        let set = call.env.keys().filter_map(|name| name.to_str());
+        self.wanted = set.filter(|name| name.len() > 2 && !is_volatile(name)).map(str::to_owned).collect();
+        for path in unit.externs.iter().filter_map(|one| one.path.as_ref()).map(|path| call.cwd.join(path)) {
+            if path.extension().is_some_and(|ext| ext != "rlib" && ext != "rmeta") {
+                let program = fs::read(&path).map_err(|error| SourceError::Read(path, error))?;
+                text::mentions(&program, &self.wanted, &mut self.names);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a build script has generated counts with tokens, so that it is the same in every checkout.
+    fn tokenise(&mut self, folder: &Path, place: &Place) -> Result<(), SourceError> {
+        for (name, digest) in &mut self.generated {
+            let path = folder.join(name);
+            let failed = |error| SourceError::Read(path.clone(), error);
+            let metadata = fs::symlink_metadata(&path).map_err(failed)?;
+            if !metadata.is_file() || metadata.len() > MAX_TEXT {
+                continue;
+            }
+            if let Some(text) = tokenised(&fs::read(&path).map_err(failed)?, &place.roots) {
+                *digest = Digest::of(&text);
+                self.moved.extend(fs::canonicalize(&path));
+            }
+        }
+        Ok(())
+    }
+
     fn new() -> Self {
         Self {
             files: BTreeMap::new(),
@@ -163,7 +208,10 @@ impl Sources {
             seen: BTreeMap::new(),
             walks: Vec::new(),
             names: BTreeSet::new(),
+            wanted: BTreeSet::new(),
             outside: BTreeSet::new(),
+            sought: BTreeSet::new(),
+            moved: BTreeSet::new(),
             database: Database::default(),
         }
     }
@@ -179,9 +227,8 @@ impl Sources {
 
     /// Files outside of the package that its text names, and all of the folders.
     fn beyond(&mut self, place: &Place) -> Result<(), SourceError> {
-        let mut seen = BTreeSet::new();
         while let Some(path) = self.outside.pop_first() {
-            if !seen.insert(path.clone()) {
+            if !self.sought.insert(path.clone()) {
                 continue;
             }
             if path.is_file() {
@@ -235,6 +282,9 @@ impl Sources {
 
     fn look_through(&mut self, text: &[u8], path: &Path, place: &Place) {
         text::env_names(text, &mut self.names);
+        if !self.wanted.is_empty() {
+            text::mentions(text, &self.wanted, &mut self.names);
+        }
         if path.file_name().is_some_and(|name| name == ".env") {
             self.database.configured |= memmem::find(text, b"DATABASE_URL").is_some();
         }
@@ -249,6 +299,16 @@ impl Sources {
         }
     }
 
+    /// Whether the key holds what was looked at: a file's content, or that there is nothing where it would have been seen.
+    pub(super) fn holds(&self, path: &Path, touched: &Touched) -> bool {
+        if touched.stamp.as_deref().is_some_and(|stamp| stamp != FOLDER) {
+            return fs::canonicalize(path).is_ok_and(|real| self.seen.contains_key(&real));
+        }
+        // What may be named outside of the packages was looked for by name.
+        let named = self.sought.contains(path);
+        named || self.walks.iter().any(|(walk, _)| walk.covers(path))
+    }
+
     /// Whether the key held everything that dep-info lists, and all that the key held is still the same.
     ///
     /// # Errors
@@ -259,8 +319,11 @@ impl Sources {
         }
         for source in read.sources() {
             let path = fs::canonicalize(call.cwd.join(source)).ok();
-            if !path.is_some_and(|path| self.seen.contains_key(&path)) {
+            let Some(path) = path.filter(|path| self.seen.contains_key(path)) else {
                 return Err(Uncovered::File(source.to_owned()));
+            };
+            if self.moved.contains(&path) && !only_includes(&path, place) {
+                return Err(Uncovered::Value(source.to_owned()));
             }
         }
         let is_path = |value: &str| place.roots.encode_str(value) != value;
@@ -302,6 +365,19 @@ fn only_finds_files(read: &DepInfo, call: &Call, (name, value): (&str, &str)) ->
         (times, all) = (times + here, all && fine);
     }
     if times > 0 { all } else { sources.iter().any(|source| source.starts_with(value)) }
+}
+
+/// Whether folders of this machine stand in a text only where files are included by them.
+fn only_includes(path: &Path, place: &Place) -> bool {
+    let Ok(text) = fs::read(path) else { return false };
+    let spellings = place.roots.iter().flat_map(|root| &root.spellings);
+    path.extension().is_some_and(|ext| ext == "rs")
+        && spellings.into_iter().all(|folder| text::only_includes(&text, folder))
+}
+
+/// Whether a path is of the system, and not of somebody's work.
+pub(super) fn is_system(path: &Path) -> bool {
+    SYSTEM.iter().any(|system| path.starts_with(system))
 }
 
 /// A link counts by where it leads; what it leads to is hashed where it lies.

@@ -177,6 +177,7 @@ impl Checkout {
             stalled: Some(self.folder.join("target/stalled")),
             log: Some(self.folder.join("target/log")),
             home: None,
+            this: None,
         }
     }
 

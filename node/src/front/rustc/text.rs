@@ -18,6 +18,24 @@ pub(super) fn env_names(text: &[u8], names: &mut BTreeSet<String>) {
     }
 }
 
+/// Those of `wanted` that stand in a text or a program. In a program, texts stand side by side, so a name is looked for
+/// within stretches of capital letters; one that has others is looked for by itself.
+pub(super) fn mentions(text: &[u8], wanted: &BTreeSet<String>, found: &mut BTreeSet<String>) {
+    let capital = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
+    let (plain, other): (Vec<&String>, Vec<_>) = wanted
+        .iter()
+        .filter(|name| !found.contains(*name))
+        .partition(|name| name.as_bytes().iter().all(capital));
+    let shortest = plain.iter().map(|name| name.len()).min().unwrap_or(usize::MAX);
+    for stretch in text.split(|byte| !capital(byte)).filter(|stretch| stretch.len() >= shortest) {
+        let inside = |name: &&&String| {
+            name.len() <= stretch.len() && stretch.windows(name.len()).any(|part| part == name.as_bytes())
+        };
+        found.extend(plain.iter().filter(inside).map(|name| (*name).clone()));
+    }
+    found.extend(other.into_iter().filter(|name| memmem::find(text, name.as_bytes()).is_some()).cloned());
+}
+
 /// The files outside of the package that are included by a path relative to the file.
 pub(super) fn included(text: &[u8], file: &Path, top: &Path, outside: &mut BTreeSet<PathBuf>) {
     let folder = file.parent().unwrap_or(top);
@@ -84,6 +102,16 @@ fn finds_a_file(before: &[u8]) -> bool {
     before.is_some_and(includes) || whole.is_some_and(includes)
 }
 
+/// Whether a folder stands in a text only at the beginning of the path of a file that is included.
+pub(super) fn only_includes(text: &[u8], folder: &str) -> bool {
+    memmem::find_iter(text, folder).all(|at| {
+        let before = text[..at].strip_suffix(b"\"").and_then(before_opening);
+        before.is_some_and(|before| {
+            ["include!", "include_str!", "include_bytes!"].iter().any(|word| ends_in(before, word))
+        })
+    })
+}
+
 fn before_opening(text: &[u8]) -> Option<&[u8]> {
     let (last, before) = text.trim_ascii_end().split_last()?;
     OPENING.contains(last).then(|| before.trim_ascii_end())
@@ -137,6 +165,14 @@ mod tests {
     }
 
     #[test]
+    fn names_of_variables_are_found_in_programs() {
+        let wanted = ["FOO_BAR", "OTHER", "lower_case", "A1"].map(str::to_owned).into();
+        let mut found = BTreeSet::new();
+        mentions(b"\0called FOO_BARRUST_BACKTRACE\0lower_casexA1x", &wanted, &mut found);
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["A1", "FOO_BAR", "lower_case"]);
+    }
+
+    #[test]
     fn files_outside_of_the_package_are_found_in_text() {
         let text = br#"include_str!("../README.md"); include_str!("../../README.md") #[path = "../../x.rs"] include!("/abs/y")"#;
         let found = |find: fn(&[u8], &Path, &Path, &mut BTreeSet<PathBuf>), text: &[u8]| {
@@ -157,6 +193,18 @@ mod tests {
             ("fs::hard_link(a, b); read_link(c); link", false),
         ] {
             assert_eq!(links(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_generated_text_may_name_a_folder_to_include_from_it() {
+        for (text, expected) in [
+            (r#"include!("/w/x.rs"); include_str! ( "/w/y" )"#, true),
+            (r#"const X: &str = "/w/x.rs";"#, false),
+            (r#"include!("/w/x.rs"); "/w""#, false),
+            ("nothing", true),
+        ] {
+            assert_eq!(only_includes(text.as_bytes(), "/w"), expected, "{text}");
         }
     }
 

@@ -47,6 +47,9 @@ const LINKER_ENV: [&str; 4] = ["COMPILER_PATH", "LIBRARY_PATH", "GCC_EXEC_PREFIX
 /// Most bytes of what is remembered of one thing: so much room must be there before half a gigabyte is hashed for it.
 const ROOM: usize = 4096;
 
+/// Files of fewer bytes are hashed as fast as what is remembered of them is read.
+const LARGE: u64 = 1 << 20;
+
 /// A compiler with its standard library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Toolchain {
@@ -80,9 +83,17 @@ impl Toolchain {
     /// # Errors
     /// When files cannot be read, the compiler does not answer, or its folder is not laid out as rustup does it.
     pub fn identify(call: &Call, unit: &Unit) -> io::Result<Self> {
+        Self::of(call, unit.target.as_deref())
+    }
+
+    /// The same, for a target.
+    ///
+    /// # Errors
+    /// As [`Self::identify`].
+    pub fn of(call: &Call, target: Option<&str>) -> io::Result<Self> {
         let compiler = resolve(call, call.args.first().and_then(|path| path.to_str()).unwrap_or_default())?;
         let sysroot = sysroot(call, &compiler)?;
-        let target = unit.target.as_deref().unwrap_or_default();
+        let target = target.unwrap_or_default();
         let name = format!("{}\n{target}", sysroot.display());
         let memory = Memory { folder: &call.toolchains, name: format!("rustc-{}", short(&name)) };
         if let Some(known) = memory.recall::<Known<Self>>()
@@ -218,7 +229,7 @@ fn short(name: &str) -> String {
 }
 
 /// A program as the system would find it, all links followed.
-fn resolve(call: &Call, program: &str) -> io::Result<PathBuf> {
+pub(super) fn resolve(call: &Call, program: &str) -> io::Result<PathBuf> {
     if program.contains('/') {
         return fs::canonicalize(call.cwd.join(program));
     }
@@ -331,6 +342,30 @@ fn stamp(files: &[Listed]) -> String {
         hasher.update(format!("{row:?}\n").as_bytes());
     }
     hasher.finalize().to_string()
+}
+
+/// The Digest of a file's content; that of a large one is remembered under its stamp.
+pub(super) fn known_digest(call: &Call, path: &Path, metadata: &Metadata) -> io::Result<Digest> {
+    if metadata.len() < LARGE {
+        return digest(path);
+    }
+    let memory =
+        Memory { folder: &call.toolchains, name: format!("file-{}", short(&path.display().to_string())) };
+    let listed = || Listed::new(String::new(), path).map(|file| stamp(&[file]));
+    let before = listed()?;
+    if let Some(known) = memory.recall::<Known<String>>()
+        && known.stamp == before
+    {
+        return known.value.parse().map_err(io::Error::other);
+    }
+    let digest = digest(path)?;
+    // Somebody may have written to it meanwhile.
+    if let Ok(room) = memory.make_room()
+        && listed()? == before
+    {
+        memory.keep(room, &Known { stamp: before, value: digest.to_string() });
+    }
+    Ok(digest)
 }
 
 /// The Digest of a file's content.

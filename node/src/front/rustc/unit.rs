@@ -126,6 +126,12 @@ impl Unit {
         names
     }
 
+    /// Whether the compiler loads code of others while it compiles this, which may read what it likes.
+    pub fn loads_macros(&self) -> bool {
+        let shared = |path: &str| [".so", ".dylib", ".dll"].iter().any(|ext| path.ends_with(ext));
+        self.externs.iter().filter_map(|one| one.path.as_deref()).any(shared)
+    }
+
     /// What the names of all its files have in common: crate and extra name.
     pub fn stem(&self) -> String {
         format!("{}{}", self.crate_name, self.extra_filename)

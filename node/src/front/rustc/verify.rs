@@ -9,8 +9,8 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Output;
 use potluck_protocol::tree::{Kind, Tree};
 
-use super::publish::{Compiled, Part};
-use super::restore::{RestoreError, fetch_tree};
+use super::publish::{Compiled, Content, Part};
+use super::restore::{MAX_TREE, RestoreError, fetch_tree};
 use super::{Call, Placed, compile};
 use crate::cache::Cache;
 
@@ -59,7 +59,7 @@ pub(super) fn is_wanted(call: &Call, key: &str) -> bool {
 /// Compares what was compiled with what the cache holds.
 pub(super) async fn compare<C: Cache>(door: &C, compiled: &Compiled<'_>, output: &Output) -> Verdict {
     let tree = match output {
-        Output::Tree(tree) => fetch_tree(door, tree).await,
+        Output::Tree(tree) => fetch_tree(door, tree, MAX_TREE).await,
         Output::Blob(_) => Err(RestoreError::Foreign("it is no tree")),
     };
     let (tree, parts) = match (tree, compiled.parts()) {
@@ -67,7 +67,10 @@ pub(super) async fn compare<C: Cache>(door: &C, compiled: &Compiled<'_>, output:
         (Err(error), _) => return Verdict::Unknown(error.to_string()),
         (_, Err(error)) => return Verdict::Unknown(error.to_string()),
     };
-    let made = digests(&parts);
+    let made = match digests(&parts) {
+        Ok(made) => made,
+        Err(error) => return Verdict::Unknown(error.to_string()),
+    };
     let Some(file) = difference(&held(&tree), &made) else { return Verdict::Same };
     match again(compiled) {
         Ok(again) if again.iter().all(|(name, digest)| made.get(name) == Some(digest)) => {
@@ -80,8 +83,14 @@ pub(super) async fn compare<C: Cache>(door: &C, compiled: &Compiled<'_>, output:
 
 type Digests = BTreeMap<String, Digest>;
 
-fn digests(parts: &[Part]) -> Digests {
-    parts.iter().map(|(name, bytes, _)| (name.clone(), Digest::of(bytes))).collect()
+fn digests(parts: &[Part]) -> std::io::Result<Digests> {
+    let digest = |content: &Content| match content {
+        Content::Bytes(bytes) => Ok(Some(Digest::of(bytes))),
+        Content::File(path) => std::fs::read(path).map(|bytes| Some(Digest::of(&bytes))),
+        Content::Folder => Ok(None),
+    };
+    let parts = parts.iter().map(|part| Ok((part.path.clone(), digest(&part.content)?)));
+    parts.filter_map(|part| part.map(|(name, digest)| Some((name, digest?))).transpose()).collect()
 }
 
 fn held(tree: &Tree) -> Digests {

@@ -94,6 +94,25 @@ impl Walk {
         Ok(found)
     }
 
+    /// Whether something at this path would be among what [`Self::list`] lists, or is a folder that it enters.
+    pub(super) fn covers(&self, path: &Path) -> bool {
+        let Ok(below) = path.strip_prefix(&self.top) else { return false };
+        let mut folder = self.top.clone();
+        let mut parts = below.iter().peekable();
+        while let Some(part) = parts.next() {
+            folder.push(part);
+            if part == ".." {
+                return false;
+            }
+            // The last one may be a file; what it would be called if it were a folder counts all the same.
+            let last = parts.peek().is_none();
+            if !self.enters(&folder) || (last && !self.takes(&part.to_string_lossy())) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// cargo's own folders, git's, and other packages are none of the package's. A source in one of them would fail
     /// the check afterwards.
     fn enters(&self, folder: &Path) -> bool {
@@ -148,6 +167,19 @@ mod tests {
             walk.list().unwrap().into_keys().collect::<Vec<_>>()
         };
         assert_eq!(names(false, true), ["a.o", "b.d", "src/lib.rs", "src/link.rs"]);
+        let walk = Walk { top: folder.path().to_path_buf(), nested: false, byproducts: true };
+        for (name, expected) in [
+            ("", true),
+            ("src", true),
+            ("src/none.rs", true),
+            (".git/HEAD", false),
+            ("target/x", false),
+            ("inner/x", false),
+            ("../x", false),
+        ] {
+            let path = if name.is_empty() { folder.path().to_path_buf() } else { folder.path().join(name) };
+            assert_eq!(walk.covers(&path), expected && !name.contains(".."), "{name}");
+        }
         assert_eq!(names(true, false), ["inner/Cargo.toml", "src/lib.rs", "src/link.rs"]);
         fs::File::create(folder.path().join("src/huge")).unwrap().set_len(MAX_BYTES + 1).unwrap();
         let walk = Walk { top: folder.path().to_path_buf(), nested: false, byproducts: true };
