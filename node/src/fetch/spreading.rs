@@ -9,8 +9,9 @@ use potluck_protocol::piece::{PIECE_BYTES, piece_count};
 
 use super::event::{Action, Brought, Has, Need, Opened};
 use super::peers::Peers;
+use super::sources::find_others;
 use super::spread::{MAX_RUN, Source, Spread, mix};
-use super::transfers::{Alarm, LEAST_LATE, Phase, Running, Transfers, find_others, places};
+use super::transfers::{Alarm, LEAST_LATE, Phase, Running, Transfers, places};
 use crate::peer::Peer;
 use crate::plan::Moment;
 
