@@ -10,8 +10,9 @@ use potluck_protocol::piece::{PIECE_BYTES, piece_count};
 use super::event::{Action, Brought, Has, Need, Opened};
 use super::load::{Running, places};
 use super::peers::Peers;
+use super::sources::find_others;
 use super::spread::{MAX_RUN, Source, Spread, mix};
-use super::transfers::{Alarm, LEAST_LATE, Phase, Transfers, find_others};
+use super::transfers::{Alarm, LEAST_LATE, Phase, Transfers};
 use crate::peer::Peer;
 use crate::plan::Moment;
 

@@ -19,8 +19,8 @@ use super::alarm::Alarms;
 use super::event::{Action, Brought, Need};
 use super::load::{Load, Running, places};
 use super::peers::{From, Peers, Topics};
+use super::sources::find_others;
 use super::spread::Spread;
-use super::spreading::MAX_SOURCES;
 use crate::peer::Peer;
 use crate::plan::Moment;
 
@@ -511,24 +511,6 @@ impl Transfers {
         }
     }
 
-    /// The search for those who have a Blob ended: they can be asked for this one, and for nothing else.
-    pub(super) fn sources(&mut self, now: Moment, (need, found): (Need, Vec<Peer>), peers: &mut Peers) {
-        // Out of the line first, in which it stands by who may have it.
-        self.displace(&need);
-        let transfer = self.all.get_mut(&need);
-        let known = transfer.as_ref().map(|transfer| transfer.sources.clone()).unwrap_or_default();
-        let mut fresh = found.into_iter().filter(|peer| peers.standing.is_fit(peer) && !known.contains(peer));
-        let fresh: BTreeSet<_> = fresh.by_ref().take(MAX_SOURCES.saturating_sub(known.len())).collect();
-        if !peers.found_blob(now, &need, !fresh.is_empty()) {
-            return self.place(now, need, peers);
-        }
-        if let Some(transfer) = transfer {
-            transfer.sources.extend(fresh);
-        }
-        self.stirred = true;
-        self.place(now, need, peers);
-    }
-
     /// The search for holders of a topic ended: nothing of it is waited for any more.
     pub(super) fn revise(&mut self, now: Moment, peers: &mut Peers) {
         for need in self.parked.clone() {
@@ -553,7 +535,7 @@ impl Transfers {
         );
         let waiting = waiting + self.sourced.len();
         assert!(waiting + self.parked.len() <= self.all.len() && self.ended.is_empty());
-        assert!(self.all.values().all(|one| one.sources.len() <= MAX_SOURCES));
+        assert!(self.all.values().all(|one| one.sources.len() <= super::spreading::MAX_SOURCES));
         assert!(self.spreads.len() <= MAX_SPREADS && self.actions.is_empty());
         self.check_pieces();
         self.all.len() + self.running.len() + self.spreads.len()
@@ -571,10 +553,4 @@ impl Transfer {
     pub(super) fn from(&self) -> From<'_> {
         (&self.topics, &self.sources)
     }
-}
-
-/// Has others looked for who may have a Blob: first those who hold its topics, and when that was done a moment ago,
-/// those who have just this Blob. Gives whether somebody may yet be found.
-pub(super) fn find_others(now: Moment, (need, topics): (&Need, &Topics), peers: &mut Peers) -> bool {
-    peers.find(now, topics) || peers.find_blob(now, need, topics)
 }

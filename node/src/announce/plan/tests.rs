@@ -260,6 +260,12 @@ fn a_million_keys_cost_little() {
 fn blobs_wait_their_turn_and_end_with_the_demand() {
     let mut plan = plan();
     assert!(says(&mut plan, at(0)).is_empty());
+    for number in 0..20 {
+        plan.feed(at(0), Event::Stand(net(), blob(1_000_000 + number)));
+    }
+    let first = says(&mut plan, at(0));
+    assert_eq!(first.len() as u64, AT_THE_START.div_ceil(COST), "what a start has is for the first of them");
+    first.iter().for_each(|what| plan.feed(at(0), said(what, true)));
     for number in 0..2 * MAX_BLOBS as u64 {
         plan.feed(at(number), Event::Stand(net(), blob(number)));
     }
