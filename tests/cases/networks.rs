@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use potluck_tests::circle::{self, Circle};
 use potluck_tests::program::{Person, Ran};
 use serde_json::Value;
 
@@ -46,6 +47,31 @@ fn why(person: &Person, more: &[&str]) -> Value {
 
 fn met(status: &Value) -> bool {
     !list(&status["peers"]).is_empty()
+}
+
+#[test]
+fn what_is_damaged_is_fetched_again_from_whoever_has_it() {
+    let circle = Circle::new();
+    let boot = circle.up();
+    let ann = circle.member(None);
+    let ben = circle.member(Some(&ann));
+    let (_ann, _ben) = (circle::up(&ann, &boot), circle::up(&ben, &boot));
+    let content: String = (0..20_000).map(|number| format!("{number} ")).collect();
+    put(&ann, "01", &content);
+    finds(&ben, "01", &content);
+    let name = blake3::hash(content.as_bytes()).to_hex();
+    let path = ben.home().join("store/blobs").join(&name[..2]).join(&*name);
+    let mut stored = fs::read(&path).unwrap();
+    let middle = stored.len() / 2;
+    stored[middle] ^= 1;
+    fs::write(&path, stored).unwrap();
+    let verified: Value = serde_json::from_str(&run(&ben, &["--json verify"], &[]).ok()).unwrap();
+    assert_eq!(
+        (&verified["damaged"], &verified["repaired"], &verified["lost"]),
+        (&1.into(), &1.into(), &0.into())
+    );
+    assert_eq!(get(&ben, "01"), 0);
+    assert_eq!(fs::read_to_string(ben.path("got")).unwrap(), content);
 }
 
 #[test]

@@ -102,6 +102,17 @@ impl Checkout {
         lines.filter_map(|line| line["key"].as_str().map(str::to_owned)).collect()
     }
 
+    /// The Recipe and the key of each unit that has any, of all builds.
+    ///
+    /// # Panics
+    /// When there was no build.
+    pub fn recipes_and_keys(&self) -> Vec<(String, String)> {
+        let log = fs::read_to_string(&self.log).expect("the wrapper has kept a log");
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
+        let text = |line: &Value, name: &str| line[name].as_str().map(str::to_owned);
+        lines.filter_map(|line| Some((text(&line, "recipe")?, text(&line, "key")?))).collect()
+    }
+
     /// The key of the first unit of a kind.
     ///
     /// # Panics

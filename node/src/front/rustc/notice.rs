@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use potluck_protocol::action::Recipe;
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::control::Note;
 use potluck_protocol::digest::Digest;
@@ -71,6 +72,28 @@ pub(super) async fn tell<C: Cache>(
             recipe: recipe(),
             key: Bytes::new(key.to_vec())?,
             plan: plan.and_then(|plan| Bytes::new(plan.to_vec())),
+        })
+    };
+    if let Some(note) = note() {
+        door.note(note).await;
+    }
+}
+
+/// Tells of something else that a build asks for.
+pub(super) async fn tell_of<C: Cache>(door: &C, call: &Call, unit: &str, (recipe, key): (Recipe, [u8; 32])) {
+    let home = call.home.as_ref().filter(|_| !verify::is_asked(call));
+    let Some((_, run)) = home.zip(Run::of_this_process()) else { return };
+    let note = || {
+        let (build, unit) = (Text::new(&run.name)?, Text::new(unit)?);
+        let key = Bytes::new(key.to_vec())?;
+        Some(Note {
+            build,
+            pid: run.pid.into(),
+            project: call.project.clone(),
+            unit,
+            recipe,
+            key,
+            plan: None,
         })
     };
     if let Some(note) = note() {

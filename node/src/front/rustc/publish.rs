@@ -183,8 +183,8 @@ pub(super) fn marks(call: &Call, place: &Place, sysroot: &Path) -> Vec<(&'static
 }
 
 impl Compiled<'_> {
-    /// Checks and publishes; gives the size of what was.
-    pub(super) async fn publish<C: Cache>(&self, door: &C) -> Result<u64, Unpublished> {
+    /// Checks and publishes; gives the key under which that is, and its size.
+    pub(super) async fn publish<C: Cache>(&self, door: &C) -> Result<([u8; 32], u64), Unpublished> {
         let parts = self.parts()?;
         let under = self.under()?;
         patiently(door, PATIENCE, self.offer(door, under, parts)).await.ok_or(Unpublished::Late)?
@@ -269,13 +269,19 @@ impl Compiled<'_> {
         Ok(Under { key, list: (!known).then_some(list), taints: Vec::new() })
     }
 
-    async fn offer<C: Cache>(&self, door: &C, under: Under, parts: Vec<Part>) -> Result<u64, Unpublished> {
+    async fn offer<C: Cache>(
+        &self,
+        door: &C,
+        under: Under,
+        parts: Vec<Part>,
+    ) -> Result<([u8; 32], u64), Unpublished> {
         if let Some(list) = under.list {
             let list = vec![Part::text(LIST, list)];
             scan(&list, &marks(self.call, &self.placed.place, &self.gathered.toolchain.sysroot))?;
             self.claim(door, (macros::list_key(self.gathered.key), Vec::new()), list).await?;
         }
-        self.claim(door, (under.key, under.taints), parts).await
+        let bytes = self.claim(door, (under.key, under.taints), parts).await?;
+        Ok((under.key, bytes))
     }
 
     async fn claim<C: Cache>(

@@ -97,18 +97,20 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         Ok(gathered) => gathered,
         Err(reason) => return as_called(&call, Some(&placed), &reason, started),
     };
-    let hex = Digest::from_bytes(gathered.key).to_string();
+    let hex = spelled(gathered.key);
     let mut line = Line::new(&call, Some(&placed.unit), "restored");
     (line.0.key, line.0.recipe) = (Some(hex.clone()), Some(RECIPE.to_owned()));
     let memory = caught(async { log::memory(&call, &placed.unit) }).await.flatten();
     let told = notice::tell(&door, &call, (&placed, &gathered.toolchain.identity), &gathered.key);
     let _ = caught(told).await;
-    if verify::is_wanted(&call, &hex)
-        && let Some((Ok(output), _)) = caught(look(&door, &call, &placed, &gathered)).await
+    if verify::is_asked(&call)
+        && let Some((Ok((key, output)), _)) = caught(look(&door, &call, &placed, &gathered)).await
+        && verify::is_wanted(&call, &spelled(key))
     {
+        line.0.key = Some(spelled(key));
         return check(&door, (&call, &placed, &gathered), &output, (line, started)).await;
     }
-    let asked = if call.var(BUILDER).is_some_and(|on| on == "1") {
+    let asked = if is_builder(&call) {
         Some((Err(Missed::Builder), None))
     } else {
         caught(ask(&door, &call, &placed, &gathered)).await
@@ -116,8 +118,8 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     let (asked, list) = asked.unwrap_or((Err(Missed::Fault), None));
     let hangs = matches!(asked, Err(Missed::Hangs));
     match asked {
-        Ok(restored) => {
-            line.0.bytes = restored.bytes;
+        Ok((key, restored)) => {
+            (line.0.key, line.0.bytes) = (Some(spelled(key)), restored.bytes);
             launch(&call, &placed);
             say(&restored);
             // cargo has heard of it by now, and goes on with others.
@@ -147,8 +149,8 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     if status.success() && !hangs {
         let compiled = Compiled { call: &call, placed: &placed, gathered: &gathered, known: list, ran };
         match caught(compiled.publish(&door)).await.unwrap_or(Err(Unpublished::Fault)) {
-            Ok(bytes) => {
-                (line.0.published, line.0.bytes) = (true, bytes);
+            Ok((key, bytes)) => {
+                (line.0.key, line.0.published, line.0.bytes) = (Some(spelled(key)), true, bytes);
                 if let Some(memory) = memory {
                     memory.remember(&hex, &gathered.fields);
                 }
@@ -167,6 +169,16 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         launch(&call, &placed);
     }
     compile::end_as(status)
+}
+
+/// A key as it is written down.
+pub(super) fn spelled(key: [u8; 32]) -> String {
+    Digest::from_bytes(key).to_string()
+}
+
+/// Whether a build is there to make everything itself.
+pub(super) fn is_builder(call: &Call) -> bool {
+    call.var(BUILDER).is_some_and(|on| on == "1")
 }
 
 /// Has a build script run by way of this program. Where that is not possible, it runs by itself.
@@ -282,37 +294,41 @@ async fn ask<C: Cache>(
     call: &Call,
     placed: &Placed,
     gathered: &Gathered,
-) -> (Result<Restored, Missed>, Option<Needs>) {
+) -> (Result<([u8; 32], Restored), Missed>, Option<Needs>) {
     let (found, list) = look(door, call, placed, gathered).await;
     let restored = match found {
-        Ok(found) => restore(door, call, placed, &found).await.map_err(Missed::from),
+        Ok((key, found)) => {
+            restore(door, call, placed, &found).await.map(|restored| (key, restored)).map_err(Missed::from)
+        }
         Err(missed) => Err(missed),
     };
     (restored, list)
 }
 
-/// What is known under the unit's key, or where macros read more than that holds, under the second one; and the list of
-/// what they read, where there is one.
+/// What is known under the unit's key, or where macros read more than that holds, under the second one, and under which;
+/// and the list of what they read, where there is one.
 async fn look<C: Cache>(
     door: &C,
     call: &Call,
     placed: &Placed,
     gathered: &Gathered,
-) -> (Result<Output, Missed>, Option<Needs>) {
+) -> (Result<([u8; 32], Output), Missed>, Option<Needs>) {
     let mut list = None;
     let found = async {
-        let missed = match answer(door, call, recipe(), gathered.key).await {
+        let key = gathered.key;
+        let missed = match answer(door, call, recipe(), key).await {
             Err(missed @ Missed::Miss(_)) if placed.unit.loads_macros() => missed,
-            found => return found,
+            found => return found.map(|found| (key, found)),
         };
         // Most macros read nothing: mostly there is no list.
-        let Ok(found) = answer(door, call, recipe(), list_key(gathered.key)).await else {
+        let Ok(found) = answer(door, call, recipe(), list_key(key)).await else {
             return Err(missed);
         };
         let needs = list.insert(read_list(door, &found).await?);
         let scope = macros::scope(call, placed, &gathered.toolchain.sysroot);
         let state = scope.state(needs).map_err(|error| Missed::Miss(error.to_string()))?;
-        answer(door, call, recipe(), second_key(gathered.key, &state)).await
+        let second = second_key(key, &state);
+        answer(door, call, recipe(), second).await.map(|found| (second, found))
     };
     let found = found.await;
     (found, list)

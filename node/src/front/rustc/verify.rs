@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use potluck_protocol::digest::Digest;
-use potluck_protocol::entry::Output;
+use potluck_protocol::entry::{Output, TreeOutput};
 use potluck_protocol::tree::{Kind, Tree};
 
 use super::publish::{Compiled, Content, Part};
@@ -54,6 +54,21 @@ pub(super) fn is_asked(call: &Call) -> bool {
 pub(super) fn is_wanted(call: &Call, key: &str) -> bool {
     call.var(VERIFY)
         .is_some_and(|keys| keys.split(',').any(|wanted| wanted.len() >= SHORTEST && key.starts_with(wanted)))
+}
+
+/// Compares what a build script made with what the cache holds. It cannot be run a second time where it ran: what differs
+/// is nobody's fault yet.
+pub(super) async fn compare_run<C: Cache>(door: &C, parts: &[Part], output: &TreeOutput) -> Verdict {
+    let compared = async {
+        let tree = fetch_tree(door, output, MAX_TREE).await.map_err(|error| error.to_string())?;
+        let made = digests(parts).map_err(|error| error.to_string())?;
+        Ok::<_, String>(difference(&held(&tree), &made))
+    };
+    match compared.await {
+        Ok(None) => Verdict::Same,
+        Ok(Some(file)) => Verdict::Irreproducible(file),
+        Err(why) => Verdict::Unknown(why),
+    }
 }
 
 /// Compares what was compiled with what the cache holds.
@@ -106,10 +121,11 @@ fn held(tree: &Tree) -> Digests {
 
 /// The first file that is not the same in both, or only in one. What the compiler said is no output.
 fn difference(held: &Digests, made: &Digests) -> Option<String> {
-    let names = held.keys().chain(made.keys()).filter(|name| name.starts_with("out/"));
+    let is_output = |name: &&String| name.starts_with("out/") || name.starts_with("text/");
+    let names = held.keys().chain(made.keys()).filter(is_output);
     let mut differing: Vec<_> = names.filter(|name| held.get(*name) != made.get(*name)).collect();
     differing.sort_unstable();
-    differing.first().map(|name| name["out/".len()..].to_owned())
+    differing.first().map(|name| name.split_once('/').map_or(name.as_str(), |(_, name)| name).to_owned())
 }
 
 /// Makes the files a second time, in a folder of their own beside the first. Dep-info names that folder, and is left out.

@@ -25,8 +25,7 @@ use std::process::ExitCode;
 
 use potluck_protocol::action::Recipe;
 use potluck_protocol::codec::Text;
-use potluck_protocol::digest::Digest;
-use potluck_protocol::entry::{Labels, Output};
+use potluck_protocol::entry::{Labels, Output, TreeOutput};
 
 use self::key::{Inputs, RECIPE};
 pub(super) use self::launcher::KEPT;
@@ -37,12 +36,14 @@ use super::place::Place;
 use super::publish::{LIST, PATIENCE, Part, Unpublished, marks, scan, write_tree};
 use super::reads::{Needs, Scope, Unfit};
 use super::restore::Restored;
-use super::shim::{Missed, answer, caught, note_stall, read_list, say};
+use super::shim::{Missed, answer, caught, is_builder, note_stall, read_list, say, spelled};
 use super::toolchain::{Toolchain, digest};
-use super::{Call, Reason};
+use super::verify::{self, Verdict};
+use super::{Call, Reason, notice};
 use crate::cache::{Cache, Publication};
 use crate::front::patience::patiently;
 use crate::observe::clock;
+use crate::plan::Moment;
 
 /// A run that is understood.
 struct Run<'a> {
@@ -74,10 +75,24 @@ pub async fn script<C: Cache>(door: Option<C>, call: Call) -> ExitCode {
             return plainly(&call);
         }
     };
-    line.0.key = Some(Digest::from_bytes(run.first).to_string());
-    let (missed, list) = match caught(run.ask(&door)).await.unwrap_or((Err(Missed::Fault), None)) {
-        (Ok(restored), _) => {
+    (line.0.key, line.0.recipe) = (Some(spelled(run.first)), Some(RECIPE.to_owned()));
+    let _ = caught(run.tell(&door, "list", run.first)).await;
+    if verify::is_asked(&call)
+        && let Some((Ok((key, tree)), _)) = caught(run.look(&door)).await
+        && verify::is_wanted(&call, &spelled(key))
+    {
+        line.0.key = Some(spelled(key));
+        return run.check(&door, &tree, (line, started)).await;
+    }
+    let asked = if is_builder(&call) {
+        (Err(Missed::Builder), None)
+    } else {
+        caught(run.ask(&door)).await.unwrap_or((Err(Missed::Fault), None))
+    };
+    let (missed, list) = match asked {
+        (Ok((key, restored)), _) => {
             (line.0.outcome, line.0.bytes) = ("restored".to_owned(), restored.bytes);
+            line.0.key = Some(spelled(key));
             line.write(&call, started);
             say(&restored);
             return ExitCode::SUCCESS;
@@ -96,11 +111,12 @@ pub async fn script<C: Cache>(door: Option<C>, call: Call) -> ExitCode {
     };
     "compiled".clone_into(&mut line.0.outcome);
     line.0.cost_ms = u64::try_from(ran.cost.as_millis()).ok();
-    let said = |text: &Option<Vec<u8>>| text.clone().unwrap_or_default();
-    say(&Restored { stdout: said(&ran.stdout), stderr: said(&ran.stderr), bytes: 0 });
+    say(&told(&ran));
     if !hangs {
         match caught(run.publish(&door, &ran, list)).await.unwrap_or(Err(Unpublished::Fault)) {
-            Ok(bytes) => (line.0.published, line.0.bytes) = (true, bytes),
+            Ok((key, bytes)) => {
+                (line.0.published, line.0.bytes, line.0.key) = (true, bytes, Some(spelled(key)));
+            }
             Err(error) => {
                 if matches!(error, Unpublished::Late) {
                     note_stall(&call);
@@ -111,6 +127,12 @@ pub async fn script<C: Cache>(door: Option<C>, call: Call) -> ExitCode {
     }
     line.write(&call, started);
     compile::end_as(ran.status)
+}
+
+/// What a script said that ran here.
+fn told(ran: &Ran) -> Restored {
+    let said = |text: &Option<Vec<u8>>| text.clone().unwrap_or_default();
+    Restored { stdout: said(&ran.stdout), stderr: said(&ran.stderr), bytes: 0 }
 }
 
 /// Becomes the script. Comes back only when that is not possible.
@@ -157,21 +179,71 @@ impl<'a> Run<'a> {
         Ok(Self { call, out_dir, place, toolchain, scope, first: key::first(&inputs), set })
     }
 
+    /// Says what of it a build asks for.
+    async fn tell<C: Cache>(&self, door: &C, what: &str, key: [u8; 32]) {
+        let name = self.call.var("CARGO_PKG_NAME").unwrap_or_default();
+        let version = self.call.var("CARGO_PKG_VERSION").unwrap_or_default();
+        notice::tell_of(door, self.call, &format!("{name} {version} {what}"), (recipe(), key)).await;
+    }
+
+    /// Asks, and restores what was found; gives its key as well.
+    async fn ask<C: Cache>(&self, door: &C) -> (Result<([u8; 32], Restored), Missed>, Option<Needs>) {
+        let (found, list) = self.look(door).await;
+        let restored = match found {
+            Ok((key, tree)) => {
+                let restored = output::restore(door, &self.out_dir, &self.place, &tree).await;
+                restored.map(|restored| (key, restored)).map_err(Missed::from)
+            }
+            Err(missed) => Err(missed),
+        };
+        (restored, list)
+    }
+
     /// Asks for the list, and then for what was made where the names on it held what they hold here.
-    async fn ask<C: Cache>(&self, door: &C) -> (Result<Restored, Missed>, Option<Needs>) {
+    async fn look<C: Cache>(&self, door: &C) -> (Result<([u8; 32], TreeOutput), Missed>, Option<Needs>) {
         let list = async { read_list(door, &answer(door, self.call, recipe(), self.first).await?).await };
         let list = match list.await {
             Ok(list) => list,
             Err(missed) => return (Err(missed), None),
         };
-        let restored = async {
+        let found = async {
             let state = self.scope.state(&list).map_err(|error| Missed::Miss(error.to_string()))?;
-            let found = answer(door, self.call, recipe(), key::second(self.first, &state)).await?;
-            let Output::Tree(tree) = &found else { return Err(Missed::Miss("it is no tree".to_owned())) };
-            output::restore(door, &self.out_dir, &self.place, tree).await.map_err(Missed::from)
+            let key = key::second(self.first, &state);
+            self.tell(door, "run", key).await;
+            match answer(door, self.call, recipe(), key).await? {
+                Output::Tree(tree) => Ok((key, tree)),
+                Output::Blob(_) => Err(Missed::Miss("it is no tree".to_owned())),
+            }
         };
-        let restored = restored.await;
-        (restored, Some(list))
+        let found = found.await;
+        (found, Some(list))
+    }
+
+    /// Runs what the cache holds, and says whether it makes the same.
+    async fn check<C: Cache>(
+        &self,
+        door: &C,
+        held: &TreeOutput,
+        (mut line, started): (Line, Moment),
+    ) -> ExitCode {
+        let Some(ran) = self.watch().await else { return plainly(self.call) };
+        say(&told(&ran));
+        let verdict = match self.parts(&ran) {
+            Ok(parts) => caught(verify::compare_run(door, &parts, held)).await,
+            Err(error) => Some(Verdict::Unknown(error.to_string())),
+        };
+        let (outcome, reason) = verdict.unwrap_or_else(|| Verdict::Unknown(Reason::Fault.to_string())).told();
+        outcome.clone_into(&mut line.0.outcome);
+        (line.0.reason, line.0.output) = (reason, Some(held.digest.to_string()));
+        line.write(self.call, started);
+        compile::end_as(ran.status)
+    }
+
+    /// What it said and left, as it is published.
+    fn parts(&self, ran: &Ran) -> Result<Vec<Part>, Unpublished> {
+        let said = [("stdout", &ran.stdout), ("stderr", &ran.stderr)];
+        let said = said.map(|(name, text)| (name, text.as_deref().unwrap_or_default()));
+        output::gather(&self.out_dir, &self.place, said)
     }
 
     /// Runs it, watched. Nothing when it has to be run once more.
@@ -184,7 +256,12 @@ impl<'a> Run<'a> {
     }
 
     /// Publishes what it made, and before that what it read, together with what others have found that it reads.
-    async fn publish<C: Cache>(&self, door: &C, ran: &Ran, known: Option<Needs>) -> Result<u64, Unpublished> {
+    async fn publish<C: Cache>(
+        &self,
+        door: &C,
+        ran: &Ran,
+        known: Option<Needs>,
+    ) -> Result<([u8; 32], u64), Unpublished> {
         let seen = ran.seen.as_ref().ok_or(Unfit::Unwatched)?;
         let mut needs = self.scope.needs(seen, |_, _| false)?;
         let had = known.clone();
@@ -193,9 +270,7 @@ impl<'a> Run<'a> {
             needs.variables |= known.variables;
         }
         let state = self.scope.state(&needs)?;
-        let said = [("stdout", &ran.stdout), ("stderr", &ran.stderr)];
-        let said = said.map(|(name, text)| (name, text.as_deref().unwrap_or_default()));
-        let parts = output::gather(&self.out_dir, &self.place, said)?;
+        let parts = self.parts(ran)?;
         scan(&parts, &marks(self.call, &self.place, &self.toolchain.sysroot))?;
         let list = vec![Part::text(LIST, needs.text())];
         scan(&list, &marks(self.call, &self.place, Path::new("")))?;
@@ -204,7 +279,10 @@ impl<'a> Run<'a> {
                 self.claim(door, (self.first, None), list).await?;
             }
             let cost = u64::try_from(ran.cost.as_millis()).ok();
-            self.claim(door, (key::second(self.first, &state), cost), parts).await
+            let key = key::second(self.first, &state);
+            // Before the last thing that is waited for: what is said at the very end may not be heard.
+            self.tell(door, "run", key).await;
+            Ok((key, self.claim(door, (key, cost), parts).await?))
         };
         patiently(door, PATIENCE, work).await.ok_or(Unpublished::Late)?
     }
