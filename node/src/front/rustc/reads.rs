@@ -398,7 +398,8 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Variables that say where somebody sits and not what is to be done; what is found by way of them is seen.
+/// Variables that say where somebody sits and not what is to be done; what is found by way of them is seen. Every program
+/// in Rust holds the names of some, which say what is told of its own faults.
 const VOLATILE: &[&str] = &[
     "_",
     "CARGO",
@@ -435,6 +436,9 @@ const VOLATILE: &[&str] = &[
     "RUSTC_WRAPPER",
     "RUSTDOC",
     "RUSTUP_*",
+    "RUST_BACKTRACE",
+    "RUST_LIB_BACKTRACE",
+    "RUST_MIN_STACK",
     "RUST_RECURSION_COUNT",
     "SHELL",
     "SHLVL",
