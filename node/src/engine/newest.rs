@@ -3,9 +3,9 @@
 //!
 //! Most Entries are answered by "first wins": builds are often not deterministic, and two answers to one question help
 //! nobody. Some tools keep something under a key that grows, such as the manifests of ccache. They have a Recipe in
-//! [`CHANGING`]; of all acceptable claims about such a key the newest counts, whoever made it, and a signer that says
+//! `CHANGING`; of all acceptable claims about such a key the newest counts, whoever made it, and a signer that says
 //! something new does not contradict itself. A node that has an answer still asks whether there is a newer one, for as
-//! long as [`GLANCE`].
+//! long as `GLANCE`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! go, by way of `GOCACHEPROG`: a child process of each go that answers on its standard streams.
 //!
-//! * [`line`] is what go and the helper say, [`map`] what that means to the door, [`allowance`] how long it may take:
+//! * [`mod@line`] is what go and the helper say, [`map`] what that means to the door, [`allowance`] how long it may take:
 //!   all pure.
 //! * [`folder`] holds the files that go is shown.
 //! * [`serve`] answers.

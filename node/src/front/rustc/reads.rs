@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From what was seen of a program to what has to be the same for it to do the same again.
 //!
-//! A [`Needs`] is the list: names with tokens, without what they held, so that it is true in every checkout. [`state`]
+//! A [`Needs`] is the list: names with tokens, without what they held, so that it is true in every checkout. [`Scope::state`]
 //! says what they hold here. A list is known only after a program ran once somewhere; the key of what it made is over its
 //! state, so whoever has the list and another state has another key.
 

@@ -6,7 +6,7 @@
 //! what they held. The key of what it made is over the list and over what the names on it hold here ([`key`]). A script
 //! that was not watched, that asked others or the network, or that wrote elsewhere, is run each time.
 //!
-//! * [`key`] is pure; [`flags`] are for compilers of C; [`output`] is OUT_DIR as a Tree.
+//! * [`key`] is pure; `flags` are for compilers of C; `output` is OUT_DIR as a Tree.
 //!
 //! A watched script that fails is run again as if there were no cache, and what it said the first time is forgotten: so
 //! nothing that watching may forbid, such as a program that changes its user, makes a build fail.

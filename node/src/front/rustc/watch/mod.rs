@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a program and all that it starts asks of the file system, as the system itself tells.
 //!
-//! Three processes take part. Whoever wants to know starts a *watcher* ([`command`]); that starts the program by way of a
-//! *doorstep*, which puts a filter ([`mod@filter`]) on itself before it becomes the program: each system call that names
+//! Three processes take part. Whoever wants to know starts a *watcher* (`command`); that starts the program by way of a
+//! *doorstep*, which puts a filter (`mod@filter`) on itself before it becomes the program: each system call that names
 //! a file stops it, and the watcher is told by ptrace. The watcher is a process of its own so that a server which the
 //! program leaves behind, such as that of another compiler cache, goes on to be served when the program has ended: with
 //! the filter and without a watcher every one of its calls would fail.
 //!
 //! * [`seen`] is what was seen: pure.
-//! * [`filter`] is the program for the system's filter.
-//! * [`tracer`] is watcher and doorstep.
+//! * `filter` is the program for the system's filter.
+//! * `tracer` is watcher and doorstep.
 //!
 //! Where the system does not let anybody watch, the watcher says so, and the program is run as ever. Reading the clock,
 //! random numbers, and what a processor says of itself are not seen.
