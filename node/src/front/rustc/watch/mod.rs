@@ -2,7 +2,7 @@
 //! What a program and all that it starts asks of the file system, as the system itself tells.
 //!
 //! Three processes take part. Whoever wants to know starts a *watcher* (`command`); that starts the program by way of a
-//! *doorstep*, which puts a filter (`mod@filter`) on itself before it becomes the program: each system call that names
+//! *doorstep*, which puts a filter (`filter`) on itself before it becomes the program: each system call that names
 //! a file stops it, and the watcher is told by ptrace. The watcher is a process of its own so that a server which the
 //! program leaves behind, such as that of another compiler cache, goes on to be served when the program has ended: with
 //! the filter and without a watcher every one of its calls would fail.
