@@ -148,7 +148,8 @@ fn collected(last: &Value) -> String {
     }
 }
 
-fn table<const N: usize>(
+/// Adds a table with a row for each of `rows`, if there are any.
+pub(super) fn table<const N: usize>(
     text: &mut String,
     head: [&str; N],
     rows: &Value,

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use clap::Args as ClapArgs;
-use comfy_table::{Table, presets};
 use potluck_node::front::rustc::diary::{Build, Row};
 use potluck_node::home::Home;
 use serde_json::{Value, json};
@@ -14,7 +13,7 @@ use crate::connect::wait;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::say::{Say, counted};
-use crate::verbs::status::bytes;
+use crate::verbs::status::{bytes, table};
 
 /// Show what became of the units of the last build
 ///
@@ -136,22 +135,6 @@ fn text(summary: &Value) -> String {
         text += &format!("{} lines of the log make no sense\n", number("unreadable"));
     }
     text.trim_end().to_owned()
-}
-
-fn table<const N: usize>(
-    text: &mut String,
-    head: [&str; N],
-    rows: &Value,
-    row: impl Fn(&Value) -> [String; N],
-) {
-    let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
-    if rows.is_empty() {
-        return;
-    }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(head);
-    table.add_rows(rows.iter().map(row));
-    *text += &format!("{}\n", table.trim_fmt());
 }
 
 fn word(value: &Value) -> String {

@@ -5,9 +5,11 @@
 //! is sound.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use memchr::memmem;
+
+use super::watch::seen::plain;
 
 const OPENING: &[u8] = b"([{";
 
@@ -138,18 +140,6 @@ fn quoted(text: &[u8]) -> Option<String> {
     String::from_utf8(text.to_vec())
         .ok()
         .filter(|text| !text.is_empty() && text.len() < 4096 && !text.contains('\\'))
-}
-
-/// The path without `.` and `..`.
-fn plain(path: &Path) -> PathBuf {
-    path.components().fold(PathBuf::new(), |mut plain, component| {
-        match component {
-            Component::ParentDir => drop(plain.pop()),
-            Component::CurDir => {}
-            other => plain.push(other),
-        }
-        plain
-    })
 }
 
 #[cfg(test)]
