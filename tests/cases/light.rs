@@ -288,7 +288,8 @@ fn two_builders_agree_and_who_wants_both_takes_what_they_agree_about() {
     carol.until("both catalogs", |status| follows(status, "ann") && follows(status, "bob"));
     let theirs = Checkout::new(&carol, &sample(), "c");
     let units = theirs.build(&carol);
-    assert_eq!(count(&units, "restored"), UNITS, "{units:?}");
+    let why = carol.run(["--json", "cargo", "stats"]).stdout;
+    assert_eq!(count(&units, "restored"), UNITS, "{units:?} {why}");
 }
 
 #[test]
