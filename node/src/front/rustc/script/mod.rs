@@ -6,7 +6,7 @@
 //! what they held. The key of what it made is over the list and over what the names on it hold here ([`key`]). A script
 //! that was not watched, that asked others or the network, or that wrote elsewhere, is run each time.
 //!
-//! * [`key`] is pure; `flags` are for compilers of C; `output` is OUT_DIR as a Tree.
+//! * [`key`] and `texts` are pure; `flags` are for compilers of C; `output` is OUT_DIR as a Tree.
 //!
 //! A watched script that fails is run again as if there were no cache, and what it said the first time is forgotten: so
 //! nothing that watching may forbid, such as a program that changes its user, makes a build fail.
@@ -15,6 +15,7 @@ mod flags;
 pub mod key;
 pub mod launcher;
 mod output;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -30,6 +31,7 @@ use potluck_protocol::entry::{Labels, Output, TreeOutput};
 use self::key::{Inputs, RECIPE};
 pub(super) use self::launcher::KEPT;
 pub(super) use self::output::tokenised;
+use self::texts::Texts;
 use super::compile::{self, How, Ran};
 use super::log::Line;
 use super::place::Place;
@@ -165,8 +167,8 @@ impl<'a> Run<'a> {
         let text = |text: &'_ OsStr| text.to_str().map(str::to_owned).ok_or(super::map::Refusal::NotUtf8);
         let args = call.args[1..].iter().map(|arg| text(arg)).collect::<Result<_, _>>()?;
         let env = call.env.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
-        let holds = |name: &str| memchr::memmem::find(&program, name.as_bytes()).is_some();
-        let env = key::variables(env, var("TARGET")?, holds);
+        let texts = Texts::of(&program);
+        let env = key::variables(env, var("TARGET")?, |name| texts.hold(name));
         let inputs = Inputs {
             program: Some(digest(&real).map_err(Reason::Program)?),
             args,

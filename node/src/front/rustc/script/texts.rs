@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The texts in a program, where the names of the variables that it asks for must stand: pure.
+//!
+//! A name such as `CI` stands by chance in the symbols of nearly every program, and would then count for scripts that
+//! never ask for it: what one machine sets and another does not would split the cache. So only what is data while the
+//! program runs is looked at.
+
+use memchr::memmem;
+use object::{Object as _, ObjectSection as _, SectionFlags, elf};
+
+/// What the standard library says of itself; names within these are not asked for.
+const WORDS: &[&[u8]] = &[b"ASCII", b"CAPACITY"];
+
+/// The data of a program.
+pub struct Texts<'a>(Vec<&'a [u8]>);
+
+impl<'a> Texts<'a> {
+    /// Of an ELF file the sections that are loaded and hold no code (gABI, "Section Attribute Flags"); all of any other.
+    pub fn of(program: &'a [u8]) -> Self {
+        let Ok(file) = object::File::parse(program) else { return Self(vec![program]) };
+        let mut parts = Vec::new();
+        for section in file.sections() {
+            let SectionFlags::Elf { sh_flags } = section.flags() else { return Self(vec![program]) };
+            let (loaded, code) = (u64::from(elf::SHF_ALLOC), u64::from(elf::SHF_EXECINSTR));
+            if sh_flags & (loaded | code) == loaded {
+                let Ok(data) = section.data() else { return Self(vec![program]) };
+                parts.push(data);
+            }
+        }
+        // One without sections has its data elsewhere.
+        Self(if parts.is_empty() { vec![program] } else { parts })
+    }
+
+    /// Whether `name` stands in it.
+    pub fn hold(&self, name: &str) -> bool {
+        let name = name.as_bytes();
+        self.0.iter().any(|part| memmem::find_iter(part, name).any(|at| !within_a_word(part, at, name)))
+    }
+}
+
+fn within_a_word(part: &[u8], at: usize, name: &[u8]) -> bool {
+    WORDS.iter().any(|word| {
+        memmem::find_iter(word, name)
+            .any(|offset| at.checked_sub(offset).is_some_and(|from| part[from..].starts_with(word)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_count_where_a_program_keeps_its_texts() {
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let texts = Texts::of(&own);
+        assert!(texts.0.len() > 3, "sections, not the whole file");
+        assert!(texts.hold("POTLUCK_A_NAME_OF_THIS_TEST"));
+        // Backwards, or it would be a text of this program.
+        let symbol: String = "drow_a_nihtiw31".chars().rev().collect();
+        assert!(
+            memmem::find(&own, symbol.as_bytes()).is_some() && !texts.hold(&symbol),
+            "a symbol is no text"
+        );
+    }
+
+    #[test]
+    fn what_is_no_program_and_what_is_cut_short_is_searched_whole() {
+        assert!(Texts::of(b"#!/bin/sh\necho $CI\n").hold("CI"));
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        for length in [0, 3, 64, 4096, own.len() / 2] {
+            assert_eq!(Texts::of(&own[..length]).0, [&own[..length]]);
+        }
+    }
+
+    #[test]
+    fn words_of_the_standard_library_are_not_asked_for() {
+        assert!(!Texts::of(b"index < CAPACITYnot ASCII").hold("CI"));
+        assert!(Texts::of(b"index < CAPACITYCI").hold("CI"));
+        assert!(Texts::of(b"CAPACI").hold("CI"));
+    }
+}
