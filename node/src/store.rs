@@ -35,7 +35,7 @@ use crate::content::{
 };
 use crate::gc::budget::Floor;
 use crate::gc::protect::{Hold, Protected};
-use crate::index::{Index, IndexError, MAX_INLINE_BYTES, View};
+use crate::index::{Index, IndexError, MAX_INLINE_BYTES, Shrunk, View, WORTH};
 use crate::observe::clock;
 use crate::packing::plan::Event;
 
@@ -47,7 +47,7 @@ const READ_THREADS: usize = 4;
 const STIR_EVERY: Duration = Duration::from_millis(200);
 
 pub use arriving::Arriving;
-pub use writing::{Receiving, Writing, unpack};
+pub use writing::{PourError, Receiving, Writing, unpack};
 
 /// Why the store did not do what was asked. That a Blob is absent is not an error.
 #[derive(Debug, thiserror::Error)]
@@ -227,6 +227,15 @@ impl Store {
     /// [`StoreError`].
     pub fn has_in(&self, view: &View<'_>, digest: &Digest) -> Result<bool, StoreError> {
         Ok(view.has_small(digest)? || self.content.has(digest))
+    }
+
+    /// The same of a Blob of so many bytes: where it lies is known by that, as a rule.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_sized(&self, view: &View<'_>, (digest, size): (&Digest, u64)) -> Result<bool, StoreError> {
+        let large = size > MAX_INLINE_BYTES as u64 && self.content.has(digest);
+        Ok(large || self.has_in(view, digest)?)
     }
 
     /// A Blob, which stays for a while. One that is damaged is put aside and is not here any more.
@@ -456,6 +465,10 @@ impl Store {
         }
         let bytes = self.index.forget_blobs(digests)?;
         self.tally_small(|small| small.saturating_sub(bytes));
+        if let Some(watch) = self.known.watch.get() {
+            // It is looked again at the next start.
+            let _ = watch.try_send(Event::Freed);
+        }
         Ok(())
     }
 
@@ -515,6 +528,15 @@ impl Store {
         self.known.room.lend(opened.stored_bytes())?;
         drop(opened);
         self.content.pack(digest, REST_LEVEL, go).map_err(|error| self.aside(digest, error))
+    }
+
+    /// Makes the file of the index smaller once much of it is free. `go` is asked now and then whether to go on; it must
+    /// say no rather than wait.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the index is as it was then.
+    pub fn shrink(&self, go: &mut dyn FnMut() -> bool) -> Result<Shrunk, StoreError> {
+        self.index.shrink(WORTH, |bytes| Ok(self.known.room.lend(bytes)?), go)
     }
 }
 

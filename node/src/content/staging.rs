@@ -2,7 +2,8 @@
 //! Writing a Blob: as a stream whose name turns out at its end, or piece by piece for a name that is known.
 
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES};
 use potluck_protocol::peer::Packing;
@@ -139,6 +140,53 @@ impl<D: Draft> Staging<D> {
         // Of nothing there is nothing to pack.
         let form = if plain.is_empty() { Form::Raw } else { Form::Waiting };
         self.places.push(self.growing.append(form, plain)?);
+        Ok(())
+    }
+
+    /// Takes all that is to come. `next` fills a buffer with the next bytes: exactly a piece, or less of it at the end.
+    /// While it does, and while they are written, another thread hashes those before.
+    ///
+    /// # Errors
+    /// As [`Staging::write`], and what `next` says; nothing more can be written then.
+    pub fn pour<E: From<ContentError>>(
+        &mut self,
+        next: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if mem::replace(&mut self.failed, true) {
+            return Err(ContentError::Abandoned.into());
+        }
+        // The start of a piece that is there already would go before each of them.
+        assert!(self.plain.is_empty(), "what was written before are whole pieces");
+        let Self { growing, hasher, places, limit, .. } = self;
+        let mut size = hasher.size();
+        thread::scope(|scope| {
+            let (to, pieces) = mpsc::sync_channel::<Arc<Vec<u8>>>(1);
+            scope.spawn(move || pieces.iter().for_each(|piece| hasher.update(&piece)));
+            // One is being filled, one waits, and one is being hashed.
+            let mut rooms = <[Arc<Vec<u8>>; 3]>::default();
+            for at in (0..rooms.len()).cycle() {
+                let room =
+                    Arc::get_mut(&mut rooms[at]).expect("when the last one was taken this one was done with");
+                room.clear();
+                next(room)?;
+                size = size.saturating_add(room.len() as u64);
+                if size > *limit {
+                    return Err(ContentError::TooLarge.into());
+                }
+                if !room.is_empty() {
+                    let last = room.len() < PIECE_BYTES;
+                    // The other thread ends after this one only, so it takes what it is given.
+                    let _ = to.send(Arc::clone(&rooms[at]));
+                    places.push(growing.append(Form::Waiting, &rooms[at])?);
+                    if !last {
+                        continue;
+                    }
+                }
+                return Ok::<_, E>(());
+            }
+            Ok(())
+        })?;
+        self.failed = false;
         Ok(())
     }
 
@@ -338,6 +386,55 @@ mod tests {
         fn replace(self, _: &Digest) -> Result<bool, ContentError> {
             Ok(false)
         }
+    }
+
+    #[test]
+    fn what_is_poured_is_what_is_written() {
+        for (before, len) in
+            [(0, 0), (0, 5), (0, PIECE_BYTES), (1, 9 * PIECE_BYTES), (2, 4 * PIECE_BYTES + 1)]
+        {
+            let data = random(before * PIECE_BYTES + len);
+            let mut staging = Staging::new(Small(u64::MAX));
+            let (first, rest) = data.split_at(before * PIECE_BYTES);
+            staging.write(first).unwrap();
+            let mut rest = rest.chunks(PIECE_BYTES);
+            let mut next = |room: &mut Vec<u8>| {
+                room.extend_from_slice(rest.next().unwrap_or_default());
+                Ok::<_, ContentError>(())
+            };
+            staging.pour(&mut next).unwrap();
+            assert_eq!(staging.size(), data.len() as u64);
+            let places: Vec<_> =
+                staging.places.iter().map(|place| (place.offset, place.len as usize)).collect();
+            let pieces = data.chunks(PIECE_BYTES).enumerate();
+            let pieces: Vec<_> = pieces.map(|(at, piece)| ((at * PIECE_BYTES) as u64, piece.len())).collect();
+            assert_eq!(places, pieces);
+            assert_eq!(staging.finish(Durability::Fast).unwrap().digest, Digest::of(&data));
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_poured_is_never_finished() {
+        let piece = random(PIECE_BYTES);
+        let mut left = 3;
+        let mut next = |room: &mut Vec<u8>| {
+            left -= 1;
+            room.extend_from_slice(&piece);
+            if left > 0 { Ok(()) } else { Err(ContentError::Abandoned) }
+        };
+        let mut staging = Staging::new(Small(u64::MAX));
+        assert!(staging.pour(&mut next).is_err());
+        assert!(matches!(staging.finish(Durability::Fast), Err(ContentError::Abandoned)));
+        let mut staging = Staging::new(Small(2 * PIECE_BYTES as u64));
+        let mut next = |room: &mut Vec<u8>| {
+            room.extend_from_slice(&piece);
+            Ok::<_, ContentError>(())
+        };
+        assert!(matches!(staging.pour(&mut next), Err(ContentError::Full { .. })));
+        let mut staging = Staging::new(Small(u64::MAX));
+        staging.limit = 3 * PIECE_BYTES as u64;
+        assert!(matches!(staging.pour(&mut next), Err(ContentError::TooLarge)));
+        assert!(matches!(staging.write(b"x"), Err(ContentError::Abandoned)));
     }
 
     #[test]

@@ -15,7 +15,8 @@ use potluck_protocol::control::{
     self, Answers, Data, Export, Failed, Failure, Give, Job, Missing, Note, Plain, Published, Read, Reply,
     Report, Request, VERSION, Welcome, Written,
 };
-use tokio::io::{AsyncRead, ReadBuf};
+use potluck_protocol::frame::frame;
+use tokio::io::{AsyncRead, AsyncWriteExt as _, BufReader, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -38,6 +39,8 @@ const DEADLINE: Duration = Duration::from_millis(1000);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Replies, and stretches of a write, that wait.
 const QUEUE: usize = 8;
+/// How much is read at a time, and how much is at least said at once when it is ready, in bytes.
+const READ_BYTES: usize = 16 * 1024;
 
 /// What the socket shows beside the door.
 pub trait Daemon: Cache + 'static {
@@ -147,11 +150,20 @@ async fn connection<D: Daemon>(daemon: Arc<D>, mut stream: UnixStream, mut stop:
     if !matches!(said, Ok(Ok(()))) || !welcome {
         return;
     }
-    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut reader = BufReader::with_capacity(READ_BYTES, reader);
     let (replies, mut queue) = mpsc::channel::<Reply>(QUEUE);
     let writing = async move {
         while let Some(reply) = queue.recv().await {
-            if write_message(&mut writer, &reply).await.is_err() {
+            // What is ready leaves together: whoever asked for much at once is woken once.
+            let Ok(mut bytes) = frame(&reply) else { return };
+            while bytes.len() < READ_BYTES
+                && let Ok(reply) = queue.try_recv()
+            {
+                let Ok(more) = frame(&reply) else { return };
+                bytes.extend(more);
+            }
+            if writer.write_all(&bytes).await.is_err() {
                 return;
             }
         }

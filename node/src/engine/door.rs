@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use crate::fetch::event::Space;
 use crate::gc::protect::Hold;
 use crate::materialise::{self, RestoreError};
 use crate::observe::{clock, span};
-use crate::store::{Blob, Store, StoreError};
+use crate::store::{Blob, PourError, Store, StoreError};
 
 /// Bytes of a stream that are written at a time; twice as many are in memory for each writer.
 const WRITE_BYTES: usize = 1 << 20;
@@ -123,20 +122,15 @@ impl Cache for Arc<Engine> {
         Ok(span::blocking(end).await?)
     }
 
-    async fn write_file(&self, mut file: File, _: &Path) -> Result<(Digest, u64), CacheError> {
+    async fn write_file(&self, file: File, _: &Path) -> Result<(Digest, u64), CacheError> {
         let mut writing = self.store.begin();
         // A file does not keep anybody waiting, so that one thread does all of it.
         span::blocking(move || {
-            let mut room = Vec::new();
-            loop {
-                room.clear();
-                let mut stretch = io::Read::take(&mut file, WRITE_BYTES as u64);
-                io::Read::read_to_end(&mut stretch, &mut room).map_err(CacheError::Source)?;
-                if room.is_empty() {
-                    return Ok(writing.finish(Durability::Fast)?);
-                }
-                writing.write(&room)?;
-            }
+            writing.pour(file).map_err(|error| match error {
+                PourError::Source(error) => CacheError::Source(error),
+                PourError::Store(error) => error.into(),
+            })?;
+            Ok(writing.finish(Durability::Fast)?)
         })
         .await
     }

@@ -29,6 +29,7 @@ pub mod why;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::thread;
 use std::time::Duration;
 
 use potluck_keys::pair::Signer;
@@ -68,6 +69,10 @@ pub const MAX_TREE_BYTES: u64 = 16 << 20;
 const SOON_ENTRIES: usize = 4;
 /// Most members of a Tree that are looked for there.
 const SOON_MEMBERS: u64 = 16;
+/// Most Blobs that one thread looks for while others could help.
+const FEW_NEEDS: usize = 1024;
+/// Threads that look for the Blobs of one Tree.
+const NEED_THREADS: usize = 4;
 
 /// Why the engine could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -445,10 +450,7 @@ impl Engine {
         if hold == Some(Hold::Publish)
             && self.store.protected().enter_all(needs.iter().map(|need| &need.digest), Hold::Publish)
         {
-            // All of them were entered before this view was made: what it shows will stay.
-            let view = self.store.index().view()?;
-            let absent = |need: &Need| Ok((!self.store.has_in(&view, &need.digest)?).then_some(*need));
-            return needs.iter().filter_map(|need| absent(need).transpose()).collect();
+            return self.absent(&needs.into_iter().collect::<Vec<_>>());
         }
         let mut lacks = Vec::new();
         for need in needs {
@@ -457,6 +459,30 @@ impl Engine {
             }
         }
         Ok(lacks)
+    }
+
+    /// Which of these are not here. All of them were entered before: what is here will stay. Many are looked for by
+    /// several threads, since whoever publishes waits for it.
+    fn absent(&self, needs: &[Need]) -> Result<Vec<Need>, StoreError> {
+        let some = &|needs: &[Need]| {
+            let view = self.store.index().view()?;
+            let absent = |need: &Need| {
+                let here = self.store.has_sized(&view, (&need.digest, need.size))?;
+                Ok((!here).then_some(*need))
+            };
+            needs.iter().filter_map(|need| absent(need).transpose()).collect::<Result<Vec<_>, StoreError>>()
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(NEED_THREADS);
+        let (first, rest) = needs.split_at(needs.len().div_ceil(threads).max(FEW_NEEDS).min(needs.len()));
+        thread::scope(|scope| {
+            let others = rest.chunks(first.len().max(1)).map(|needs| scope.spawn(move || some(needs)));
+            let others: Vec<_> = others.collect();
+            let mut absent = some(first)?;
+            for other in others {
+                absent.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            Ok(absent)
+        })
     }
 
     /// The Tree of a Digest, if it is here and is one.

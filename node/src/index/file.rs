@@ -3,11 +3,13 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, Deref, DerefMut};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread;
+use std::time::Duration;
 
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
@@ -20,6 +22,10 @@ use crate::content::files::{Files, Step};
 
 /// Where an index is made before it gets its name.
 const UNFINISHED: &str = "unfinished";
+
+/// How often, and how long in between, it is looked whether nobody reads or writes just now.
+const TRIES: usize = 50;
+const BETWEEN: Duration = Duration::from_millis(2);
 
 /// redb's file. Reading and locking are not steps: they change nothing.
 #[derive(Debug)]
@@ -48,6 +54,10 @@ impl IndexFile {
 /// to the last durable change. A disk that was full for a moment must not end the index for as long as the daemon runs.
 pub(super) struct Db {
     slot: RwLock<Option<Database>>,
+    /// Held by everybody who reads or writes.
+    live: Arc<()>,
+    /// How many changes have ended, whether well or not.
+    ended: Arc<AtomicU64>,
     failed: Arc<AtomicBool>,
     /// Where it can be opened again, unless it is in memory.
     place: Option<(PathBuf, Files)>,
@@ -59,26 +69,88 @@ impl Db {
         Self::over(File::options().read(true).write(true).open(path)?, path, files)
     }
 
-    fn over(file: File, path: &Path, files: &Files) -> Result<Self, DatabaseError> {
+    /// A database in a file that is open.
+    pub(super) fn over(file: File, path: &Path, files: &Files) -> Result<Self, DatabaseError> {
         let failed = Arc::default();
         let db = database(file, path, files, &failed)?;
-        Ok(Self { slot: RwLock::new(Some(db)), failed, place: Some((path.to_owned(), files.clone())) })
+        let place = Some((path.to_owned(), files.clone()));
+        Ok(Self { slot: RwLock::new(Some(db)), live: Arc::default(), ended: Arc::default(), failed, place })
     }
 
     /// One that lives as long as the process.
     pub(super) fn in_memory() -> Result<Self, DatabaseError> {
         let db = builder().create_with_backend(InMemoryBackend::new())?;
-        Ok(Self { slot: RwLock::new(Some(db)), failed: Arc::default(), place: None })
+        let (live, ended, failed) = Default::default();
+        Ok(Self { slot: RwLock::new(Some(db)), live, ended, failed, place: None })
     }
 
     /// Begins to read.
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, redb::Error> {
-        Ok(self.db()?.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?)
+    pub(super) fn begin_read(&self) -> Result<Reading, redb::Error> {
+        let slot = self.db()?;
+        let live = Arc::clone(&self.live);
+        let transaction = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
+        Ok(Reading { transaction, _live: live })
     }
 
     /// Begins to write, when nobody else does.
-    pub(super) fn begin_write(&self) -> Result<WriteTransaction, redb::Error> {
-        Ok(self.db()?.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_write()?)
+    pub(super) fn begin_write(&self) -> Result<Writing, redb::Error> {
+        let slot = self.db()?;
+        let ends = Ends { _live: Arc::clone(&self.live), ended: Arc::clone(&self.ended) };
+        let transaction = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_write()?;
+        Ok(Writing { transaction, ends })
+    }
+
+    /// Closes it, which redb does by writing what makes the next opening fast.
+    pub(super) fn close(self) -> Result<(), redb::Error> {
+        let Self { slot, failed, .. } = self;
+        drop(slot);
+        closed(&failed)
+    }
+
+    /// Where it lies, unless it is in memory.
+    pub(super) fn place(&self) -> Option<&(PathBuf, Files)> {
+        self.place.as_ref()
+    }
+
+    /// How many changes have ended. Whoever begins to read after this and finds the same number later has seen all.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Puts another file in the place of this one, if no more than `ended` changes have ended and nobody reads or writes;
+    /// gives whether it did. Whoever comes meanwhile waits: for as long as it takes to close one file and to open another.
+    ///
+    /// # Errors
+    /// When the file cannot be put there; the one that was there is used on then.
+    pub(super) fn replace(&self, by: &Path, ended: u64) -> Result<bool, redb::Error> {
+        let Some((path, files)) = &self.place else { return Ok(false) };
+        for _ in 0..TRIES {
+            let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
+            if self.ended() != ended || self.failed.load(Ordering::SeqCst) {
+                return Ok(false);
+            }
+            if Arc::strong_count(&self.live) > 1 {
+                drop(slot);
+                thread::sleep(BETWEEN);
+                continue;
+            }
+            *slot = None;
+            // Whoever comes next opens it again.
+            closed(&self.failed)?;
+            let moved = files.rename(by, path);
+            // Nothing may be written to the new one that a power cut would take back along with its name.
+            let moved = moved.and_then(|()| files.sync_folder(path.parent().unwrap_or(Path::new("."))));
+            let file = File::options().read(true).write(true).open(path);
+            let opened = file.map_err(DatabaseError::from).and_then(|file| {
+                self.failed.store(false, Ordering::SeqCst);
+                database(file, path, files, &self.failed)
+            });
+            // One that cannot be opened now is tried again by whoever comes next.
+            *slot = Some(opened.inspect_err(|_| self.failed.store(true, Ordering::SeqCst))?);
+            moved.map_err(redb::Error::Io)?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     fn db(&self) -> Result<RwLockReadGuard<'_, Option<Database>>, redb::Error> {
@@ -97,6 +169,70 @@ impl Db {
             }
         }
         Ok(self.slot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether a file was closed without a fault, of which redb says nothing.
+fn closed(failed: &AtomicBool) -> Result<(), redb::Error> {
+    if failed.load(Ordering::SeqCst) {
+        return Err(redb::Error::Io(io::Error::other("it could not be closed")));
+    }
+    Ok(())
+}
+
+/// A read transaction, as long as which the file stays open.
+pub(super) struct Reading {
+    transaction: ReadTransaction,
+    _live: Arc<()>,
+}
+
+impl Deref for Reading {
+    type Target = ReadTransaction;
+
+    fn deref(&self) -> &ReadTransaction {
+        &self.transaction
+    }
+}
+
+/// A write transaction, as long as which the file stays open.
+pub(super) struct Writing {
+    transaction: WriteTransaction,
+    /// Dropped after the transaction, so that what was counted is over.
+    ends: Ends,
+}
+
+struct Ends {
+    _live: Arc<()>,
+    ended: Arc<AtomicU64>,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Writing {
+    /// Commits what was written.
+    pub(super) fn commit(self) -> Result<(), redb::Error> {
+        let Self { transaction, ends } = self;
+        let done = transaction.commit();
+        drop(ends);
+        Ok(done?)
+    }
+}
+
+impl Deref for Writing {
+    type Target = WriteTransaction;
+
+    fn deref(&self) -> &WriteTransaction {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Writing {
+    fn deref_mut(&mut self) -> &mut WriteTransaction {
+        &mut self.transaction
     }
 }
 

@@ -5,6 +5,9 @@
 //! The transaction goes from hand to hand: each caller makes its change on its own thread, with its own borrowed data,
 //! and then sleeps until the leader has committed. Nobody is told that a change is done before that.
 //!
+//! Those who have nothing to change but want what waits beside (see `pending`) to be durable ride along: they sleep until
+//! the next transaction is committed and are woken once.
+//!
 //! A change that fails or panics leaves half of itself in the transaction, so that is thrown away, and whoever had a
 //! part in it repeats it in a transaction of its own. A change may therefore be made twice, and must say the same the
 //! second time.
@@ -15,7 +18,7 @@ use std::time::Duration;
 
 use redb::WriteTransaction;
 
-use super::file::Db;
+use super::file::{Db, Writing};
 use super::pending::Pending;
 use crate::content::Durability;
 
@@ -63,10 +66,19 @@ struct State {
     expected: usize,
     /// Whether something was committed that may still be lost with the machine.
     owed: bool,
+    /// Those who ride along with the next transaction, which is not open yet.
+    next: Option<Riders>,
+}
+
+#[derive(Default)]
+struct Riders {
+    /// What becomes of that transaction.
+    fate: Arc<OnceLock<bool>>,
+    count: usize,
 }
 
 struct Batch {
-    transaction: WriteTransaction,
+    transaction: Writing,
     /// Whether it was committed, once that is known.
     fate: Arc<OnceLock<bool>>,
     jobs: usize,
@@ -121,6 +133,50 @@ impl Group {
             }
         }
         self.run(db, Durability::Durable, &mut |_| Ok(()))
+    }
+
+    /// Returns once what waited before the call is durable.
+    ///
+    /// # Errors
+    /// That of redb.
+    pub(super) fn ride<E: From<redb::Error>>(&self, db: &Db) -> Result<(), E> {
+        let mut state = self.lock();
+        let fate = match &mut state.open {
+            Some(batch) if batch.jobs < batch.most => {
+                batch.durable = true;
+                batch.jobs += 1;
+                self.full.notify_one();
+                Arc::clone(&batch.fate)
+            }
+            _ => {
+                let next = state.next.get_or_insert_default();
+                next.count += 1;
+                Arc::clone(&next.fate)
+            }
+        };
+        let mut nothing = |_: &WriteTransaction| Ok::<_, E>(());
+        loop {
+            match fate.get() {
+                Some(true) => return Ok(()),
+                Some(false) => break,
+                None if state.led => {
+                    state = self.ended.wait(state).expect("changes run behind catch_unwind");
+                }
+                None => {
+                    // Whoever leads is counted by his change.
+                    if let Some(next) = state.next.as_mut().filter(|next| Arc::ptr_eq(&next.fate, &fate)) {
+                        next.count -= 1;
+                    }
+                    let mut ask = Ask { durable: true, most: self.most, job: &mut nothing };
+                    match self.lead(state, db, &mut ask)? {
+                        Attempt::Done => return Ok(()),
+                        Attempt::Again => break,
+                    }
+                }
+            }
+        }
+        // Somebody else's change went wrong.
+        self.run(db, Durability::Durable, &mut nothing)
     }
 
     /// One try.
@@ -178,16 +234,16 @@ impl Group {
         let transaction = match begun {
             Ok(Ok(transaction)) => transaction,
             Ok(Err(error)) => {
-                self.give_up(state);
+                self.strand(state);
                 return Err(error.into());
             }
             Err(panic) => {
-                self.give_up(state);
+                self.strand(state);
                 resume_unwind(panic);
             }
         };
-        let fate = Arc::default();
-        state.open = Some(Batch { transaction, fate, jobs: 0, most: ask.most, durable: false });
+        let Riders { fate, count: jobs } = state.next.take().unwrap_or_default();
+        state.open = Some(Batch { transaction, fate, jobs, most: ask.most.max(jobs + 1), durable: jobs > 0 });
         if let Err(wrong) = perform(&mut state, ask) {
             self.give_up(state);
             return wrong.give();
@@ -225,7 +281,7 @@ impl Group {
                 transaction.set_durability(redb::Durability::None).map_err(redb::Error::from)?;
             }
             let landing = self.pending.land(&transaction)?;
-            transaction.commit().map_err(redb::Error::from)?;
+            transaction.commit()?;
             Ok::<_, redb::Error>(landing)
         }));
         let ended = ended.map(|ended| ended.map(|landing| self.pending.landed(landing)));
@@ -234,9 +290,8 @@ impl Group {
         // Whoever asks sees this under the same lock.
         let _ = fate.set(done);
         state.owed = if done { !durable } else { true };
-        state.expected = jobs + state.waiting;
+        state.expected = jobs + state.waiting + state.next.as_ref().map_or(0, |next| next.count);
         self.give_up(state);
-        self.ended.notify_all();
         match ended {
             Ok(Ok(())) => Ok(Attempt::Done),
             Ok(Err(error)) => Err(error.into()),
@@ -244,11 +299,20 @@ impl Group {
         }
     }
 
+    /// The same, of a transaction that could not even begin: those who wanted to ride along find out for themselves.
+    fn strand(&self, mut state: MutexGuard<'_, State>) {
+        if let Some(next) = state.next.take() {
+            let _ = next.fate.set(false);
+        }
+        self.give_up(state);
+    }
+
     /// Ends leading: the next one may.
     fn give_up(&self, mut state: MutexGuard<'_, State>) {
         state.led = false;
         drop(state);
         self.turn.notify_all();
+        self.ended.notify_all();
     }
 }
 
@@ -294,6 +358,50 @@ mod tests {
     use super::*;
 
     const NUMBERS: TableDefinition<'_, (), u64> = TableDefinition::new("numbers");
+
+    #[test]
+    fn those_who_ride_along_share_one_transaction() {
+        const RIDERS: usize = 32;
+        let db = Db::in_memory().unwrap();
+        let group = Group::new(8, Arc::default());
+        let before = db.ended();
+        // As long as somebody else writes, the first of them cannot begin, and the others gather behind it.
+        let other = db.begin_write().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..RIDERS {
+                scope.spawn(|| group.ride::<redb::Error>(&db).unwrap());
+            }
+            while group.lock().next.as_ref().is_none_or(|next| next.count < RIDERS - 1) {
+                std::thread::yield_now();
+            }
+            drop(other);
+        });
+        assert_eq!(db.ended() - before, 2, "the other one, and theirs");
+        let state = group.lock();
+        assert!(state.next.is_none() && state.open.is_none() && !state.led && !state.owed);
+    }
+
+    #[test]
+    fn whoever_rides_along_with_a_change_that_goes_wrong_is_carried_by_another() {
+        let db = Db::in_memory().unwrap();
+        let group = Group::new(8, Arc::default());
+        std::thread::scope(|scope| {
+            for round in 0..64 {
+                scope.spawn(|| group.ride::<redb::Error>(&db).unwrap());
+                let mut wrong = |_: &WriteTransaction| Err::<(), _>(redb::Error::DatabaseClosed);
+                let mut panics =
+                    |_: &WriteTransaction| -> Result<(), redb::Error> { panic!("as a fault would") };
+                if round % 2 == 0 {
+                    assert!(group.run(&db, Durability::Fast, &mut wrong).is_err());
+                } else {
+                    let run = || group.run(&db, Durability::Fast, &mut panics);
+                    assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+                }
+            }
+        });
+        let state = group.lock();
+        assert!(state.next.is_none() && state.open.is_none() && !state.led && !state.owed);
+    }
 
     #[test]
     fn one_transaction_takes_a_bounded_number_of_changes() {

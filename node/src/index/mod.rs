@@ -11,7 +11,7 @@
 //! * `presence`: which actions may have Entries, in memory;
 //! * `alias`: other names of Blobs;
 //! * `note`: what was counted, and who contradicted himself;
-//! * `file`: the file, and each step on it; `open`: files in any state;
+//! * `file`: the file, and each step on it; `open`: files in any state; `shrink`: a smaller one in its place;
 //! * `collect`, [`scan`]: page by page, for collection and for verification;
 //! * `rows`: all tables.
 
@@ -24,6 +24,7 @@ mod pending;
 mod presence;
 mod rows;
 pub mod scan;
+mod shrink;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -45,6 +46,7 @@ use potluck_protocol::entry::{Entry, claim_digest};
 use potluck_protocol::head::Head;
 use redb::{ReadableTable as _, WriteTransaction};
 pub use rows::{Contradiction, MAX_INLINE_BYTES, OwnCatalog, PinRow, RowError, Tally};
+pub use shrink::{Shrunk, WORTH};
 pub use view::View;
 
 use crate::content::Durability;
@@ -140,6 +142,7 @@ impl Index {
         open::is_sane(path)?;
         open::guarded(path, || {
             let fail = |error| open::opening(path, error);
+            shrink::sweep(path, files).map_err(|error| open::judge(path, redb::Error::Io(error)))?;
             file::make(path, files, |db| Self::with(db, path, None).map(drop)).map_err(fail)??;
             Self::with(Db::open(path, files).map_err(fail)?, path, open::seal_key(path, files))
         })
@@ -240,7 +243,8 @@ impl Index {
         self.view()?.small(digest)
     }
 
-    /// Keeps a small Blob; gives whether it is a new one. One that may be lost goes along with the next change.
+    /// Keeps a small Blob; gives whether it is a new one. It goes along with the next change; one that may not be lost is
+    /// waited for until then.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -250,22 +254,11 @@ impl Index {
         bytes: &[u8],
         durability: Durability,
     ) -> Result<bool, IndexError> {
-        if durability == Durability::Fast {
-            return self.keep_small_soon(digest, bytes);
+        let new = self.keep_small_soon(digest, bytes)?;
+        if durability == Durability::Durable {
+            self.group.ride(&self.db).map_err(|trouble| self.told(trouble))?;
         }
-        self.change(durability, |change| {
-            let mut table = redb!(self, change.open_table(rows::SMALL))?;
-            // A Blob cannot change, and writing it again would cost its pages twice.
-            if redb!(self, table.get(digest.as_bytes()))?
-                .is_some_and(|row| row.value().get(1..) == Some(bytes))
-            {
-                return Ok(false);
-            }
-            let new = redb!(self, table.get(digest.as_bytes()))?.is_none();
-            let mut row = redb!(self, table.insert_reserve(digest.as_bytes(), 1 + bytes.len()))?;
-            rows::put_plain(row.as_mut(), bytes);
-            Ok(new)
-        })
+        Ok(new)
     }
 
     fn keep_small_soon(&self, digest: &Digest, bytes: &[u8]) -> Result<bool, IndexError> {

@@ -7,15 +7,16 @@ use potluck_keys::signed::Signed;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Entry;
-use redb::{ReadOnlyTable, ReadTransaction};
+use redb::ReadOnlyTable;
 
+use super::file::Reading;
 use super::{Index, IndexError, MAX_CLAIMS, open, rows};
 
 /// The index at one moment. What is committed later does not show in it, and its pages stay as long as it lives: it is
 /// for one look-up, not for keeping.
 pub struct View<'i> {
     index: &'i Index,
-    read: ReadTransaction,
+    read: Reading,
     /// How often Blobs that waited had been committed before.
     landings: u64,
     small: OnceCell<ReadOnlyTable<&'static [u8; 32], &'static [u8]>>,

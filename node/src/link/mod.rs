@@ -12,7 +12,7 @@ use std::time::Duration;
 pub use frames::{FrameError, Frames, read_message, read_message_within, write_message};
 pub use pending::Pending;
 use potluck_protocol::frame::{Message, frame};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Most questions that wait for their answers on one stream.
@@ -192,7 +192,7 @@ async fn speak<Out: Message, In>(
 /// Hands answers to those who asked, until the stream breaks or says what nobody asked for.
 async fn hear<In: Message + Addressed>(reader: &mut (impl AsyncRead + Unpin), open: &Open<In>) {
     let mut stray = 0;
-    let mut reader = Frames::new(reader);
+    let mut reader = Frames::new(BufReader::with_capacity(TOGETHER, reader));
     while let Ok(Some(answer)) = reader.next::<In>(STALL).await {
         let Some(id) = answer.id() else { return };
         let (to, known) = {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::plan::{Action, Event, Outcome, Packing};
 use crate::content::ContentError;
 use crate::drive::drive;
+use crate::index::Shrunk;
 use crate::observe::span;
 use crate::store::{Store, StoreError};
 
@@ -35,12 +36,22 @@ pub async fn run(store: Store) {
             // A pause may still stand that was meant for the one before, which had ended.
             gate.set(|state| state.paused = false);
             // There is room, since the Plan gives one at a time. A thread that ended took everything with it.
-            let _ = begin.try_send(digest);
+            let _ = begin.try_send(Job::Pack(digest));
+        }
+        Action::Shrink => {
+            gate.set(|state| state.paused = false);
+            let _ = begin.try_send(Job::Shrink);
         }
         Action::Pause => gate.set(|state| state.paused = true),
         Action::Resume => gate.set(|state| state.paused = false),
     })
     .await;
+}
+
+/// What the thread does next.
+enum Job {
+    Pack(Digest),
+    Shrink,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +75,12 @@ impl Gate {
     fn set(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
         self.changed.notify_all();
+    }
+
+    /// Whether it may go on without waiting.
+    fn is_open(&self) -> bool {
+        let state = self.state();
+        !state.paused && !state.stopped
     }
 
     /// Waits until it may go on; says whether it should at all.
@@ -92,18 +109,20 @@ struct Worker {
 }
 
 impl Worker {
-    fn work(&self, begun: &jobs::Receiver<Digest>) {
+    fn work(&self, begun: &jobs::Receiver<Job>) {
         // Only this thread is meant, and is on Linux. Elsewhere nothing is lost but courtesy.
         #[cfg(target_os = "linux")]
         let _ = rustix::process::nice(NICE);
         if let Err(error) = self.look_around() {
             tracing::warn!(%error, "what the store holds cannot be counted");
         }
-        while let Ok(digest) = begun.recv() {
-            let outcome = self.pack(&digest);
-            if self.to.blocking_send(Event::Ended(outcome)).is_err() {
-                return;
-            }
+        // Where it could not be counted, something may be free all the same.
+        let mut told = self.to.blocking_send(Event::Freed);
+        while let (Ok(()), Ok(job)) = (told, begun.recv()) {
+            told = self.to.blocking_send(match job {
+                Job::Pack(digest) => Event::Ended(self.pack(&digest)),
+                Job::Shrink => Event::Shrunk(self.shrink()),
+            });
         }
     }
 
@@ -113,6 +132,21 @@ impl Worker {
         self.store.each_waiting(&mut |digest| {
             self.gate.pass() && self.to.blocking_send(Event::Waits(digest)).is_ok()
         })
+    }
+
+    fn shrink(&self) -> Outcome {
+        match self.store.shrink(&mut || self.gate.is_open()) {
+            Ok(Shrunk::Spoilt) => Outcome::Failed,
+            Ok(Shrunk::Done { before, after }) => {
+                tracing::info!(before, after, "the index became smaller");
+                Outcome::Settled
+            }
+            Ok(Shrunk::Tight) => Outcome::Settled,
+            Err(error) => {
+                tracing::warn!(%error, "the index cannot become smaller");
+                Outcome::Failed
+            }
+        }
     }
 
     fn pack(&self, digest: &Digest) -> Outcome {

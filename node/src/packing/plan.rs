@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which Blob is packed next, and when: the oldest first, one at a time, while nobody builds.
+//! Which Blob is packed next, and when: the oldest first, one at a time, while nobody builds. When there is none, and
+//! something was removed, the index may become smaller.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,6 +11,9 @@ use crate::plan::{Backoff, Moment, Plan};
 
 /// How long nobody may have used the store before packing begins.
 pub const QUIET: Duration = Duration::from_secs(2);
+/// How long nobody may have used the store before the index becomes smaller: what is done of that is lost when somebody
+/// comes.
+pub const REST: Duration = Duration::from_secs(30);
 /// How long a Blob waits for that: on a machine that never rests it is packed nevertheless.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 /// Most Blobs that wait; those beyond are found again at the next start.
@@ -20,6 +24,10 @@ pub const MAX_TRIES: u8 = 3;
 pub const RETRY_FIRST: Duration = Duration::from_secs(10);
 /// The same, at last.
 pub const RETRY_LAST: Duration = Duration::from_secs(600);
+/// How long the index stays as it is when it could not become smaller, at first: it may be changed all the time.
+pub const SHRINK_FIRST: Duration = Duration::from_secs(60);
+/// The same, at last.
+pub const SHRINK_LAST: Duration = Duration::from_secs(3600);
 
 /// What can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +38,10 @@ pub enum Event {
     Waits(Digest),
     /// The one that was being packed is done with.
     Ended(Outcome),
+    /// Something was removed from the index, or may have been by an earlier process.
+    Freed,
+    /// The index is as small as it can be, or was given up.
+    Shrunk(Outcome),
 }
 
 /// What became of a Blob.
@@ -50,6 +62,8 @@ pub enum Action {
     Pause,
     /// Go on with it.
     Resume,
+    /// Make the index smaller, and tell the end of it; a pause ends it.
+    Shrink,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +92,11 @@ pub struct Packing {
     /// Until when nothing is begun after a failure.
     retry_at: Moment,
     backoff: Backoff,
+    /// Whether there may be something to win in the index, whether that is under way, and when it may begin.
+    sparse: bool,
+    shrinking: bool,
+    shrink_at: Moment,
+    shrink_backoff: Backoff,
 }
 
 impl Default for Packing {
@@ -90,6 +109,10 @@ impl Default for Packing {
             quiet_at: Moment::default(),
             retry_at: Moment::default(),
             backoff: Backoff::new(RETRY_FIRST, RETRY_LAST),
+            sparse: false,
+            shrinking: false,
+            shrink_at: Moment::default(),
+            shrink_backoff: Backoff::new(SHRINK_FIRST, SHRINK_LAST),
         }
     }
 }
@@ -98,6 +121,23 @@ impl Packing {
     /// When this one may go on, whatever happened.
     fn due(&self, job: &Job) -> Moment {
         self.quiet_at.min(job.overdue_at())
+    }
+
+    /// When the index may become smaller, once nothing waits to be packed.
+    fn rest_at(&self) -> Moment {
+        self.quiet_at.plus(REST.saturating_sub(QUIET)).max(self.shrink_at)
+    }
+
+    fn shrunk(&mut self, now: Moment, outcome: Outcome) {
+        self.shrinking = false;
+        self.paused = false;
+        match outcome {
+            Outcome::Settled => self.shrink_backoff.reset(),
+            Outcome::Failed => {
+                self.sparse = true;
+                self.shrink_at = now.plus(self.shrink_backoff.step());
+            }
+        }
     }
 
     fn add(&mut self, job: Job) {
@@ -131,6 +171,8 @@ impl Plan for Packing {
             Event::Stirred => self.quiet_at = now.plus(QUIET),
             Event::Waits(digest) => self.add(Job { digest, since: now, tries: 0 }),
             Event::Ended(outcome) => self.ended(now, outcome),
+            Event::Freed => self.sparse = true,
+            Event::Shrunk(outcome) => self.shrunk(now, outcome),
         }
     }
 
@@ -143,7 +185,16 @@ impl Plan for Packing {
             self.paused = pause;
             return Some(if pause { Action::Pause } else { Action::Resume });
         }
-        let next = self.queue.front()?;
+        if self.shrinking {
+            let pause = !self.paused && now < self.quiet_at;
+            self.paused |= pause;
+            return pause.then_some(Action::Pause);
+        }
+        let Some(next) = self.queue.front() else {
+            self.shrinking = self.sparse && now >= self.rest_at();
+            self.sparse &= !self.shrinking;
+            return self.shrinking.then_some(Action::Shrink);
+        };
         if now < self.retry_at || now < self.due(next) {
             return None;
         }
@@ -154,7 +205,11 @@ impl Plan for Packing {
     fn wake_at(&self) -> Option<Moment> {
         match &self.running {
             Some(job) => self.paused.then(|| self.due(job)),
-            None => self.queue.front().map(|next| self.due(next).max(self.retry_at)),
+            None if self.shrinking => None,
+            None => match self.queue.front() {
+                Some(next) => Some(self.due(next).max(self.retry_at)),
+                None => self.sparse.then(|| self.rest_at()),
+            },
         }
     }
 }
@@ -234,6 +289,31 @@ mod tests {
     }
 
     #[test]
+    fn the_index_becomes_smaller_when_nothing_else_is_to_be_done() {
+        let mut plan = fed([(100, Event::Stirred), (100, Event::Freed), (100, Event::Waits(digest(1)))]);
+        assert_eq!(plan.take(at(102)), Some(Action::Pack(digest(1))));
+        plan.feed(at(103), Event::Ended(Outcome::Settled));
+        let rest = 100 + REST.as_secs();
+        assert_eq!((plan.take(at(rest - 1)), plan.wake_at()), (None, Some(at(rest))));
+        assert_eq!((plan.take(at(rest)), plan.wake_at()), (Some(Action::Shrink), None));
+        // Somebody comes, and all that was done is lost.
+        plan.feed(at(rest + 1), Event::Stirred);
+        assert_eq!(plan.take(at(rest + 1)), Some(Action::Pause));
+        assert_eq!((plan.take(at(rest + 9)), plan.wake_at()), (None, None));
+        plan.feed(at(rest + 9), Event::Shrunk(Outcome::Failed));
+        let next = plan.wake_at().unwrap();
+        assert_eq!(next, at(rest + 9).plus(SHRINK_FIRST));
+        assert_eq!((plan.take(next), plan.wake_at()), (Some(Action::Shrink), None));
+        // What waits meanwhile is packed afterwards.
+        plan.feed(next, Event::Waits(digest(2)));
+        assert_eq!(plan.take(next), None);
+        plan.feed(next, Event::Shrunk(Outcome::Settled));
+        assert_eq!(plan.take(next), Some(Action::Pack(digest(2))));
+        plan.feed(next, Event::Ended(Outcome::Settled));
+        assert_eq!((plan.take(next), plan.wake_at()), (None, None), "nothing was removed since");
+    }
+
+    #[test]
     fn the_queue_is_bounded() {
         let many = MAX_WAITING as u64 + 10;
         let mut plan = fed((0..many).map(|n| (0, Event::Waits(digest(n)))));
@@ -250,7 +330,7 @@ mod tests {
         for seed in 0..200 {
             let mut dice = fastrand::Rng::with_seed(seed);
             let mut plan = Packing::default();
-            let (mut now, mut running, mut paused) = (0, None, false);
+            let (mut now, mut running, mut paused, mut shrinking) = (0, None, false, false);
             let (mut waiting, mut settled) = (BTreeSet::new(), BTreeSet::new());
             for step in 0..4000 {
                 now += dice.u64(0..3);
@@ -262,6 +342,7 @@ mod tests {
                             waiting.insert(digest);
                             plan.feed(at(now), Event::Waits(digest));
                         }
+                        3 => plan.feed(at(now), Event::Freed),
                         _ => {}
                     }
                 }
@@ -270,8 +351,17 @@ mod tests {
                     settled.insert(digest);
                     plan.feed(at(now), Event::Ended(Outcome::Settled));
                 }
+                if shrinking && (paused || dice.bool()) {
+                    let outcome = if paused { Outcome::Failed } else { Outcome::Settled };
+                    (shrinking, paused) = (false, false);
+                    plan.feed(at(now), Event::Shrunk(outcome));
+                }
                 while let Some(action) = plan.take(at(now)) {
                     match action {
+                        Action::Shrink => {
+                            assert!(running.is_none() && !std::mem::replace(&mut shrinking, true));
+                        }
+                        Action::Pause if shrinking => paused = true,
                         Action::Pack(digest) => assert_eq!(running.replace(digest), None, "one at a time"),
                         Action::Pause => assert!(!std::mem::replace(&mut paused, true) && running.is_some()),
                         Action::Resume => assert!(std::mem::replace(&mut paused, false)),

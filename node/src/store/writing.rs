@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Blobs on their way into the store: written from their beginning, or received piece by piece.
 
-use std::io;
+use std::io::{self, Read as _};
 
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, Pieces};
 
 use super::{Store, StoreError};
-use crate::content::{Content as _, Durability, Incoming, Staging, disk};
+use crate::content::{Content as _, ContentError, Durability, Incoming, Staging, disk};
 use crate::index::MAX_INLINE_BYTES;
 
 /// A Blob that is being written. Dropping it leaves nothing.
@@ -43,6 +43,28 @@ impl Writing {
         Ok(())
     }
 
+    /// Takes all that `from` gives, which keeps nobody waiting. Of a large Blob one thread hashes while another one reads
+    /// and writes.
+    ///
+    /// # Errors
+    /// [`PourError`]; nothing more can be written then.
+    pub fn pour(&mut self, mut from: impl io::Read) -> Result<(), PourError> {
+        let mut piece = |room: &mut Vec<u8>| {
+            let mut from = from.by_ref().take(PIECE_BYTES as u64);
+            from.read_to_end(room).map_err(PourError::Source)
+        };
+        let mut first = Vec::with_capacity(PIECE_BYTES);
+        piece(&mut first)?;
+        self.write(&first)?;
+        let (store, staging) = (&self.store, self.staging.as_mut());
+        let Some(staging) = staging.filter(|_| first.len() == PIECE_BYTES) else { return Ok(()) };
+        staging.pour(&mut |room| {
+            store.stir();
+            let read = piece(room)?;
+            Ok(store.known.room.take(read as u64)?)
+        })
+    }
+
     /// Ends the Blob; gives its name and size.
     ///
     /// # Errors
@@ -62,6 +84,24 @@ impl Writing {
                 Ok((digest, self.head.len() as u64))
             }
         }
+    }
+}
+
+/// Why not all of something was written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PourError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Source(io::Error),
+    /// It cannot be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<ContentError> for PourError {
+    fn from(error: ContentError) -> Self {
+        Self::Store(error.into())
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a hit takes a compiler: ccache with C, and with Rust our wrapper beside sccache and its local disk cache.
+//! What a hit takes a compiler of Rust: our wrapper beside sccache and its local disk cache.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -10,84 +10,18 @@ use std::process::{Command, Stdio};
 
 use potluck_tests::cargo::{Checkout, sample};
 use potluck_tests::program::{Person, potluck_rustc};
+use potluck_tests::tools;
 use serde_json::Value;
 
 use crate::measure::{self, Figure, median, ratio, rounds, seconds};
-use crate::scratch::{Report, has_program, length, on_disk, remove, scaled};
+use crate::scratch::{Report, length, on_disk, remove, scaled};
 
 /// The first argument of the process that runs a compiler and notes how long it took.
 pub(crate) const CHILD: &str = "compile";
 
-const ROUNDS: usize = 5;
 /// Rounds of whole builds.
 const BUILDS: usize = 3;
 const KB: f64 = 1e3;
-
-pub(crate) fn ccache(report: &Report) {
-    if let Some(missing) = ["ccache", "cc"].into_iter().find(|name| !has_program(name)) {
-        report.note(&format!("{missing} is not here"));
-        return;
-    }
-    let count = scaled(60, 6);
-    let sources = report.path("c");
-    let cache = report.path("cache");
-    fs::create_dir_all(&sources).expect("a folder can be made");
-    (0..count).for_each(|n| {
-        fs::write(sources.join(format!("unit{n}.c")), c_source(n)).expect("a file can be written");
-    });
-    let compile = |with: &[&str]| {
-        seconds(|| {
-            for n in 0..count {
-                let mut words = with.iter().chain(&["cc"]);
-                let mut command = Command::new(words.next().expect("there is a compiler"));
-                command.args(words).args([
-                    "-O2",
-                    "-g",
-                    "-c",
-                    &format!("unit{n}.c"),
-                    "-o",
-                    &format!("unit{n}.o"),
-                ]);
-                // Settings of whoever measures must not count.
-                command.env("CCACHE_DIR", &cache).env("CCACHE_CONFIGPATH", cache.join("none"));
-                command.env_remove("CCACHE_DISABLE").env_remove("CCACHE_READONLY").current_dir(&sources);
-                assert!(command.status().expect("the compiler runs").success());
-            }
-        }) / count as f64
-    };
-    let times = rounds(ROUNDS, [&mut || compile(&["ccache"]), &mut || compile(&[])]);
-    let [hits, plain] = &times;
-    report.note(&format!(
-        "{count} generated C files, one after another; our front for ccache does not exist yet"
-    ));
-    let figure = |name: &str, value| Figure::new(format!("ccache: {name}"), value, ROUNDS);
-    let milliseconds = |seconds: &[f64]| (median(seconds.to_vec()) * 1e3, "ms");
-    report.figure(&figure("a hit", milliseconds(hits)));
-    report.figure(&figure("compiling", milliseconds(plain)));
-    report.figure(&figure("cache, on disk", (on_disk(&cache) as f64 / KB, "kB")));
-    let is_object = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "o");
-    let objects: u64 = crate::scratch::walk(&sources)
-        .iter()
-        .filter(|path| is_object(path))
-        .filter_map(|path| path.metadata().ok())
-        .map(|file| file.len())
-        .sum();
-    report.figure(&figure("its objects, length", (objects as f64 / KB, "kB")));
-}
-
-/// A file with some functions, none of which another file has.
-fn c_source(n: usize) -> String {
-    let mut text = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n".to_owned();
-    for function in 0..40 {
-        text += &format!(
-            "int f{n}_{function}(const char *s, int k) {{\n  int sum = {function};\n  for (size_t i = 0; i < strlen(s); i++)\n    \
-             sum = sum * {} + s[i] % (k + {});\n  if (sum < 0) printf(\"%d in {n}\\n\", sum);\n  return abs(sum);\n}}\n",
-            n + 31,
-            function + 1
-        );
-    }
-    text
-}
 
 /// One way to build the sample.
 struct Way {
@@ -147,12 +81,9 @@ struct Sccache {
 }
 
 impl Sccache {
-    /// Starts it on a port of its own, if it is here.
+    /// Starts it on a port of its own, if it is to be had: `$SCCACHE`, or the one of the tests.
     fn start(folder: &Path) -> Option<Self> {
-        let program = std::env::var_os("SCCACHE").map_or_else(|| PathBuf::from("sccache"), PathBuf::from);
-        if !has_program(&program.to_string_lossy()) {
-            return None;
-        }
+        let program = std::env::var_os("SCCACHE").map(PathBuf::from).or_else(tools::sccache)?;
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let port = free.expect("a port is free").port().to_string();
         let settings = folder.join("sccache.toml");
@@ -229,7 +160,7 @@ pub(crate) fn rustc(report: &Report) {
     report.figure(&figure("our store, its index on disk", kilobytes(on_disk(&store.join("index.redb")))));
     report.figure(&figure("our store, length of its files", kilobytes(length(&store))));
     let Some(sccache) = &sccache else {
-        report.note("sccache is not here, or does not start: set SCCACHE to its program");
+        report.note("sccache is not to be had, or does not start: set SCCACHE to its program");
         return;
     };
     let (hit, missed) = sccache.counts();

@@ -10,6 +10,7 @@
 //! Everything lies in one folder on a real disk, `target/tmp` or `$POTLUCK_BENCH_DIR`, and is removed part by part:
 //! at most 5 GiB at a time. `POTLUCK_BENCH_SCALE=small` shrinks all of it, to see that it works.
 
+mod ccache;
 mod compilers;
 mod door;
 mod folders;
@@ -42,7 +43,7 @@ const PARTS: &[Part] = &[
     ("publish", publish::part),
     ("web", web::part),
     ("http", front::part),
-    ("ccache", compilers::ccache),
+    ("ccache", ccache::part),
     ("rustc", compilers::rustc),
 ];
 

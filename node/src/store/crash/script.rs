@@ -139,6 +139,7 @@ pub(super) const SCRIPT: &[(&str, Operation)] = &[
     ("packing", Stage::pack),
     ("packing what is not durable", Stage::pack_fast),
     ("collection", Stage::collect),
+    ("a smaller index", Stage::shrink),
     ("a blob in two goes", Stage::arrive),
     ("a part that has to go", Stage::drop_part),
     ("open again", Stage::reopen),
@@ -414,6 +415,14 @@ impl Stage {
         }
         all.iter().for_each(|digest| self.end(digest));
         Ok(self.store()?.remove_all(&all)?)
+    }
+
+    /// The index gets a smaller file.
+    fn shrink(&mut self, _: u64) -> Result<(), Fault> {
+        let index = self.store()?.index;
+        let shrunk = index.shrink(0, |_| Ok::<_, IndexError>(()), &mut || true)?;
+        assert!(matches!(shrunk, crate::index::Shrunk::Done { .. }), "{shrunk:?}");
+        Ok(())
     }
 
     /// A bit flips; whoever reads finds out; whoever has it writes it again.
