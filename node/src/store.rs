@@ -478,8 +478,8 @@ impl Store {
         let _ = self.known.watch.set(watch);
     }
 
-    /// Somebody uses the store.
-    fn stir(&self) {
+    /// Somebody uses the store: what is done when nobody does has to wait.
+    pub(crate) fn stir(&self) {
         let Some(watch) = self.known.watch.get() else { return };
         let now = u64::try_from(clock::moment().since(crate::plan::Moment::default()).as_millis());
         let (now, stirred) = (now.unwrap_or(u64::MAX), &self.known.stirred);

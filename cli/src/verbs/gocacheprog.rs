@@ -48,7 +48,9 @@ impl Gocacheprog {
             let home = home.filter(|_| !off)?;
             Client::connect(&socket(&home), "gocacheprog", HELLO).await.ok()
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        // What go waits for are thousands of small things, one after another: being woken on another thread costs more
+        // than each of them.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
         let served = runtime.block_on(serve(door, setup, std::io::stdin(), std::io::stdout()));
         // A thread may still wait for go, which says nothing more.

@@ -235,11 +235,11 @@ impl<D: Daemon> Session<D> {
             }
             // The rest of a write that has failed already.
             Request::Write(_) | Request::Import(_) if id <= self.newest => {}
-            request => self.begin(id, request),
+            request => self.begin(id, request).await,
         }
     }
 
-    fn begin(&mut self, id: u64, request: Request) {
+    async fn begin(&mut self, id: u64, request: Request) {
         self.newest = self.newest.max(id);
         let (daemon, replies) = (Arc::clone(&self.daemon), self.replies.clone());
         let mut more = None;
@@ -274,6 +274,14 @@ impl<D: Daemon> Session<D> {
                 let work = bundle(id, replies.clone(), daemon.export(want));
                 answer(replies, id, work).await;
             }),
+            request @ Request::Lookup(_) => {
+                // Most look-ups are answered from memory, and need no task of their own.
+                let mut work = Box::pin(answer(replies, id, reply(daemon, id, request)));
+                if std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await.is_ready() {
+                    return;
+                }
+                self.tasks.spawn(work)
+            }
             request => self.tasks.spawn(answer(replies, id, reply(daemon, id, request))),
         };
         self.open.insert(id, Open { abort, more });

@@ -37,6 +37,7 @@ impl Cache for Arc<Engine> {
     async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
         // What is answered from memory waits for nothing: somebody who asks in a loop must still let others run.
         tokio::task::coop::consume_budget().await;
+        self.store.stir();
         let Question { project, recipe, keys, deadline } = question;
         let space = Arc::new(Space { project, recipe });
         let ids = keys.iter().map(|key| ActionId::derive(&space.project, &space.recipe, key, None));
@@ -74,6 +75,7 @@ impl Cache for Arc<Engine> {
 
     async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, CacheError> {
         let store = self.store.clone();
+        store.stir();
         span::blocking(move || {
             let view = store.index().view()?;
             let mut missing = Vec::new();

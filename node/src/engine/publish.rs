@@ -87,6 +87,7 @@ impl Engine {
     pub(crate) fn publish_as(&self, publication: Publication, over: bool) -> Result<Digest, CacheError> {
         let pair =
             self.own.pair().ok_or_else(|| CacheError::Usage("there is no key to sign with".to_owned()))?;
+        self.store.stir();
         let Publication { project, recipe, key, output, labels, taints } = publication;
         let action = ActionId::derive(&project, &recipe, &key, None);
         let action = action.map_err(|error| CacheError::Usage(error.to_string()))?;

@@ -29,6 +29,8 @@ pub const BUDGET: u64 = 4 << 30;
 const IDLE: Duration = Duration::from_secs(3600);
 /// The same when somebody is: no go runs for so long.
 const IDLE_FOR_ALL: Duration = Duration::from_secs(2 * 86_400);
+/// How exactly it is known when a file was last shown.
+const NOTED: Duration = Duration::from_secs(600);
 /// How often room is made.
 const SELDOM: Duration = Duration::from_secs(3600);
 /// What is read at a time, in bytes.
@@ -136,9 +138,11 @@ impl Folder {
         }
         if !self.checked().contains(digest) {
             let file = File::open(&path).ok()?;
-            // It is younger than whatever go would make of it.
-            let _ = file.set_times(FileTimes::new().set_accessed(clock::now().into_system()));
-            if Digest::of_file(file)? != (*digest, size) {
+            let now = clock::now();
+            if metadata.accessed().is_ok_and(|last| now.since(last.into()) > NOTED) {
+                let _ = file.set_times(FileTimes::new().set_accessed(now.into_system()));
+            }
+            if Digest::of_file(file, size)? != (*digest, size) {
                 tracing::warn!(path = %path.display(), "a file for go is damaged");
                 let _ = fs::remove_file(&path);
                 return None;
@@ -289,12 +293,15 @@ pub struct Whole {
 
 /// What a file holds.
 trait OfFile: Sized {
-    fn of_file(file: File) -> Option<(Self, u64)>;
+    /// The Digest and the size of a file that is likely to have so many bytes.
+    fn of_file(file: File, size: u64) -> Option<(Self, u64)>;
 }
 
 impl OfFile for Digest {
-    fn of_file(mut file: File) -> Option<(Self, u64)> {
-        let (mut hasher, mut stretch) = (blake3::Hasher::new(), vec![0; STRETCH]);
+    fn of_file(mut file: File, size: u64) -> Option<(Self, u64)> {
+        // One byte more than there should be: a small file is then seen to end.
+        let room = usize::try_from(size).map_or(STRETCH, |size| STRETCH.min(size + 1));
+        let (mut hasher, mut stretch) = (blake3::Hasher::new(), vec![0; room]);
         let mut size = 0;
         loop {
             let read = file.read(&mut stretch).ok()?;
