@@ -371,7 +371,9 @@ fn passing() -> Vec<Figure> {
         if wrapper.is_some() {
             command.arg(&rustc);
         }
-        command.args("--crate-name app --edition=2021 src/lib.rs --error-format=json --crate-type lib".split(' '));
+        command.args(
+            "--crate-name app --edition=2021 src/lib.rs --error-format=json --crate-type lib".split(' '),
+        );
         command.args("--emit=dep-info,metadata,link -C metadata=1 -C extra-filename=-1".split(' '));
         command.arg("--out-dir").arg(&out).args(more).current_dir(&folder).stdin(Stdio::null());
         command.env("POTLUCK_HOME", person.home()).env("CARGO_MANIFEST_DIR", &folder);
@@ -423,8 +425,10 @@ fn watching() -> Vec<Figure> {
             &mut || seconds(|| watched(folder.path(), &ask)),
         ],
     );
-    let share = |name: &str, with: &[f64], plain: &[f64]| Figure::new(name, (ratio(with, plain), "x"), WATCHED);
-    let added: Vec<f64> = asked_watched.iter().zip(&asked).map(|(with, plain)| (with - plain) * 1e6 / 2000.0).collect();
+    let share =
+        |name: &str, with: &[f64], plain: &[f64]| Figure::new(name, (ratio(with, plain), "x"), WATCHED);
+    let added: Vec<f64> =
+        asked_watched.iter().zip(&asked).map(|(with, plain)| (with - plain) * 1e6 / 2000.0).collect();
     vec![
         share("a compilation, watched / not", &compiled_watched, &compiled),
         Figure::new("one question to the file system, watched, more", (median(added), "us"), WATCHED),

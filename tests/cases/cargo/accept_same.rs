@@ -65,7 +65,10 @@ const FILES: &[(&str, &str)] = &[
 /// A path dependency that is no member of the workspace.
 const SEA: &[(&str, &str)] = &[
     ("Cargo.toml", "[package]\nname = \"sea\"\nversion = \"0.1.0\"\nedition = \"2021\"\n"),
-    ("src/lib.rs", "pub fn salt() -> String { \"salt\".to_owned() + afar() }\nfn afar() -> &'static str { \" from afar\" }\nfn deep() {}\n"),
+    (
+        "src/lib.rs",
+        "pub fn salt() -> String { \"salt\".to_owned() + afar() }\nfn afar() -> &'static str { \" from afar\" }\nfn deep() {}\n",
+    ),
 ];
 
 /// A dependency in a git repository.
@@ -158,7 +161,7 @@ impl Place {
 fn blocks(lines: &[String]) -> Vec<String> {
     let mut blocks: Vec<String> = Vec::new();
     for line in lines {
-        let verb = line.strip_prefix("   ").is_some_and(|rest| rest.trim_start().starts_with(char::is_uppercase));
+        let verb = line.starts_with(' ') && line.trim_start().starts_with(char::is_uppercase);
         let begins = verb || ["warning", "error"].iter().any(|word| line.starts_with(word));
         match blocks.last_mut().filter(|_| !begins) {
             Some(block) => *block += &format!("\n{line}"),

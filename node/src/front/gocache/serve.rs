@@ -413,9 +413,7 @@ impl<C: Cache> Door<C> {
         let mut stretches = read??;
         let mut growing = books.begin()?;
         let mut size = 0;
-        while let Some(stretch) =
-            patiently(&self.door, READING, stretches.recv()).await?
-        {
+        while let Some(stretch) = patiently(&self.door, READING, stretches.recv()).await? {
             let stretch = stretch?;
             size += stretch.len() as u64;
             if size > blob.size {

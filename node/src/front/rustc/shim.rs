@@ -350,8 +350,7 @@ pub(super) async fn answer<C: Cache>(
 ) -> Result<Output, Missed> {
     let (project, keys) = (call.project.clone(), vec![key.to_vec()]);
     let question = Question { project, recipe, keys, deadline: call.deadline };
-    let patience =
-        Patience { first: call.deadline + GRACE, grace: GRACE, longest: call.limits().answer };
+    let patience = Patience { first: call.deadline + GRACE, grace: GRACE, longest: call.limits().answer };
     let answers = patiently(door, patience, door.lookup(question)).await??;
     match <[Answer; 1]>::try_from(answers) {
         Ok([Answer::Hit(output)]) => Ok(output),

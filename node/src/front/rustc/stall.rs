@@ -190,7 +190,10 @@ mod tests {
         first.note(false);
         let second = find("a");
         assert_eq!((second.limits(), second.hello()), (Limits::TIRED, Some(HELLO[1])));
-        assert_eq!((second.deadline(LEAVE_ALONE), second.deadline(Duration::ZERO)), (AT_HAND, Duration::ZERO));
+        assert_eq!(
+            (second.deadline(LEAVE_ALONE), second.deadline(Duration::ZERO)),
+            (AT_HAND, Duration::ZERO)
+        );
         second.note(false);
         assert_eq!((find("a").hello(), find("b").hello()), (None, None), "twice is enough for all");
         std::fs::write(&path, "late a".to_owned() + &"b".repeat(1 << 20)).unwrap();

@@ -85,11 +85,8 @@ pub async fn script<C: Cache>(door: Option<C>, call: Call) -> ExitCode {
         line.0.key = Some(spelled(key));
         return run.check(&door, &tree, (line, started)).await;
     }
-    let asked = if is_builder(&call) {
-        (Err(Missed::Builder), None)
-    } else {
-        whole(&call, run.ask(&door)).await
-    };
+    let asked =
+        if is_builder(&call) { (Err(Missed::Builder), None) } else { whole(&call, run.ask(&door)).await };
     let (missed, list) = match asked {
         (Ok((key, restored)), _) => {
             (line.0.outcome, line.0.bytes) = ("restored".to_owned(), restored.bytes);

@@ -53,7 +53,11 @@ async fn a_door_that_dawdles_is_waited_for_once() {
         let mut one = Checkout::new(&folder.path().join(at), CODE);
         one.limits = brief;
         let line = one.build(&door).await;
-        assert_eq!((&line["outcome"], &line["published"]), (&"compiled".into(), &false.into()), "{at}: {line}");
+        assert_eq!(
+            (&line["outcome"], &line["published"]),
+            (&"compiled".into(), &false.into()),
+            "{at}: {line}"
+        );
         assert_eq!(line["reason"], "the daemon took too long", "{at}: {line}");
         assert!(door.called("missing") > 0, "{at}: it was asked whether it is alive");
         assert_eq!(fs::read_to_string(one.folder.join("target/stalled")).unwrap(), "late 1-a");
