@@ -3,7 +3,7 @@
 //! Whatever is wrong, the compiler runs.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,21 +12,16 @@ use potluck_node::control::client::Client;
 use potluck_node::daemon::socket;
 use potluck_node::front::rustc::script::launcher::SCRIPT;
 use potluck_node::front::rustc::script::{plainly, script};
+use potluck_node::front::rustc::stall::Stall;
 use potluck_node::front::rustc::watch;
 use potluck_node::front::rustc::{Call, Decision, Reason, pass, plan, shim};
 use potluck_node::home::Home;
-use potluck_node::observe::clock;
 use potluck_node::project;
 use potluck_protocol::action::Project;
 
 /// How long a look-up may take unless `POTLUCK_DEADLINE_MS` says otherwise. Transfers may take longer, as long as
 /// compiling would.
 const DEADLINE: Duration = Duration::from_millis(1000);
-/// How long the daemon may take to say hello.
-const HELLO: Duration = Duration::from_millis(250);
-/// A daemon that did not answer is left alone for so long by all wrappers, so that it stalls a build once and not at
-/// every unit.
-const LEAVE_ALONE: Duration = Duration::from_secs(10);
 
 /// Runs as the wrapper.
 pub(crate) fn run() -> ExitCode {
@@ -53,7 +48,7 @@ pub(crate) fn run() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return pass(&call, &Decision::Cacheable(placed)) };
     runtime.block_on(async {
-        let door = door(&home).await;
+        let door = door(&home, &call).await;
         shim(door, call, *placed).await
     })
 }
@@ -67,7 +62,7 @@ fn run_script(mut call: Call, home: Option<Home>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let (Ok(runtime), Some(home)) = (runtime, home) else { return plainly(&call) };
     runtime.block_on(async {
-        let door = door(&home).await;
+        let door = door(&home, &call).await;
         script(door, call).await
     })
 }
@@ -84,34 +79,22 @@ fn call(args: Vec<OsString>, home: Option<&Home>) -> Call {
     let project = named.unwrap_or_else(|| project::of_build(&args, &cwd));
     let log = env.get(OsStr::new("POTLUCK_RUSTC_LOG")).map(PathBuf::from);
     let toolchains = home.map(|home| home.root().join("toolchains")).unwrap_or_default();
-    let stalled = home.map(stalled);
+    let stalled = home.map(|home| Stall::find(home.root()));
+    let deadline = stalled.as_ref().map_or(deadline, |stalled| stalled.deadline(deadline));
     let (home, this) = (home.map(|home| home.root().to_path_buf()), std::env::current_exe().ok());
     Call { args, cwd, env, project, deadline, toolchains, stalled, log, home, this }
 }
 
-/// The mark of a daemon that did not answer.
-fn stalled(home: &Home) -> PathBuf {
-    home.root().join("stalled")
-}
-
 /// The daemon, if it is there and answers.
-async fn door(home: &Home) -> Option<Client> {
-    let stalled = stalled(home);
-    if is_young(&stalled) {
-        return None;
-    }
-    match Client::connect(&socket(home), "potluck-rustc", HELLO).await {
+async fn door(home: &Home, call: &Call) -> Option<Client> {
+    let stalled = call.stalled.as_ref()?;
+    match Client::connect(&socket(home), "potluck-rustc", stalled.hello()?).await {
         Ok(client) => Some(client),
         Err(error) => {
             if matches!(error, CacheError::Late) {
-                let _ = std::fs::write(&stalled, "");
+                stalled.note(true);
             }
             None
         }
     }
-}
-
-fn is_young(mark: &Path) -> bool {
-    let modified = std::fs::metadata(mark).and_then(|metadata| metadata.modified());
-    modified.is_ok_and(|at| clock::now().since(at.into()) < LEAVE_ALONE)
 }

@@ -69,7 +69,7 @@ First steps:
   potluck demo                                     see it work, on this machine alone
   potluck init                                     make this node's folder and its key
   potluck up                                       start the daemon
-  RUSTC_WRAPPER=potluck-rustc cargo build          build through it; here, and elsewhere again
+  potluck setup cargo                              have cargo build through it, here and elsewhere
   potluck trust add ann "ssh-ed25519 AAAA… ann" --project 'acme/*'
 
 Start here:

@@ -33,6 +33,9 @@ const MAX_SOUGHT: usize = 4096;
 /// Most Blobs for whose holders the DHT is asked at a time: each may be a walk, and an Entry may name very many.
 pub const MAX_BLOB_FINDS: usize = 8;
 
+/// How many pieces a peer may send side by side, each at the rate that was measured of single ones.
+const SIDE_BY_SIDE: u64 = 4;
+
 /// The topics that a search or a transfer goes by.
 pub(super) type Topics = Arc<BTreeSet<Topic>>;
 
@@ -104,6 +107,22 @@ impl Peers {
     pub(super) fn best(&self, topics: &BTreeSet<Topic>, but: &BTreeSet<Peer>) -> Option<Peer> {
         let left = self.of(topics).filter(|peer| !but.contains(*peer));
         left.min_by_key(|peer| (self.standing.rank_of(peer), *peer)).cloned()
+    }
+
+    /// The least that so many bytes can take if all holders of these send them together; nothing when one of them was
+    /// never measured, or nobody holds them.
+    pub(super) fn at_best(&self, topics: &BTreeSet<Topic>, bytes: u64) -> Option<Duration> {
+        let holders: BTreeSet<_> = self.of(topics).collect();
+        let mut rates = 0_u64;
+        for peer in holders {
+            let rate = self.standing.of(peer).rate;
+            if rate == 0 {
+                return None;
+            }
+            rates = rates.saturating_add(rate.saturating_mul(SIDE_BY_SIDE));
+        }
+        let micros = u128::from(bytes) * 1_000_000 / u128::from(rates.max(1));
+        (rates > 0).then(|| Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
     }
 
     /// All holders of any of these, and those named, that are among `some`, the best first.

@@ -34,6 +34,9 @@ pub const MAX_QUESTIONS_PER_PEER: usize = 16;
 pub const MIN_TRANSFER: Duration = Duration::from_secs(2);
 /// Most time that is granted to them: what an Entry says of its cost is only what somebody says.
 pub const MAX_TRANSFER: Duration = Duration::from_secs(600);
+/// Of so many Entries that would take longer to fetch than to make, one is fetched all the same: what was measured of
+/// peers may be true no longer.
+pub const TRY_AGAIN: u32 = 16;
 /// A search that nobody waits for any more goes on so long, for the next who asks.
 pub const AFTERLIFE: Duration = Duration::from_secs(30);
 /// How long it is remembered that nobody had an answer.
@@ -81,6 +84,8 @@ pub struct Fetch {
     /// How many of them each peer has, that are open.
     asking: BTreeMap<Peer, usize>,
     peers: Peers,
+    /// How many Entries were not worth fetching.
+    unworthy: u32,
     nothing: Nothing,
     alarms: Alarms<Alarm>,
     actions: VecDeque<Action>,
@@ -238,7 +243,17 @@ impl Fetch {
             Verdict::Needs { blobs, .. } if search.parts.lost(&blobs) => search.undeliverable = true,
             Verdict::Needs { blobs, cost } => {
                 // Fetching may take as long as building would: the tool loses nothing by waiting.
-                search.grant(now, cost.clamp(MIN_TRANSFER, MAX_TRANSFER));
+                let granted = cost.clamp(MIN_TRANSFER, MAX_TRANSFER);
+                let bytes = blobs.iter().map(|need| need.size).fold(0, u64::saturating_add);
+                if !cost.is_zero()
+                    && self.peers.at_best(&search.topics, bytes).is_some_and(|best| best > granted)
+                {
+                    self.unworthy = self.unworthy.wrapping_add(1);
+                    if !self.unworthy.is_multiple_of(TRY_AGAIN) {
+                        return self.settle(action, Some(Miss::NotWorthIt));
+                    }
+                }
+                search.grant(now, granted);
                 search.parts.renew(blobs);
                 self.fetch_more(now, For::Action(action));
             }

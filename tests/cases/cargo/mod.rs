@@ -2,6 +2,10 @@
 //! Real builds by cargo through the wrapper, while one thing after the other is broken. Each must come to what a plain
 //! build comes to, and be held up by a fault at most once.
 
+mod accept;
+mod accept_publish;
+mod accept_same;
+mod accept_wrong;
 mod reads;
 mod workspace;
 

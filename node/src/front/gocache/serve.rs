@@ -21,7 +21,7 @@ use super::folder::{Folder, Growing, Shown};
 use super::line::{Answer, BodyError, Command, GREETING, MAX_BODY_BYTES, body, next_line, parse};
 use super::map;
 use crate::cache::{Cache, CacheError};
-use crate::front::patience::{Patience, patiently};
+use crate::front::patience::{Patience, Waited, patiently};
 use crate::observe::{clock, span};
 use crate::plan::Moment;
 
@@ -331,6 +331,15 @@ enum Missed {
     Write(#[from] io::Error),
 }
 
+impl From<Waited> for Missed {
+    fn from(waited: Waited) -> Self {
+        match waited {
+            Waited::Silent => Self::Hangs,
+            Waited::Late => Self::TooLong,
+        }
+    }
+}
+
 async fn get<C: Cache>(door: Option<&Door<C>>, books: &Arc<Books>, action: Vec<u8>) -> Answer {
     let put = match books.actions().get(&action) {
         Some(Known::Put(shown)) => Some(shown.clone()),
@@ -389,12 +398,8 @@ impl<C: Cache> Door<C> {
         };
         let question = map::question(&self.project, action, deadline);
         let patience = Patience { first: longest.min(deadline + GRACE), grace: GRACE, longest };
-        let began = clock::moment();
-        let Some(answers) = patiently(&self.door, patience, self.door.lookup(question)).await else {
-            let too_long = clock::moment().since(began) >= longest;
-            return Err(if too_long { Missed::TooLong } else { Missed::Hangs });
-        };
-        let blob = map::found(&answers?)?;
+        let answers = patiently(&self.door, patience, self.door.lookup(question)).await;
+        let blob = map::found(&answers??)?;
         let there = if blob.size <= SMALL {
             books.folder.find(&blob.digest, blob.size)
         } else {
@@ -410,12 +415,10 @@ impl<C: Cache> Door<C> {
     /// Brings what is on this machine into the folder.
     async fn fetch(&self, books: &Arc<Books>, blob: &BlobOutput) -> Result<Shown, Missed> {
         let read = patiently(&self.door, READING, self.door.read(blob.digest, None)).await;
-        let mut stretches = read.ok_or(Missed::Hangs)??;
+        let mut stretches = read??;
         let mut growing = books.begin()?;
         let mut size = 0;
-        while let Some(stretch) =
-            patiently(&self.door, READING, stretches.recv()).await.ok_or(Missed::Hangs)?
-        {
+        while let Some(stretch) = patiently(&self.door, READING, stretches.recv()).await? {
             let stretch = stretch?;
             size += stretch.len() as u64;
             if size > blob.size {
@@ -459,14 +462,14 @@ async fn publish<C: Cache + 'static>(
         }
         publishing.spawn(async move {
             match patiently(&door.door, PUBLISHING, door.publish(put)).await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
                     if let CacheError::Unreachable(_) = error {
                         door.lost.store(true, Ordering::Relaxed);
                     }
                     tracing::debug!(%error, "not published");
                 }
-                None => door.lost.store(true, Ordering::Relaxed),
+                Err(_) => door.lost.store(true, Ordering::Relaxed),
             }
         });
     }

@@ -8,7 +8,7 @@
 //! * [`place`] finds the folders that differ between checkouts; [`toolchain`], [`sources`] and [`externs`] gather what
 //!   goes into the key.
 //! * `walk` lists folders, `text` finds names in sources.
-//! * `restore` writes a hit, `compile` runs a miss, `publish` offers it.
+//! * `restore` writes a hit, `compile` runs a miss, `publish` offers it; [`stall`] says what of that may be waited for.
 //! * `notice` tells the daemon what a build asks for; `verify` makes what is known once more, and compares.
 //! * `log` tells of each unit: [`diary`] keeps that of the last builds, [`fields`] what keys were made of.
 //!
@@ -30,6 +30,7 @@ mod restore;
 pub mod script;
 mod shim;
 pub mod sources;
+pub mod stall;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -63,8 +64,8 @@ pub struct Call {
     pub deadline: Duration,
     /// A folder in which identities of toolchains are remembered.
     pub toolchains: PathBuf,
-    /// A file that is made when the daemon did not answer, so that others need not find that out for themselves.
-    pub stalled: Option<PathBuf>,
+    /// The mark of a daemon that was waited for in vain, so that others need not find that out for themselves.
+    pub stalled: Option<stall::Stall>,
     /// A file that gets a line for each call.
     pub log: Option<PathBuf>,
     /// The node's home, where the last builds are remembered. What this program reads there concerns nobody.

@@ -22,18 +22,14 @@ use super::sources::Uncovered;
 use super::unit::Unit;
 use super::{Call, Placed, macros};
 use crate::cache::{Cache, CacheError, Publication};
-use crate::front::patience::{Patience, patiently};
+use crate::front::patience::{Patience, Waited, patiently};
 use crate::observe::clock;
 use crate::relocate::depinfo::DepInfo;
 use crate::relocate::scan;
 use crate::relocate::token::Spelling;
 
-/// How long publishing may hold up the build.
-pub(super) const PATIENCE: Patience = Patience {
-    first: Duration::from_secs(1),
-    grace: Duration::from_secs(1),
-    longest: Duration::from_secs(20),
-};
+/// How long publishing may take before the daemon is asked whether it is alive, and for the answer to that.
+const GRACE: Duration = Duration::from_secs(1);
 /// The member of a Tree that is the list of what was read.
 pub(super) const LIST: &str = "reads";
 /// Files of a wrapper that was killed are removed after this time.
@@ -81,9 +77,12 @@ pub(super) enum Unpublished {
     /// The door did not take it.
     #[error(transparent)]
     Door(#[from] CacheError),
-    /// It took too long.
-    #[error("publishing took too long")]
-    Late,
+    /// It was waited for in vain.
+    #[error(transparent)]
+    Waited(#[from] Waited),
+    /// This build has waited in vain before.
+    #[error("the daemon took too long for this build before")]
+    Tired,
     /// This program has a fault.
     #[error("the wrapper failed")]
     Fault,
@@ -134,6 +133,18 @@ impl Part {
     pub(super) fn text(path: impl Into<String>, text: Vec<u8>) -> Self {
         Self { path: path.into(), content: Content::Bytes(text), executable: false }
     }
+}
+
+/// Has something published, unless that holds up the build. Others are told when it does.
+pub(super) async fn offered<C: Cache, T>(
+    door: &C,
+    call: &Call,
+    work: impl Future<Output = Result<T, Unpublished>>,
+) -> Result<T, Unpublished> {
+    let longest = call.limits().publish.ok_or(Unpublished::Tired)?;
+    let patience = Patience { first: GRACE, grace: GRACE, longest };
+    let done = patiently(door, patience, work).await;
+    done.inspect_err(|waited| call.note_stall(*waited))?
 }
 
 /// Writes the members and their Tree.
@@ -187,7 +198,7 @@ impl Compiled<'_> {
     pub(super) async fn publish<C: Cache>(&self, door: &C) -> Result<([u8; 32], u64), Unpublished> {
         let parts = self.parts()?;
         let under = self.under()?;
-        patiently(door, PATIENCE, self.offer(door, under, parts)).await.ok_or(Unpublished::Late)?
+        offered(door, self.call, self.offer(door, under, parts)).await
     }
 
     /// The files that it is published as, each checked.

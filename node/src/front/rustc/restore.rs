@@ -16,9 +16,10 @@ use potluck_protocol::tree::{Kind, Member, Tree};
 use tempfile::NamedTempFile;
 
 use super::compile::MAX_SAID;
+use super::stall::Limits;
 use super::{Call, Placed};
 use crate::cache::{Cache, CacheError};
-use crate::front::patience::{Patience, patiently};
+use crate::front::patience::{Patience, Waited, patiently};
 use crate::relocate::depinfo::DepInfo;
 use crate::relocate::token::{Spelling, TokenError};
 
@@ -28,6 +29,8 @@ const PATIENCE: Patience = Patience {
     grace: Duration::from_millis(500),
     longest: Duration::from_secs(5),
 };
+/// The same for a whole file, which the daemon writes: what a unit may take as a whole is bounded anyway.
+const FILE: Patience = Patience { longest: Limits::USUAL.whole, ..PATIENCE };
 /// How the names of files begin that are not whole yet.
 pub(super) const UNFINISHED: &str = ".potluck-";
 /// Largest Tree of one unit: a handful of members.
@@ -45,8 +48,8 @@ pub(super) enum RestoreError {
     #[error(transparent)]
     Door(#[from] CacheError),
     /// Nothing came for too long.
-    #[error("the daemon stopped sending")]
-    Stalled,
+    #[error(transparent)]
+    Waited(#[from] Waited),
     /// It is not what this unit makes.
     #[error("the entry is not of this unit: {0}")]
     Foreign(&'static str),
@@ -175,8 +178,8 @@ async fn fetch_file<C: Cache>(
         file.write_all(info.decode(&placed.place.roots)?.emit().as_bytes())?;
     } else {
         let to = file.as_file().try_clone()?;
-        let written = patiently(door, PATIENCE, door.read_file(wanted.digest, to, file.path())).await;
-        if written.ok_or(RestoreError::Stalled)?? != wanted.size {
+        let written = patiently(door, FILE, door.read_file(wanted.digest, to, file.path())).await;
+        if written?? != wanted.size {
             return Err(RestoreError::Foreign("a size is not as it was claimed"));
         }
     }
@@ -203,11 +206,10 @@ pub(super) async fn fetch<C: Cache>(
     wanted: &Wanted,
     mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
 ) -> Result<(), RestoreError> {
-    let stalled = || RestoreError::Stalled;
     let read = patiently(door, PATIENCE, door.read(wanted.digest, None)).await;
-    let mut stretches = read.ok_or_else(stalled)??;
+    let mut stretches = read??;
     let mut size = 0;
-    while let Some(stretch) = patiently(door, PATIENCE, stretches.recv()).await.ok_or_else(stalled)? {
+    while let Some(stretch) = patiently(door, PATIENCE, stretches.recv()).await? {
         let stretch = stretch?;
         size += stretch.len() as u64;
         if size > wanted.size {

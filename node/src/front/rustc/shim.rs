@@ -27,15 +27,12 @@ use super::toolchain::{Toolchain, linker};
 use super::verify::{self, Verdict};
 use super::{Call, Decision, Placed, Reason, notice};
 use crate::cache::{Cache, CacheError, Question};
-use crate::front::patience::{Patience, patiently};
+use crate::front::patience::{Patience, Waited, patiently};
 use crate::observe::clock;
 use crate::plan::Moment;
 
 /// What the daemon gets on top of the deadline before it is asked whether it is alive, and for the answer to that.
 const GRACE: Duration = Duration::from_millis(250);
-/// The longest that a daemon which is alive may take: it answers when what it found has been fetched, or when
-/// fetching takes longer than compiling would.
-const LONGEST: Duration = Duration::from_secs(60);
 /// Largest Tree with a list in it.
 const MAX_LIST_TREE: u64 = 4096;
 /// What the shell answers for a program that cannot be run.
@@ -111,12 +108,12 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         return check(&door, (&call, &placed, &gathered), &output, (line, started)).await;
     }
     let asked = if is_builder(&call) {
-        Some((Err(Missed::Builder), None))
+        (Err(Missed::Builder), None)
     } else {
-        caught(ask(&door, &call, &placed, &gathered)).await
+        whole(&call, ask(&door, &call, &placed, &gathered)).await
     };
-    let (asked, list) = asked.unwrap_or((Err(Missed::Fault), None));
-    let hangs = matches!(asked, Err(Missed::Hangs));
+    let (asked, list) = asked;
+    let waited = matches!(asked, Err(Missed::Waited(_)));
     match asked {
         Ok((key, restored)) => {
             (line.0.key, line.0.bytes) = (Some(spelled(key)), restored.bytes);
@@ -142,11 +139,8 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     "compiled".clone_into(&mut line.0.outcome);
     line.0.cost_ms = u64::try_from(ran.cost.as_millis()).ok();
     let status = ran.status;
-    if hangs {
-        note_stall(&call);
-    }
-    // A unit waits for a daemon that hangs only once.
-    if status.success() && !hangs {
+    // A unit waits in vain only once.
+    if status.success() && !waited {
         let compiled = Compiled { call: &call, placed: &placed, gathered: &gathered, known: list, ran };
         match caught(compiled.publish(&door)).await.unwrap_or(Err(Unpublished::Fault)) {
             Ok((key, bytes)) => {
@@ -156,16 +150,13 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
                 }
             }
             Err(error) => {
-                if matches!(error, Unpublished::Late) {
-                    note_stall(&call);
-                }
                 tracing::debug!(%error, crate_name = placed.unit.crate_name, "not published");
                 line.0.reason = Some(error.to_string());
             }
         }
     }
     line.write(&call, started);
-    if status.success() && !hangs {
+    if status.success() && !waited {
         launch(&call, &placed);
     }
     compile::end_as(status)
@@ -198,11 +189,18 @@ pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Lets others know that the daemon is not to be waited for. Where that is not possible, each finds out for itself.
-pub(super) fn note_stall(call: &Call) {
-    if let Some(path) = &call.stalled {
-        let _ = std::fs::write(path, "");
+/// All questions about one unit, and what is done with the answers. Others are told when that is waited for in vain.
+pub(super) async fn whole<T, L>(
+    call: &Call,
+    asking: impl Future<Output = (Result<T, Missed>, Option<L>)>,
+) -> (Result<T, Missed>, Option<L>) {
+    let late = (Err(Waited::Late.into()), None);
+    let asked = caught(tokio::time::timeout(call.limits().whole, asking)).await;
+    let asked = asked.map_or((Err(Missed::Fault), None), |asked| asked.unwrap_or(late));
+    if let (Err(Missed::Waited(waited)), _) = &asked {
+        call.note_stall(*waited);
     }
+    asked
 }
 
 fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
@@ -234,9 +232,9 @@ pub(super) enum Missed {
     /// Nobody asked.
     #[error("everything is made here")]
     Builder,
-    /// The daemon does not answer any more.
-    #[error("the daemon did not answer in time")]
-    Hangs,
+    /// The daemon was waited for in vain.
+    #[error(transparent)]
+    Waited(#[from] Waited),
     /// The daemon does not do its work.
     #[error(transparent)]
     Door(#[from] CacheError),
@@ -282,7 +280,7 @@ async fn check<C: Cache>(
 impl From<RestoreError> for Missed {
     fn from(error: RestoreError) -> Self {
         match error {
-            RestoreError::Stalled => Self::Hangs,
+            RestoreError::Waited(waited) => waited.into(),
             error => Self::Restore(error),
         }
     }
@@ -352,8 +350,8 @@ pub(super) async fn answer<C: Cache>(
 ) -> Result<Output, Missed> {
     let (project, keys) = (call.project.clone(), vec![key.to_vec()]);
     let question = Question { project, recipe, keys, deadline: call.deadline };
-    let patience = Patience { first: call.deadline + GRACE, grace: GRACE, longest: LONGEST };
-    let answers = patiently(door, patience, door.lookup(question)).await.ok_or(Missed::Hangs)??;
+    let patience = Patience { first: call.deadline + GRACE, grace: GRACE, longest: call.limits().answer };
+    let answers = patiently(door, patience, door.lookup(question)).await??;
     match <[Answer; 1]>::try_from(answers) {
         Ok([Answer::Hit(output)]) => Ok(output),
         Ok([Answer::Miss(miss)]) => Err(Missed::Miss(format!("{miss:?}").to_lowercase())),

@@ -18,6 +18,7 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Output;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::stall::{Limits, Stall};
 use super::{Call, Decision, Placed, plan, shim};
 use crate::cache::{Cache, CacheError, Publication, Question, Stretches};
 
@@ -31,6 +32,7 @@ struct Held {
     meanwhile: Option<Box<dyn Fn() + Send>>,
     fault: Fault,
     calls: Vec<&'static str>,
+    deadlines: Vec<Duration>,
 }
 
 /// What a door does instead of its work.
@@ -38,8 +40,10 @@ struct Held {
 enum Fault {
     #[default]
     None,
-    /// It never answers this.
+    /// It never answers this, nor whether it is alive from then on.
     Hangs(&'static str),
+    /// It never answers this, and is alive.
+    Dawdles(&'static str),
     /// It panics at this.
     Panics(&'static str),
     /// It is gone from this on.
@@ -60,6 +64,7 @@ impl Memory {
             Fault::Hangs(at) if at == call || (call == "missing" && self.called(at) > 0) => {
                 std::future::pending().await
             }
+            Fault::Dawdles(at) if at == call => std::future::pending().await,
             Fault::Gone(at) if self.called(at) > 0 => {
                 Err(CacheError::Unreachable(std::io::ErrorKind::ConnectionReset.into()))
             }
@@ -80,6 +85,7 @@ impl Memory {
         let mut held = self.0.lock().unwrap();
         held.fault = fault;
         held.calls.clear();
+        held.deadlines.clear();
     }
 }
 
@@ -89,6 +95,7 @@ impl Cache for Memory {
         let mut held = self.0.lock().unwrap();
         let found = held.entries.get(&question.keys[0]).cloned();
         held.hits += usize::from(found.is_some());
+        held.deadlines.push(question.deadline);
         if let Some(meanwhile) = &held.meanwhile {
             meanwhile();
         }
@@ -133,6 +140,7 @@ struct Checkout {
     /// More arguments.
     args: Vec<String>,
     source: String,
+    limits: Limits,
 }
 
 impl Checkout {
@@ -145,7 +153,8 @@ impl Checkout {
         // One for all, so that the compiler is hashed once.
         let toolchains = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/toolchains");
         let (env, args, source) = (Vec::new(), Vec::new(), "src/lib.rs".to_owned());
-        Self { folder: folder.to_path_buf(), toolchains, env, args, source }
+        let limits = Limits::USUAL;
+        Self { folder: folder.to_path_buf(), toolchains, env, args, source, limits }
     }
 
     fn call(&self) -> Call {
@@ -167,14 +176,16 @@ impl Checkout {
                 None => drop(env.remove(OsStr::new(name))),
             }
         }
+        let mark = self.folder.join("target/stalled");
+        let stalled = Stall::of(mark, Some("1-a".to_owned()), self.limits);
         Call {
             args: args.map(Into::into).collect(),
             cwd: fs::canonicalize(&self.folder).unwrap(),
             env,
             project: Project::new("default").unwrap(),
-            deadline: Duration::from_millis(50),
+            deadline: stalled.deadline(Duration::from_millis(50)),
             toolchains: self.toolchains.clone(),
-            stalled: Some(self.folder.join("target/stalled")),
+            stalled: Some(stalled),
             log: Some(self.folder.join("target/log")),
             home: None,
             this: None,

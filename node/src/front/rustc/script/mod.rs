@@ -35,15 +35,14 @@ use self::texts::Texts;
 use super::compile::{self, How, Ran};
 use super::log::Line;
 use super::place::Place;
-use super::publish::{LIST, PATIENCE, Part, Unpublished, marks, scan, write_tree};
+use super::publish::{LIST, Part, Unpublished, marks, offered, scan, write_tree};
 use super::reads::{Needs, Scope, Unfit};
 use super::restore::Restored;
-use super::shim::{Missed, answer, caught, is_builder, note_stall, read_list, say, spelled};
+use super::shim::{Missed, answer, caught, is_builder, read_list, say, spelled, whole};
 use super::toolchain::{Toolchain, digest};
 use super::verify::{self, Verdict};
 use super::{Call, Reason, notice};
 use crate::cache::{Cache, Publication};
-use crate::front::patience::patiently;
 use crate::observe::clock;
 use crate::plan::Moment;
 
@@ -86,11 +85,8 @@ pub async fn script<C: Cache>(door: Option<C>, call: Call) -> ExitCode {
         line.0.key = Some(spelled(key));
         return run.check(&door, &tree, (line, started)).await;
     }
-    let asked = if is_builder(&call) {
-        (Err(Missed::Builder), None)
-    } else {
-        caught(run.ask(&door)).await.unwrap_or((Err(Missed::Fault), None))
-    };
+    let asked =
+        if is_builder(&call) { (Err(Missed::Builder), None) } else { whole(&call, run.ask(&door)).await };
     let (missed, list) = match asked {
         (Ok((key, restored)), _) => {
             (line.0.outcome, line.0.bytes) = ("restored".to_owned(), restored.bytes);
@@ -102,10 +98,7 @@ pub async fn script<C: Cache>(door: Option<C>, call: Call) -> ExitCode {
         (Err(missed), list) => (missed, list),
     };
     line.0.reason = Some(missed.to_string());
-    let hangs = matches!(missed, Missed::Hangs);
-    if hangs {
-        note_stall(&call);
-    }
+    let waited = matches!(missed, Missed::Waited(_));
     let Some(ran) = run.watch().await else {
         line.0.reason = Some("it failed while it was watched, or said too much".to_owned());
         line.write(&call, started);
@@ -114,17 +107,12 @@ pub async fn script<C: Cache>(door: Option<C>, call: Call) -> ExitCode {
     "compiled".clone_into(&mut line.0.outcome);
     line.0.cost_ms = u64::try_from(ran.cost.as_millis()).ok();
     say(&told(&ran));
-    if !hangs {
+    if !waited {
         match caught(run.publish(&door, &ran, list)).await.unwrap_or(Err(Unpublished::Fault)) {
             Ok((key, bytes)) => {
                 (line.0.published, line.0.bytes, line.0.key) = (true, bytes, Some(spelled(key)));
             }
-            Err(error) => {
-                if matches!(error, Unpublished::Late) {
-                    note_stall(&call);
-                }
-                line.0.reason = Some(error.to_string());
-            }
+            Err(error) => line.0.reason = Some(error.to_string()),
         }
     }
     line.write(&call, started);
@@ -286,7 +274,7 @@ impl<'a> Run<'a> {
             self.tell(door, "run", key).await;
             Ok((key, self.claim(door, (key, cost), parts).await?))
         };
-        patiently(door, PATIENCE, work).await.ok_or(Unpublished::Late)?
+        offered(door, self.call, work).await
     }
 
     async fn claim<C: Cache>(

@@ -2,8 +2,9 @@
 //! Whatever happens to the door, the unit is compiled, and waited for no longer than once.
 
 use std::fs;
+use std::time::Duration;
 
-use super::{CODE, Checkout, Fault, Memory};
+use super::{CODE, Checkout, Fault, Limits, Memory};
 
 #[tokio::test]
 async fn a_door_that_hangs_is_waited_for_once_and_others_are_told() {
@@ -32,6 +33,50 @@ async fn a_door_that_hangs_is_waited_for_once_and_others_are_told() {
         hangs("write", &empty[1]),
         hangs("publish", &empty[2]),
     );
+}
+
+/// One that is alive, and does not come to an end with what it is asked: the build waits once, and asks only for what is
+/// at hand from then on.
+#[tokio::test]
+async fn a_door_that_dawdles_is_waited_for_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = Memory::default();
+    Checkout::new(&folder.path().join("full"), CODE).build(&full).await;
+    let brief = Limits {
+        answer: Duration::from_millis(300),
+        whole: Duration::from_millis(600),
+        publish: Some(Duration::from_millis(300)),
+    };
+    for (at, publishes) in [("lookup", false), ("read", false), ("write", true), ("publish", true)] {
+        let door = if publishes { Memory::default() } else { full.clone() };
+        door.set(Fault::Dawdles(at));
+        let mut one = Checkout::new(&folder.path().join(at), CODE);
+        one.limits = brief;
+        let line = one.build(&door).await;
+        assert_eq!(
+            (&line["outcome"], &line["published"]),
+            (&"compiled".into(), &false.into()),
+            "{at}: {line}"
+        );
+        assert_eq!(line["reason"], "the daemon took too long", "{at}: {line}");
+        assert!(door.called("missing") > 0, "{at}: it was asked whether it is alive");
+        assert_eq!(fs::read_to_string(one.folder.join("target/stalled")).unwrap(), "late 1-a");
+        // What is at hand is still used; nothing is sent any more.
+        door.set(Fault::None);
+        one.write("src/lib.rs", format!("{CODE}// {at}"));
+        let line = one.build(&door).await;
+        assert_eq!(line["reason"], "the daemon took too long for this build before", "{at}: {line}");
+        assert_eq!(door.called("write") + door.called("publish"), 0, "{at}");
+        let asked = door.0.lock().unwrap().deadlines.clone();
+        assert!(asked.iter().all(|deadline| *deadline < Duration::from_millis(50)), "{asked:?}");
+        one.write("src/lib.rs", CODE);
+        let line = one.build(&full).await;
+        assert_eq!(line["outcome"], "restored", "{at}: {line}");
+        // Who waits in vain for that as well, has everybody stay away.
+        door.set(Fault::Dawdles("lookup"));
+        one.build(&door).await;
+        assert_eq!(fs::read_to_string(one.folder.join("target/stalled")).unwrap(), "silent 1-a");
+    }
 }
 
 #[tokio::test]
