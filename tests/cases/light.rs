@@ -10,15 +10,16 @@ use potluck_tests::circle::{Circle, up};
 use potluck_tests::program::Person;
 use serde_json::Value;
 
-/// Units of the sample that a compiler makes and a cache can hold: seven libraries, two procedural macros, five build
-/// scripts.
-const COMPILED: usize = 14;
+/// Units of the sample that are linked: two procedural macros, five build scripts, the program.
+const LINKED: usize = 8;
+/// With them, seven libraries.
+const COMPILED: usize = LINKED + 7;
 /// With them, the runs of the build scripts.
 const UNITS: usize = COMPILED + 5;
-/// Claims about all of that: of each run there are two, one of which says what the script reads.
-const CLAIMS: usize = UNITS + 5;
+/// Claims about all of that: of what is linked and of each run there are two, one of which says what was read for it.
+const CLAIMS: usize = UNITS + LINKED + 5;
 /// That of units which are compiled.
-const RECIPE: &str = "rustc@2";
+const RECIPE: &str = "rustc@3";
 const LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
 
 fn list(value: &Value) -> &[Value] {

@@ -86,6 +86,7 @@ impl Checkout {
         cargo.env("CARGO_HOME", &self.cargo_home).env("CARGO_TARGET_DIR", &self.target);
         cargo
             .env("CARGO_INCREMENTAL", "0")
+            .env("POTLUCK_LINK_MS_PER_MIB", "0")
             .env("RUSTC_WRAPPER", potluck())
             .env("POTLUCK_HOME", person.home());
         cargo.env("POTLUCK_RUSTC_LOG", &self.log).stdin(Stdio::null());

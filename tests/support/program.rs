@@ -187,6 +187,8 @@ impl Person {
         command.env("RUSTC", bin.join("rustc")).env("CARGO_HOME", self.path("cargo"));
         command.env("RUSTC_WRAPPER", potluck_rustc()).env("POTLUCK_RUSTC_LOG", self.path("log"));
         command.env("CARGO_NET_OFFLINE", "true").env("CARGO_INCREMENTAL", "0");
+        // Whether something is worth keeping must not depend on how busy this machine is.
+        command.env("POTLUCK_LINK_MS_PER_MIB", "0");
         command.current_dir(folder).stdin(Stdio::null());
         // Hashing half a gigabyte for each person would be most of the time of many tests.
         if self.home().is_dir() && !self.home().join("toolchains").exists() {

@@ -13,7 +13,7 @@ use potluck_tests::program::{Person, potluck_rustc};
 use potluck_tests::tools;
 use serde_json::Value;
 
-use crate::measure::{self, Figure, median, ratio, rounds, seconds};
+use crate::measure::{self, Figure, median, ratio, rounds};
 use crate::scratch::{Report, length, on_disk, remove, scaled};
 
 /// The first argument of the process that runs a compiler and notes how long it took.

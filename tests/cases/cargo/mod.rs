@@ -6,7 +6,9 @@ mod accept;
 mod accept_publish;
 mod accept_same;
 mod accept_wrong;
+mod link;
 mod reads;
+mod units;
 mod workspace;
 
 use std::fs;
@@ -33,10 +35,10 @@ fn what_was_built_in_one_checkout_is_restored_in_another() {
     let plain = Workspace::new(person.path("third")).plainly(&person);
     assert_eq!(here.build(&person), plain);
     let first = log(&person);
-    assert_eq!((first.len(), count(&first, "compiled: unclaimed")), (UNITS + 1, 4), "{first:?}");
+    assert_eq!((first.len(), count(&first, "compiled: unclaimed")), (UNITS + 1, UNITS + 1), "{first:?}");
     assert_eq!(there.build(&person), plain, "what is restored says what it said");
     let second = log(&person);
-    assert_eq!((count(&second, "restored"), count(&second, "remapped")), (4, 1), "{second:?}");
+    assert_eq!((second.len(), count(&second, "restored")), (UNITS + 1, UNITS + 1), "{second:?}");
     let app = |workspace: &Workspace| fs::read(workspace.folder().join("target/debug/app")).unwrap();
     assert_eq!(app(&here), app(&there));
     there.write("dish/src/lib.rs", "pub fn serve() -> u8 { 7 }\n");
@@ -50,13 +52,13 @@ fn without_a_home_or_with_a_dead_socket_nothing_is_held_up() {
     let plain = plain.plainly(&person);
     assert_eq!(wrapped.build(&person), plain);
     let rows = log(&person);
-    assert_eq!(count(&rows, "passed: the daemon is not reachable"), 3, "{rows:?}");
+    assert_eq!(count(&rows, "passed: the daemon is not reachable"), UNITS, "{rows:?}");
     assert!(!person.home().exists(), "no home is made");
     fs::create_dir(person.home()).unwrap();
     drop(UnixListener::bind(person.home().join("potluck.sock")).unwrap());
     fs::remove_dir_all(wrapped.folder().join("target")).unwrap();
     assert_eq!(wrapped.build(&person), plain);
-    assert_eq!(count(&log(&person), "passed: the daemon is not reachable"), 3);
+    assert_eq!(count(&log(&person), "passed: the daemon is not reachable"), UNITS);
     assert!(!person.home().join("stalled").exists(), "nobody waited");
 }
 
@@ -79,9 +81,9 @@ fn a_socket_that_never_answers_is_waited_for_once() {
         }
     });
     assert_eq!(wrapped.build(&person), plain);
-    assert_eq!(count(&log(&person), "passed: the daemon is not reachable"), 3);
+    assert_eq!(count(&log(&person), "passed: the daemon is not reachable"), UNITS);
     let waited = waited.load(Ordering::SeqCst);
-    assert!((1..3).contains(&waited), "{waited} of 3 units waited");
+    assert!((1..UNITS).contains(&waited), "{waited} of {UNITS} units waited");
     assert!(person.home().join("stalled").is_file());
 }
 
@@ -122,7 +124,7 @@ fn a_store_that_does_not_work_is_done_without() {
     fs::write(person.home().join("store"), "").unwrap();
     assert_eq!(wrapped.build(&person), plain);
     let rows = log(&person);
-    assert_eq!(count(&rows, "compiled: "), 4, "{rows:?}");
+    assert_eq!(count(&rows, "compiled: "), UNITS + 1, "{rows:?}");
     // What a small script leaves needs no file of the store.
     let mut units = rows.clone();
     units.retain(|(name, _)| name != "dish run");
@@ -164,7 +166,7 @@ fn a_full_disk_is_done_without() {
     built.said.retain(|line| plain.said.contains(line));
     assert_eq!(built, plain);
     let rows = log(&person);
-    assert_eq!(count(&rows, "compiled: "), 4, "{rows:?}");
+    assert_eq!(count(&rows, "compiled: "), UNITS + 1, "{rows:?}");
     assert_eq!(count(&rows, "unclaimed"), 0, "nothing is published: {rows:?}");
     assert_eq!(count(&rows, "in time") + count(&rows, "too long"), 0, "nobody waited: {rows:?}");
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use potluck_tests::program::Person;
+use potluck_tests::program::{Person, toolchain};
 use serde_json::Value;
 
 const FILES: &[(&str, &str)] = &[
@@ -48,7 +48,7 @@ const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// How many units the wrapper is called for, and with them the run of a build script where that goes by way of it.
+/// How many units the wrapper is called for; where there is a cache, the run of a build script goes by way of it as well.
 pub(super) const UNITS: usize = 4;
 
 /// A checkout of it.
@@ -78,6 +78,13 @@ impl Workspace {
     /// known.
     pub(super) fn command(&self, person: &Person) -> Command {
         person.cargo(&self.0, ["build", "--offline", "-j1"])
+    }
+
+    /// Another command of cargo's.
+    pub(super) fn cargo(&self, person: &Person, line: &str) -> Command {
+        let mut command = person.cargo(&self.0, line.split_whitespace());
+        command.env("RUSTDOC", toolchain().join("bin/rustdoc"));
+        command
     }
 
     pub(super) fn build(&self, person: &Person) -> Built {
@@ -131,6 +138,18 @@ pub(super) fn log(person: &Person) -> Vec<(String, String)> {
     };
     // Questions to the compiler are none.
     lines.map(row).filter(|(name, _)| !name.is_empty() && name != "___").collect()
+}
+
+/// What became of one unit since this was last asked: `outcome: reason`, and in what its key differs from others.
+#[track_caller]
+pub(super) fn became(person: &Person, unit: &str, kind: &str) -> (String, String) {
+    let text = fs::read_to_string(person.path("log")).unwrap();
+    let _ = fs::remove_file(person.path("log"));
+    let lines: Vec<_> = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect();
+    let row = lines.iter().find(|line| line["crate"] == unit && line["kind"] == kind);
+    let row = row.unwrap_or_else(|| panic!("{unit}: {text}"));
+    let word = |name: &str| row[name].as_str().unwrap_or_default();
+    (format!("{}: {}", word("outcome"), word("reason")), word("differs").to_owned())
 }
 
 pub(super) fn count(log: &[(String, String)], what: &str) -> usize {

@@ -155,6 +155,8 @@ impl Bench {
         command.current_dir(&self.sources).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("CARGO_HOME", &self.cargo_home).env("CARGO_TARGET_DIR", &self.target);
         command.env("CARGO_INCREMENTAL", "0");
+        // All of it is shown, however fast this machine links.
+        command.env("POTLUCK_LINK_MS_PER_MIB", "0");
         if let Some(Through { wrapper, home, project, log }) = through {
             command.env("RUSTC_WRAPPER", wrapper).env("POTLUCK_HOME", home);
             command.env("POTLUCK_PROJECT", project).env("POTLUCK_RUSTC_LOG", log);

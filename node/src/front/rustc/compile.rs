@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The real compiler: in place of this process, or beside it while what it says is passed on and kept.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
@@ -62,14 +63,22 @@ fn behind(call: &Call) -> Option<&Path> {
     (!own).then_some(behind)
 }
 
+/// What is called, and its arguments, with these flags before all others of the compiler's.
+fn words<'a>(call: &'a Call, flags: &[String]) -> Option<(&'a OsString, Vec<OsString>)> {
+    let (programs, args) = call.parts();
+    let (program, rest) = programs.split_first()?;
+    let flags = flags.iter().map(OsString::from);
+    Some((program, rest.iter().cloned().chain(flags).chain(args.iter().cloned()).collect()))
+}
+
 /// The compiler as it was called, with these flags before all others, and behind another wrapper.
 pub(super) fn command(call: &Call, flags: &[String], behind: Option<&Path>) -> Command {
-    let (compiler, args) = call.args.split_first().expect("a call without a compiler is not planned");
-    let mut command = Command::new(behind.unwrap_or(Path::new(compiler)));
+    let (program, args) = words(call, flags).expect("a call without a compiler is not planned");
+    let mut command = Command::new(behind.unwrap_or(Path::new(program)));
     if behind.is_some() {
-        command.arg(compiler);
+        command.arg(program);
     }
-    command.args(flags).args(args);
+    command.args(args);
     surround(&mut command, call);
     command
 }
@@ -170,8 +179,7 @@ async fn watched(call: &Call, flags: &[String]) -> io::Result<Started> {
     let post = watch::Post::new()?;
     post.listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(post.listener.try_clone()?)?;
-    let (program, args) = call.args.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let args = flags.iter().map(Into::into).chain(args.iter().cloned());
+    let (program, args) = words(call, flags).ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = watch::command(this, &post, program, args);
     surround(&mut command, call);
     let mut started = plain(command)?;

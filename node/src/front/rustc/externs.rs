@@ -23,25 +23,38 @@ const MAX_NATIVE: usize = 1000;
 /// A dash and sixteen hexadecimal digits.
 const SUFFIX: usize = 17;
 
-/// Fills in [`Inputs::externs`], [`Inputs::transitive`] and [`Inputs::native`]. `binds` says whether the source may bind
-/// libraries by itself.
+/// Fills in [`Inputs::externs`], [`Inputs::transitive`] and [`Inputs::native`]; gives the files whose content that is,
+/// all links followed. `binds` says whether the source may bind libraries by itself.
 ///
 /// # Errors
 /// When a file cannot be read, or a library outside of the build may take part that nobody names.
-pub fn gather(call: &Call, placed: &Placed, binds: bool, inputs: &mut Inputs) -> io::Result<()> {
+pub fn gather(
+    call: &Call,
+    placed: &Placed,
+    binds: bool,
+    inputs: &mut Inputs,
+) -> io::Result<BTreeSet<PathBuf>> {
     let unit = &placed.unit;
-    if unit.kind.links() {
-        linked(call, unit, inputs)?;
+    let mut files = BTreeSet::new();
+    if unit.links() {
+        linked(call, unit, inputs, &mut files)?;
     } else {
         let of = |path: &Option<String>| path.as_ref().map(|path| digest(&call.cwd.join(path))).transpose();
         inputs.externs = unit.externs.iter().map(|one| of(&one.path)).collect::<Result<_, _>>()?;
+        let paths = unit.externs.iter().filter_map(|one| one.path.as_ref());
+        files.extend(paths.filter_map(|path| fs::canonicalize(call.cwd.join(path)).ok()));
     }
-    inputs.native = native(call, placed, binds || unit.kind.links())?;
-    Ok(())
+    inputs.native = native(call, placed, binds, &mut files)?;
+    Ok(files)
 }
 
-fn linked(call: &Call, unit: &Unit, inputs: &mut Inputs) -> io::Result<()> {
-    let index = index(call, unit)?;
+fn linked(call: &Call, unit: &Unit, inputs: &mut Inputs, files: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    let mut index = index(call, unit)?;
+    // Those that have their plain names: they are told from what is only there by being named in what is used.
+    let mut plain = index.remove(&[0; SUFFIX]).unwrap_or_default();
+    let own = unit.outputs();
+    plain.retain(|path| !own.iter().any(|own| path.ends_with(own)));
+    let mut named = Vec::new();
     let mut wanted = BTreeSet::new();
     for one in &unit.externs {
         let Some(path) = &one.path else {
@@ -51,25 +64,39 @@ fn linked(call: &Call, unit: &Unit, inputs: &mut Inputs) -> io::Result<()> {
         let path = call.cwd.join(path);
         let bytes = fs::read(&path)?;
         inputs.externs.push(Some(Digest::of(&bytes)));
+        files.insert(fs::canonicalize(&path)?);
         if is_followed(&path) {
             suffixes(&bytes, &mut wanted);
+            named.extend(plain.extract_if(.., |path| is_named(path, &bytes)));
         }
     }
     let mut seen = BTreeSet::new();
-    while let Some(suffix) = wanted.pop_first() {
-        if !seen.insert(suffix) {
-            continue;
-        }
-        for path in index.get(&suffix).into_iter().flatten() {
-            let bytes = fs::read(path)?;
+    loop {
+        let found = match (wanted.pop_first(), named.pop()) {
+            (None, None) => return Ok(()),
+            (suffix, one) => {
+                let suffix = suffix.filter(|suffix| seen.insert(*suffix));
+                let all = suffix.and_then(|suffix| index.get(&suffix)).into_iter().flatten().cloned();
+                all.chain(one).collect::<Vec<_>>()
+            }
+        };
+        for path in found {
+            let bytes = fs::read(&path)?;
             let name = path.file_name().unwrap_or_default().display().to_string();
             inputs.transitive.insert(name, Digest::of(&bytes));
-            if is_followed(path) {
+            files.insert(fs::canonicalize(&path)?);
+            if is_followed(&path) {
                 suffixes(&bytes, &mut wanted);
+                named.extend(plain.extract_if(.., |path| is_named(path, &bytes)));
             }
         }
     }
-    Ok(())
+}
+
+/// Whether the name of a library's crate stands in what is built on it.
+fn is_named(path: &Path, bytes: &[u8]) -> bool {
+    let stem = path.file_stem().unwrap_or_default().as_encoded_bytes();
+    stem.strip_prefix(b"lib").is_some_and(|name| memchr::memmem::find(bytes, name).is_some())
 }
 
 /// What a procedural macro was linked from is inside of it already.
@@ -117,10 +144,14 @@ fn suffixes(bytes: &[u8], to: &mut BTreeSet<[u8; SUFFIX]>) {
 }
 
 /// Native libraries in the folders that are searched. In those that the build has made every archive counts, since the
-/// source may name them in `#[link]`; in others, such as the system's, only what `-l` names. Where more than that may
-/// be taken from those, it is not known what: by the source, or by a linker, which is also told the names that stand in
-/// the metadata of all crates below.
-fn native(call: &Call, placed: &Placed, unnamed: bool) -> io::Result<Vec<(String, Digest)>> {
+/// source may name them in `#[link]`; in others, such as the system's, only what `-l` names. Where the source may take
+/// more than that from those, it is not known what. What a linker takes from them is seen.
+fn native(
+    call: &Call,
+    placed: &Placed,
+    unnamed: bool,
+    files: &mut BTreeSet<PathBuf>,
+) -> io::Result<Vec<(String, Digest)>> {
     let Placed { unit, place } = placed;
     let named: BTreeSet<_> = unit.native.iter().map(|value| native_name(value)).collect();
     // Spelled otherwise, it might only seem to lie inside.
@@ -135,6 +166,9 @@ fn native(call: &Call, placed: &Placed, unnamed: bool) -> io::Result<Vec<(String
             continue;
         }
         let all = ours(&path);
+        if !all && unit.links() {
+            continue;
+        }
         if !all && unnamed {
             return Err(io::Error::other(format!("something in {} may be linked", path.display())));
         }
@@ -146,6 +180,7 @@ fn native(call: &Call, placed: &Placed, unnamed: bool) -> io::Result<Vec<(String
         names.sort();
         for path in names {
             found.push((path.file_name().unwrap_or_default().display().to_string(), digest(&path)?));
+            files.insert(fs::canonicalize(&path)?);
         }
         if found.len() > MAX_NATIVE {
             return Err(io::Error::other("there are too many native libraries"));

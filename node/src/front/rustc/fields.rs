@@ -21,7 +21,8 @@ const MAX_FILES: usize = 4096;
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// Fields that are lists of a name and a content, or a name and a value: what differs has a name.
-const PAIRS: &[&str] = &["transitive", "native files", "sources", "generated", "env", "codegen", "lints"];
+const PAIRS: &[&str] =
+    &["transitive", "native files", "sources", "generated", "env", "codegen", "lints", "reads"];
 /// The same with the options between them.
 const TRIPLES: &[&str] = &["externs"];
 
@@ -55,6 +56,14 @@ impl Fields {
         let named = PAIRS.contains(&name) || TRIPLES.contains(&name);
         let raw = parts.iter().filter(|_| named).map(|part| part.as_ref().to_vec()).collect();
         self.0.push(Field { name: name.to_owned(), digest: short(parts), parts: BTreeMap::new(), raw });
+    }
+
+    /// What was read beside all that, each by its name and with what it held.
+    pub(super) fn note_reads(&mut self, state: &BTreeMap<String, Vec<u8>>) {
+        let parts: Vec<_> =
+            state.iter().flat_map(|(name, held)| [name.as_bytes(), held.as_slice()]).collect();
+        self.note("reads", &parts);
+        self.name_pairs();
     }
 
     /// Names the parts of those fields that have names.

@@ -11,22 +11,26 @@ use potluck_protocol::digest::Digest;
 
 use super::fields::Fields;
 use super::place::REMAP;
-use super::unit::{Emit, Unit};
+use super::unit::{Emit, Kind, Unit};
 use crate::relocate::token::Roots;
 
 /// The Recipe of these keys. It rises whenever the same unit would get another key, or the stored form changes.
-pub const RECIPE: &str = "rustc@2";
+pub const RECIPE: &str = "rustc@3";
 
-const CONTEXT: &str = "potluck 2026 rustc@2 key of a unit";
+const CONTEXT: &str = "potluck 2026 rustc@3 key of a unit";
 
 /// Everything that a unit is made from, beside its arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inputs {
     /// The identity of compiler and standard library.
     pub toolchain: Vec<u8>,
+    /// The content of what stands in the compiler's place.
+    pub driver: Option<Digest>,
     /// The compiler's own triple.
     pub host: String,
-    /// The identity of the linker, for units that link.
+    /// Which processor it is, where the compiler was to find out.
+    pub processor: Option<String>,
+    /// The identity of the linker, for units that link and where it is known beforehand.
     pub linker: Option<Digest>,
     /// The content of each extern, in the order of [`Unit::externs`]; none for what comes with the compiler.
     pub externs: Vec<Option<Digest>>,
@@ -89,8 +93,11 @@ pub fn traced(unit: &Unit, inputs: &Inputs, roots: &Roots) -> ([u8; 32], Fields)
     to.field("recipe", [RECIPE]);
     to.field("remap", [REMAP]);
     to.field("toolchain", [&inputs.toolchain]);
+    to.field("driver", [optional(unit.driver.as_deref())]);
+    to.field("driver's content", inputs.driver.as_ref().map(Digest::as_bytes));
     to.field("host", [&inputs.host]);
     to.field("target", [optional(unit.target.as_deref())]);
+    to.field("processor", [optional(inputs.processor.as_deref())]);
     to.field("linker", inputs.linker.as_ref().map(Digest::as_bytes));
     arguments(&mut to, unit, roots);
     externs(&mut to, unit, inputs);
@@ -110,6 +117,7 @@ pub fn traced(unit: &Unit, inputs: &Inputs, roots: &Roots) -> ([u8; 32], Fields)
 fn arguments(to: &mut Framed, unit: &Unit, roots: &Roots) {
     to.field("crate name", [&unit.crate_name]);
     to.field("crate type", [&unit.crate_type]);
+    to.field("test", [[u8::from(unit.kind == Kind::Test)]]);
     to.field("edition", [optional(unit.edition.as_deref())]);
     to.field("source", [roots.encode_str(&unit.source)]);
     to.field("cfg", sorted(&unit.cfgs));
@@ -212,7 +220,9 @@ mod tests {
         let map = |name: &str| BTreeMap::from([(name.to_owned(), digest(name))]);
         Inputs {
             toolchain: b"toolchain".to_vec(),
+            driver: None,
             host: "x86_64-unknown-linux-gnu".into(),
+            processor: None,
             linker: Some(digest("cc")),
             externs: vec![Some(digest("x")), Some(digest("y"))],
             transitive: map("libt-0123456789abcdef.rlib"),
@@ -236,8 +246,8 @@ mod tests {
     fn the_key_of_a_known_unit_stays_what_it_is() {
         let bare = key(&parse(ARGS).unwrap(), &Inputs::default(), &Roots::default());
         let expected = [
-            "8d21a66f9abefdfcbd093f8de4e3cf63687bf37c854df8a3e9fd7cdd755b506c",
-            "2830e50fca1ca7e30d8f46ae98df2a901cdbe31640259ad8fc264ce5436da36f",
+            "db58c4f8166ace756a47a5487a09c537f7b3f9eaf8bf6ad0f6b120597294bcc6",
+            "ff3e6674c1a60155ac7f043f94642e1810efdbcc9c5688bc889f3d1de8c3ff2e",
         ];
         assert_eq!([of(ARGS), bare].map(hex), expected);
     }
@@ -275,6 +285,8 @@ mod tests {
             ("--json=artifacts", "--json=artifacts,future-incompat"),
             ("lib", "rlib"),
             ("lib", "proc-macro"),
+            ("lib", "bin"),
+            ("lib", "cdylib"),
             ("--emit=dep-info,metadata,link", "--emit=dep-info,metadata"),
             ("opt-level=3", "opt-level=2"),
             ("opt-level=3", "debuginfo=2"),
@@ -303,6 +315,9 @@ mod tests {
         type Change<'a> = (&'a str, &'a dyn Fn(&mut Inputs));
         let changes: &[Change<'_>] = &[
             ("toolchain", &|inputs| inputs.toolchain.push(0)),
+            ("driver", &|inputs| inputs.driver = Some(other)),
+            ("processor", &|inputs| inputs.processor = Some(String::new())),
+            ("another processor", &|inputs| inputs.processor = Some("x".into())),
             ("host", &|inputs| inputs.host.push('x')),
             ("linker", &|inputs| inputs.linker = Some(other)),
             ("no linker", &|inputs| inputs.linker = None),

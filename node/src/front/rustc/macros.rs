@@ -1,25 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the compiler read while it ran code of others: procedural macros may read what they like, and tell nobody.
+//! What the compiler read while it ran code of others: procedural macros may read what they like, and tell nobody; and a
+//! linker reads what the system has, and what it is told to.
 //!
-//! A unit that loads macros is watched. What it read and its key holds already is left out; where anything remains, the
+//! A unit that loads macros is watched, and so is one that is linked. What it read and its key holds already is left out; where anything remains, the
 //! unit gets a second key, over the first and over what the names that remain hold here, in the way of build scripts
 //! ([`super::script`]). Where it could not be watched, the Entry says so by a taint, and the policy decides.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use super::Placed;
 use super::key::Framed;
+use super::map::links_plainly;
 use super::reads::{Needs, Scope, Unfit};
 use super::shim::Gathered;
-use super::watch::seen::{Seen, Touched};
+use super::unit::Unit;
+use super::watch::seen::{FOLDER, Seen, Touched};
 use super::{Call, sources};
 
 /// What is admitted of a unit that was not watched.
 pub(super) const UNWATCHED: &str = "unwatched";
 
-const LIST: &str = "potluck 2026 rustc@2 key of what a unit reads";
-const SECOND: &str = "potluck 2026 rustc@2 second key of a unit";
+const LIST: &str = "potluck 2026 rustc@3 key of what a unit reads";
+const SECOND: &str = "potluck 2026 rustc@3 second key of a unit";
+
+/// Whether the key of a unit holds all that matters though nobody saw what it read: the linker that the system has, asked
+/// for nothing in particular, is in it, and macros are admitted.
+pub(super) fn is_known_unseen(unit: &Unit, knows_linker: bool) -> bool {
+    let plain = knows_linker && !unit.kind.is_final() && links_plainly(&unit.codegen);
+    unit.driver.is_none() && (!unit.links() || plain)
+}
 
 /// The key of the list of what a unit reads beside what its key holds.
 pub(super) fn list_key(key: [u8; 32]) -> [u8; 32] {
@@ -39,35 +49,69 @@ pub(super) fn second_key(key: [u8; 32], state: &std::collections::BTreeMap<Strin
 /// The surroundings of a unit.
 pub(super) fn scope<'a>(call: &'a Call, placed: &Placed, sysroot: &Path) -> Scope<'a> {
     let mut scope = Scope::new(call, &placed.place);
-    // What it makes goes there, and the libraries that it reads there are in the key.
-    scope.apart.push(call.cwd.join(&placed.unit.out_dir));
-    // The system tells real paths where a program goes by its working folder.
-    scope.apart.extend(std::fs::canonicalize(call.cwd.join(&placed.unit.out_dir)));
+    scope.apart.extend(built(call, placed));
     scope.apart.push(sysroot.to_path_buf());
-    scope.apart.extend(placed.unit.search.iter().map(|(_, folder)| call.cwd.join(folder)));
+    // A linker is not told apart from these by the key.
+    let others = placed.unit.search.iter().filter(|_| !placed.unit.links());
+    scope.apart.extend(others.map(|(_, folder)| call.cwd.join(folder)));
     scope
+}
+
+/// The folders in which a build's own libraries lie, and what the unit makes: all that is read there is in the key.
+fn built(call: &Call, placed: &Placed) -> Vec<PathBuf> {
+    let unit = &placed.unit;
+    let libraries = unit.search.iter().filter(|(kind, _)| kind == "dependency").map(|(_, folder)| folder);
+    let folders = std::iter::once(&unit.out_dir).chain(libraries).map(|folder| call.cwd.join(folder));
+    // The system tells real paths where a program goes by its working folder.
+    folders.flat_map(|folder| [fs::canonicalize(&folder).ok(), Some(folder)]).flatten().collect()
 }
 
 /// What it read that its key does not hold.
 pub(super) fn needs(
     scope: &Scope<'_>,
     seen: &Seen,
-    placed: &Placed,
+    (call, placed): (&Call, &Placed),
     gathered: &Gathered,
 ) -> Result<Needs, Unfit> {
-    let externs: BTreeSet<_> = placed.unit.externs.iter().filter_map(|one| one.path.as_deref()).collect();
-    let links = placed.unit.kind.links();
+    let links = placed.unit.links();
+    if links {
+        nothing_unknown(seen, placed, &built(call, placed), gathered)?;
+    }
     let covered = |path: &Path, touched: &Touched| {
-        let is_extern = path.to_str().is_some_and(|path| externs.contains(path));
         let library =
             path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains(".so"));
-        let systems = sources::is_system(path);
-        // The linker and all that it takes from the system have an identity of their own, which is in the key.
-        let linker = links && (systems || scope.is_program(path)) && !scope.is_strange(path, touched);
-        is_extern
-            || linker
-            || (library && (systems || touched.stamp.is_none()))
-            || gathered.sources.holds(path, touched)
+        // What macros and the compiler itself are loaded with; for a linker, libraries are what it is about.
+        let loaded = library && !links && (sources::is_system(path) || touched.stamp.is_none());
+        loaded || holds(gathered, path) || gathered.sources.holds(path, touched)
     };
     scope.needs(seen, covered)
+}
+
+/// Whether a file is a library whose content is in the key.
+fn holds(gathered: &Gathered, path: &Path) -> bool {
+    gathered.libraries.contains(path)
+        || fs::canonicalize(path).is_ok_and(|real| gathered.libraries.contains(&real))
+}
+
+/// Where this build's own libraries lie, a linker has read only those that are in the key, and what the unit itself is
+/// made of.
+fn nothing_unknown(
+    seen: &Seen,
+    placed: &Placed,
+    folders: &[PathBuf],
+    gathered: &Gathered,
+) -> Result<(), Unfit> {
+    for (name, touched) in &seen.names {
+        let path = Path::new(name);
+        let file = touched.stamp.as_deref().is_some_and(|stamp| stamp != FOLDER);
+        let built = folders.iter().any(|own| path.starts_with(own));
+        if !file || !touched.read || touched.made || !built {
+            continue;
+        }
+        let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !placed.unit.is_own(own) && !holds(gathered, path) {
+            return Err(Unfit::Unknown(name.clone()));
+        }
+    }
+    Ok(())
 }

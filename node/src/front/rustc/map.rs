@@ -41,18 +41,12 @@ pub enum Refusal {
     /// Incremental compilation has a cache of its own.
     #[error("incremental compilation")]
     Incremental,
-    /// Tests are built once for each change.
-    #[error("a test")]
-    Test,
     /// Another set of outputs.
     #[error("the output '{0}' is not cached")]
     Emit(String),
     /// A crate type that is not known.
     #[error("the crate type '{0}' is not understood")]
     CrateType(String),
-    /// The output depends on the processor that compiles.
-    #[error("the processor is to be found out")]
-    NativeProcessor,
     /// Diagnostics for people would lose their colours on the way.
     #[error("diagnostics are not JSON")]
     HumanDiagnostics,
@@ -122,11 +116,11 @@ const LONG: &[&str] = &[
     "target",
     "warn",
 ];
-/// Crate types that are built with remapping, alone or together.
+/// Crate types that are understood, alone or together.
 const CRATE_TYPES: &[&str] = &["lib", "rlib", "dylib", "cdylib", "staticlib", "bin"];
 /// Crates that come with the compiler and may be named without a file.
 const BUNDLED: &[&str] = &["alloc", "core", "proc_macro", "std", "test"];
-/// Link arguments that name no file and ask nothing of the machine. Units that link with others are refused.
+/// Link arguments that name no file and ask nothing of the machine. What others have a linker do has to be seen.
 const LINK_ARGS: &[&str] =
     &["-Wl,-z,", "-Wl,--as-needed", "-Wl,-O", "-Wl,--build-id", "-Wl,--gc-sections", "-pthread"];
 
@@ -143,6 +137,7 @@ struct Draft {
     cfgs: Vec<String>,
     check_cfgs: Vec<String>,
     codegen: Vec<(String, Option<String>)>,
+    test: bool,
     lints: Vec<(String, String)>,
     externs: Vec<Extern>,
     search: Vec<(String, String)>,
@@ -189,7 +184,10 @@ impl Draft {
     ) -> Result<(), Refusal> {
         let (flag, value) = long.split_once('=').map_or((long, None), |(flag, value)| (flag, Some(value)));
         match flag {
-            "test" => return Err(Refusal::Test),
+            "test" if value.is_none() => {
+                self.test = true;
+                return Ok(());
+            }
             "print" | "version" | "help" | "explain" => return Err(Refusal::Query),
             _ if !LONG.contains(&flag) => return Err(unknown(arg)),
             _ => {}
@@ -262,7 +260,6 @@ impl Draft {
             option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
         match (name.replace('_', "-").as_str(), value) {
             ("incremental", _) => Err(Refusal::Incremental),
-            ("target-cpu", Some("native")) => Err(Refusal::NativeProcessor),
             ("split-debuginfo", Some("off")) => Ok(()),
             // With a value it names a plug-in.
             ("linker-plugin-lto", Some(_)) => Err(unknown(&format!("-C {option}"))),
@@ -283,6 +280,7 @@ impl Draft {
         let [source] = self.inputs.try_into().map_err(|_| Refusal::Inputs)?;
         let crate_type = self.crate_types.join(",");
         let kind = match crate_type.as_str() {
+            _ if self.test => Kind::Test,
             "lib" | "rlib" => Kind::Lib,
             "proc-macro" => Kind::ProcMacro,
             "bin" if crate_name.starts_with("build_script_") => Kind::BuildScript,
@@ -290,21 +288,25 @@ impl Draft {
             _ if crate_type.split(',').all(|one| CRATE_TYPES.contains(&one)) => Kind::Other,
             _ => return Err(Refusal::CrateType(crate_type)),
         };
-        let emit = parse_emit(&self.emit, kind)?;
+        let emit = parse_emit(&self.emit)?;
         // rustc takes the last one of an option that is given twice.
         let last = |wanted: &str| self.codegen.iter().rev().find(|(name, _)| name == wanted);
         let extra_filename = last("extra-filename").and_then(|(_, value)| value.clone());
-        let extra_filename = extra_filename.ok_or(Refusal::Missing("-C extra-filename"))?;
+        // Libraries for other languages have the names that these look for.
+        let is_plain = self.crate_types.iter().any(|one| one == "cdylib" || one == "dylib");
+        let extra_filename = extra_filename
+            .or_else(|| is_plain.then(String::new))
+            .ok_or(Refusal::Missing("-C extra-filename"))?;
         last("metadata").ok_or(Refusal::Missing("-C metadata"))?;
         if self.error_format.as_deref() != Some("json") {
             return Err(Refusal::HumanDiagnostics);
         }
-        check_link_args(&self.codegen, kind)?;
         if crate_name.contains('/') || extra_filename.contains('/') {
             return Err(unknown("a name with a slash"));
         }
         Ok(Unit {
             kind,
+            driver: None,
             crate_name: crate_name.replace('-', "_"),
             crate_type,
             edition: self.edition,
@@ -326,7 +328,7 @@ impl Draft {
     }
 }
 
-fn parse_emit(given: &[String], kind: Kind) -> Result<BTreeSet<Emit>, Refusal> {
+fn parse_emit(given: &[String]) -> Result<BTreeSet<Emit>, Refusal> {
     let one = |name: &String| match name.as_str() {
         "dep-info" => Ok(Emit::DepInfo),
         "metadata" => Ok(Emit::Metadata),
@@ -337,9 +339,6 @@ fn parse_emit(given: &[String], kind: Kind) -> Result<BTreeSet<Emit>, Refusal> {
     // Without the list of what was read, the key cannot be checked afterwards.
     if !emit.contains(&Emit::DepInfo) {
         return Err(Refusal::Missing("--emit dep-info"));
-    }
-    if matches!(kind, Kind::BuildScript | Kind::Bin) && !emit.contains(&Emit::Link) {
-        return Err(Refusal::Emit("metadata of an executable".to_owned()));
     }
     Ok(emit)
 }
@@ -384,23 +383,14 @@ fn is_plain_link_arg(value: &str) -> bool {
     rest.is_some_and(|rest| !rest.contains([',', '/', '@']))
 }
 
-fn check_link_args(codegen: &[(String, Option<String>)], kind: Kind) -> Result<(), Refusal> {
-    if !kind.links() || !kind.is_cached() {
-        return Ok(());
-    }
-    for (name, value) in codegen {
-        let value = value.as_deref().unwrap_or_default();
-        let fine = match name.as_str() {
-            "link-arg" => is_plain_link_arg(value),
-            // cargo sends it for libraries that will only be linked with LTO: they hold bitcode instead of objects.
-            "link-args" | "linker-plugin-lto" => false,
-            _ => true,
-        };
-        if !fine {
-            return Err(unknown(&format!("-C {name}={value}")));
-        }
-    }
-    Ok(())
+/// Whether the linker is asked for nothing that names a file.
+pub fn links_plainly(codegen: &[(String, Option<String>)]) -> bool {
+    codegen.iter().all(|(name, value)| match name.as_str() {
+        "link-arg" => is_plain_link_arg(value.as_deref().unwrap_or_default()),
+        // cargo sends the second for libraries that will only be linked with LTO: they hold bitcode instead of objects.
+        "link-args" | "linker-plugin-lto" => false,
+        _ => true,
+    })
 }
 
 #[cfg(test)]
@@ -453,6 +443,24 @@ mod tests {
         );
         let bin = of("--crate-type lib", "--crate-type bin");
         assert_eq!((bin.kind, bin.outputs().pop().unwrap()), (Kind::Bin, "my_lib-ab".into()));
+        let test = of("--crate-type lib", "--test");
+        assert_eq!((test.kind, test.outputs().pop().unwrap()), (Kind::Test, "my_lib-ab".into()));
+        assert!(
+            test.links()
+                && !of("--crate-type lib --emit=dep-info,metadata,link", "--test --emit=dep-info,metadata")
+                    .links()
+        );
+        let many = of("--crate-type lib", "--crate-type rlib --crate-type cdylib --crate-type staticlib");
+        assert_eq!(many.kind, Kind::Other);
+        assert_eq!(many.outputs()[2..], ["libmy_lib-ab.a", "libmy_lib-ab.rlib", "libmy_lib-ab.so"]);
+        let plain =
+            LIB.replace("-C extra-filename=-ab", "").replace("--crate-type lib", "--crate-type cdylib");
+        let plain = parse(&plain.split_whitespace().collect::<Vec<_>>()).unwrap();
+        assert_eq!(plain.outputs().pop().unwrap(), "libmy_lib.so");
+        for native in ["-C target-cpu=native", "-Ctarget_cpu=native"] {
+            assert!(read(native).unwrap().is_native());
+            assert!(!read(&format!("{native} -C target-cpu=x86-64")).unwrap().is_native());
+        }
         let script =
             LIB.replace("my_lib", "build_script_build").replace("--crate-type lib", "--crate-type bin");
         let script = parse(&script.split_whitespace().collect::<Vec<_>>()).unwrap();
@@ -467,7 +475,6 @@ mod tests {
             ("-", |why| *why == Refusal::Stdin),
             ("b.rs", |why| *why == Refusal::Inputs),
             ("@args", |why| *why == Refusal::ArgumentFile),
-            ("--test", |why| *why == Refusal::Test),
             ("-vV", |why| *why == Refusal::Query),
             ("--print=cfg", |why| *why == Refusal::Query),
             ("--print cfg", |why| *why == Refusal::Query),
@@ -475,8 +482,6 @@ mod tests {
             ("--crate-name ___", |why| *why == Refusal::Query),
             ("-C incremental=/t", |why| *why == Refusal::Incremental),
             ("-Cincremental=/t", |why| *why == Refusal::Incremental),
-            ("-C target-cpu=native", |why| *why == Refusal::NativeProcessor),
-            ("-Ctarget_cpu=native", |why| *why == Refusal::NativeProcessor),
             ("--emit=asm", |why| matches!(why, Refusal::Emit(_))),
             ("--emit=link=/x", |why| matches!(why, Refusal::Emit(_))),
             ("--crate-type other", |why| matches!(why, Refusal::CrateType(_))),
@@ -518,13 +523,14 @@ mod tests {
         assert!(matches!(without("--crate-type lib"), Err(Refusal::CrateType(_))));
         assert!(read("-C link-arg=/x.o").is_ok(), "libraries are not linked");
         assert!(read("-C linker-plugin-lto").is_ok(), "cargo sends it with LTO");
-        let linked = |arg: &str| {
-            let args = LIB.replace("--crate-type lib", &format!("--crate-type proc-macro -C link-arg={arg}"));
-            parse(&args.split_whitespace().collect::<Vec<_>>())
+        let plainly = |arg: &str| {
+            let args = LIB.replace("--crate-type lib", &format!("--crate-type proc-macro -C {arg}"));
+            links_plainly(&parse(&args.split_whitespace().collect::<Vec<_>>()).unwrap().codegen)
         };
-        assert!(linked("-Wl,-z,now").is_ok() && linked("-Wl,-O1").is_ok());
+        assert!(plainly("link-arg=-Wl,-z,now") && plainly("link-arg=-Wl,-O1") && plainly("opt-level=1"));
         for arg in ["/x.o", "-Wl,-O1,/x.o", "-Wl,-z,now,-T,x.ld", "-Wl,--as-needed,@x", "-fuse-ld=x"] {
-            assert!(flag(&linked(arg).unwrap_err()), "{arg}");
+            assert!(!plainly(&format!("link-arg={arg}")), "{arg}");
         }
+        assert!(!plainly("link-args=-pthread") && !plainly("linker-plugin-lto"));
     }
 }

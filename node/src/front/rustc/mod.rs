@@ -8,6 +8,7 @@
 //! * [`place`] finds the folders that differ between checkouts; [`toolchain`], [`sources`] and [`externs`] gather what
 //!   goes into the key.
 //! * `walk` lists folders, `text` finds names in sources.
+//! * `worth` decides whether what was linked is kept.
 //! * `restore` writes a hit, `compile` runs a miss, `publish` offers it; [`stall`] says what of that may be waited for.
 //! * `notice` tells the daemon what a build asks for; `verify` makes what is known once more, and compares.
 //! * `log` tells of each unit: [`diary`] keeps that of the last builds, [`fields`] what keys were made of.
@@ -39,6 +40,7 @@ pub mod unit;
 mod verify;
 mod walk;
 pub mod watch;
+mod worth;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -79,6 +81,25 @@ impl Call {
     pub fn var(&self, name: &str) -> Option<&str> {
         self.env.get(std::ffi::OsStr::new(name)).and_then(|value| value.to_str())
     }
+
+    /// What is called, and its arguments: cargo names the compiler after what it has run in its place.
+    fn parts(&self) -> (&[OsString], &[OsString]) {
+        let instead = |program: &OsString| Path::new(program).file_name().is_some_and(|name| name == DRIVER);
+        let both = matches!(self.args.as_slice(), [driver, rustc, ..] if instead(driver) && is_rustc(rustc));
+        self.args.split_at(if both { 2 } else { self.args.len().min(1) })
+    }
+
+    /// The compiler itself.
+    fn compiler(&self) -> &str {
+        self.parts().0.last().and_then(|path| path.to_str()).unwrap_or_default()
+    }
+}
+
+/// What `cargo clippy` has run in the compiler's place.
+const DRIVER: &str = "clippy-driver";
+
+fn is_rustc(program: &OsString) -> bool {
+    Path::new(program).file_name().is_some_and(|name| name == "rustc" || name == "rustc.exe")
 }
 
 /// A unit that is understood, and where it lies.
@@ -103,9 +124,6 @@ pub enum Reason {
     /// It is not known where the unit lies.
     #[error(transparent)]
     Place(#[from] place::PlaceError),
-    /// Executables and the like are built here, with the same remapping as everything else.
-    #[error("what it makes is not cached")]
-    NotCached,
     /// There is no daemon.
     #[error("the daemon is not reachable")]
     NoDoor,
@@ -140,8 +158,6 @@ pub enum Reason {
 pub enum Decision {
     /// The real compiler runs as it was called.
     PassThrough(Reason),
-    /// The real compiler runs with these flags before all others.
-    Remapped(Box<Placed>),
     /// The cache is asked first.
     Cacheable(Box<Placed>),
 }
@@ -149,20 +165,21 @@ pub enum Decision {
 /// Decides from arguments, environment and the folders' marks.
 pub fn plan(call: &Call) -> Decision {
     match understand(call) {
-        Ok(placed) if !placed.unit.kind.is_cached() => Decision::Remapped(Box::new(placed)),
         Ok(placed) => Decision::Cacheable(Box::new(placed)),
         Err(reason) => Decision::PassThrough(reason),
     }
 }
 
 fn understand(call: &Call) -> Result<Placed, Reason> {
-    let (compiler, args) = call.args.split_first().ok_or(map::Refusal::NoCompiler)?;
-    let name = Path::new(compiler).file_name().unwrap_or_default();
-    if name != "rustc" && name != "rustc.exe" {
+    let (programs, args) = call.parts();
+    let compiler = programs.last().ok_or(map::Refusal::NoCompiler)?;
+    if !is_rustc(compiler) {
+        let name = Path::new(compiler).file_name().unwrap_or_default();
         return Err(map::Refusal::NotRustc(name.display().to_string()).into());
     }
     let args: Option<Vec<_>> = args.iter().map(|arg| arg.to_str()).collect();
-    let unit = map::parse(&args.ok_or(map::Refusal::NotUtf8)?)?;
+    let mut unit = map::parse(&args.ok_or(map::Refusal::NotUtf8)?)?;
+    unit.driver = (programs.len() > 1).then(|| DRIVER.to_owned());
     let place = place::Place::find(&unit, call)?;
     Ok(Placed { unit, place })
 }

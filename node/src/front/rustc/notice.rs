@@ -68,7 +68,7 @@ pub(super) async fn tell<C: Cache>(
             build: Text::new(&run.name)?,
             pid: run.pid.into(),
             project: call.project.clone(),
-            unit: Text::new(name(&placed.unit))?,
+            unit: Text::new(name(&placed.unit, ""))?,
             recipe: recipe(),
             key: Bytes::new(key.to_vec())?,
             plan: plan.and_then(|plan| Bytes::new(plan.to_vec())),
@@ -77,6 +77,11 @@ pub(super) async fn tell<C: Cache>(
     if let Some(note) = note() {
         door.note(note).await;
     }
+}
+
+/// Tells of something more that a unit asks for.
+pub(super) async fn tell_more<C: Cache>(door: &C, (call, unit): (&Call, &Unit), what: &str, key: [u8; 32]) {
+    tell_of(door, call, &name(unit, what), (recipe(), key)).await;
 }
 
 /// Tells of something else that a build asks for.
@@ -102,8 +107,8 @@ pub(super) async fn tell_of<C: Cache>(door: &C, call: &Call, unit: &str, (recipe
 }
 
 /// A unit's name: `cargo check` and `cargo build` make two of one. What is long is told apart by its hash.
-fn name(unit: &Unit) -> String {
-    let name = format!("{} {} {:?}", unit.stem(), unit.kind.name(), unit.emit);
+fn name(unit: &Unit, what: &str) -> String {
+    let name = format!("{} {} {:?}{what}", unit.stem(), unit.kind.name(), unit.emit);
     if name.len() <= 128 { name } else { Digest::of(name.as_bytes()).to_string() }
 }
 

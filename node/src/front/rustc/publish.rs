@@ -17,10 +17,10 @@ use super::place::Place;
 use super::reads::{Needs, Unfit};
 use super::restore::{MAX_OUTPUT, UNFINISHED};
 use super::script::KEPT;
-use super::shim::Gathered;
+use super::shim::{Gathered, State};
 use super::sources::Uncovered;
 use super::unit::Unit;
-use super::{Call, Placed, macros};
+use super::{Call, Placed, macros, notice, worth};
 use crate::cache::{Cache, CacheError, Publication};
 use crate::front::patience::{Patience, Waited, patiently};
 use crate::observe::clock;
@@ -68,6 +68,14 @@ pub(super) enum Unpublished {
     /// It only runs where this library is.
     #[error("it needs the library {0} of this system")]
     Needs(String),
+    /// It is made again as fast as it is brought.
+    #[error("linking it took {ms} ms for {bytes} bytes, which is hardly worth fetching")]
+    NotWorth {
+        /// What it cost, in milliseconds of a processor.
+        ms: u128,
+        /// How large it is.
+        bytes: u64,
+    },
     /// What it read makes no key.
     #[error(transparent)]
     Unfit(#[from] Unfit),
@@ -103,7 +111,23 @@ struct Under {
     key: [u8; 32],
     /// The list that leads there, if it is new.
     list: Option<Vec<u8>>,
+    state: Option<State>,
     taints: Vec<Taint>,
+}
+
+impl Under {
+    /// The unit's own key.
+    fn own(key: [u8; 32], taints: Vec<Taint>) -> Self {
+        Self { key, list: None, state: None, taints }
+    }
+}
+
+/// What was published.
+pub(super) struct Published {
+    pub(super) key: [u8; 32],
+    pub(super) bytes: u64,
+    /// What was read beside what the unit's own key holds.
+    pub(super) state: Option<State>,
 }
 
 /// One file that will be a member.
@@ -194,9 +218,10 @@ pub(super) fn marks(call: &Call, place: &Place, sysroot: &Path) -> Vec<(&'static
 }
 
 impl Compiled<'_> {
-    /// Checks and publishes; gives the key under which that is, and its size.
-    pub(super) async fn publish<C: Cache>(&self, door: &C) -> Result<([u8; 32], u64), Unpublished> {
+    /// Checks and publishes.
+    pub(super) async fn publish<C: Cache>(&self, door: &C) -> Result<Published, Unpublished> {
         let parts = self.parts()?;
+        self.is_worth()?;
         let under = self.under()?;
         offered(door, self.call, self.offer(door, under, parts)).await
     }
@@ -221,13 +246,6 @@ impl Compiled<'_> {
             }
             let content = if name.ends_with(".d") {
                 Content::Bytes(self.dep_info(fs::read(&path)?)?)
-            } else if unit.kind.links() && !name.ends_with(".rmeta") {
-                // A linker's output is small beside what went into it.
-                let bytes = fs::read(&path)?;
-                if let Some(library) = needed(&bytes).find(|name| !is_everywhere(name)) {
-                    return Err(Unpublished::Needs(library.to_owned()));
-                }
-                Content::Bytes(bytes)
             } else {
                 Content::File(path)
             };
@@ -255,20 +273,39 @@ impl Compiled<'_> {
         Ok(encoded.emit().into_bytes())
     }
 
-    /// The unit's own key, unless macros read more than that holds.
+    /// Nothing when what was linked is to be kept.
+    fn is_worth(&self) -> Result<(), Unpublished> {
+        let (unit, cost) = (&self.placed.unit, self.ran.cost);
+        if !unit.links() || !unit.kind.is_final() {
+            return Ok(());
+        }
+        let out_dir = self.call.cwd.join(&unit.out_dir);
+        let sizes = unit.outputs().into_iter().map(|name| fs::metadata(out_dir.join(name)));
+        let bytes = sizes.map(|metadata| Ok(metadata?.len())).sum::<std::io::Result<u64>>()?;
+        let threshold = worth::threshold(self.call.var(worth::VARIABLE));
+        let not = || Unpublished::NotWorth { ms: cost.as_millis(), bytes };
+        worth::is_worth(cost, bytes, threshold).then_some(()).ok_or_else(not)
+    }
+
+    /// The unit's own key, unless macros or a linker read more than that holds.
     fn under(&self) -> Result<Under, Unpublished> {
-        let key = self.gathered.key;
-        if !self.placed.unit.loads_macros() {
-            return Ok(Under { key, list: None, taints: Vec::new() });
+        let (key, unit) = (self.gathered.key, &self.placed.unit);
+        if !unit.is_watched() {
+            return Ok(Under::own(key, Vec::new()));
         }
         let Some(seen) = &self.ran.seen else {
-            let taints = vec![Taint::new(macros::UNWATCHED).expect("it is short")];
-            return Ok(Under { key, list: None, taints });
+            if !macros::is_known_unseen(unit, self.gathered.knows_linker) {
+                return Err(Unfit::Unwatched.into());
+            }
+            self.runs_everywhere()?;
+            let taint = || Taint::new(macros::UNWATCHED).expect("it is short");
+            let taints = unit.loads_macros().then(taint).into_iter().collect();
+            return Ok(Under::own(key, taints));
         };
         let scope = macros::scope(self.call, self.placed, &self.gathered.toolchain.sysroot);
-        let mut needs = macros::needs(&scope, seen, self.placed, self.gathered)?;
+        let mut needs = macros::needs(&scope, seen, (self.call, self.placed), self.gathered)?;
         if needs == Needs::default() && self.known.is_none() {
-            return Ok(Under { key, list: None, taints: Vec::new() });
+            return Ok(Under::own(key, Vec::new()));
         }
         if let Some(known) = &self.known {
             needs.names.extend(known.names.clone());
@@ -276,8 +313,23 @@ impl Compiled<'_> {
         }
         let list = needs.text();
         let known = self.known.as_ref() == Some(&needs);
-        let key = macros::second_key(key, &scope.state(&needs)?);
-        Ok(Under { key, list: (!known).then_some(list), taints: Vec::new() })
+        let state = scope.state(&needs)?;
+        let key = macros::second_key(key, &state);
+        Ok(Under { key, list: (!known).then_some(list), state: Some(state), taints: Vec::new() })
+    }
+
+    /// Nothing when what was linked needs no library that its key says nothing about.
+    fn runs_everywhere(&self) -> Result<(), Unpublished> {
+        let unit = &self.placed.unit;
+        let linked =
+            unit.outputs().into_iter().filter(|name| !name.ends_with(".d") && !name.ends_with(".rmeta"));
+        for name in linked.filter(|_| unit.links()) {
+            let bytes = fs::read(self.call.cwd.join(&unit.out_dir).join(name))?;
+            if let Some(library) = needed(&bytes).find(|name| !is_everywhere(name)) {
+                return Err(Unpublished::Needs(library.to_owned()));
+            }
+        }
+        Ok(())
     }
 
     async fn offer<C: Cache>(
@@ -285,14 +337,23 @@ impl Compiled<'_> {
         door: &C,
         under: Under,
         parts: Vec<Part>,
-    ) -> Result<([u8; 32], u64), Unpublished> {
+    ) -> Result<Published, Unpublished> {
+        if under.key != self.gathered.key {
+            let unit = &self.placed.unit;
+            if !unit.links() {
+                let list = macros::list_key(self.gathered.key);
+                notice::tell_more(door, (self.call, unit), "reads", list).await;
+            }
+            notice::tell_more(door, (self.call, unit), "made", under.key).await;
+        }
         if let Some(list) = under.list {
             let list = vec![Part::text(LIST, list)];
             scan(&list, &marks(self.call, &self.placed.place, &self.gathered.toolchain.sysroot))?;
             self.claim(door, (macros::list_key(self.gathered.key), Vec::new()), list).await?;
         }
-        let bytes = self.claim(door, (under.key, under.taints), parts).await?;
-        Ok((under.key, bytes))
+        let Under { key, state, taints, .. } = under;
+        let bytes = self.claim(door, (key, taints), parts).await?;
+        Ok(Published { key, bytes, state })
     }
 
     async fn claim<C: Cache>(
@@ -347,23 +408,18 @@ fn is_everywhere(library: &str) -> bool {
 /// A file of the unit that is none of its outputs, such as debug information apart, would be missing after a hit.
 fn nothing_else(unit: &Unit, out_dir: &Path) -> Result<(), Unpublished> {
     let (stem, outputs) = (unit.stem(), unit.outputs());
+    let named = |name: &str| outputs.iter().any(|own| own == name);
     for entry in fs::read_dir(out_dir)? {
         let entry = entry?;
         let name = entry.file_name().display().to_string();
         if name.starts_with(UNFINISHED) {
             sweep(&entry);
         }
-        let own = name
-            .strip_prefix("lib")
-            .unwrap_or(&name)
-            .strip_prefix(&stem)
-            .or_else(|| name.strip_prefix(&stem));
-        let own = own.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         // A build script that goes by way of this program has the real one beside it.
-        let own = own && !KEPT.iter().any(|kept| name.strip_suffix(kept) == Some(&stem));
+        let own = unit.is_own(&name) && !KEPT.iter().any(|kept| name.strip_suffix(kept) == Some(&stem));
         // What `cargo check` and `cargo build` make of one unit may lie side by side.
         let sibling = name.ends_with(".rmeta") || name.ends_with(".rlib");
-        if own && !sibling && !outputs.contains(&name) {
+        if own && !sibling && !named(&name) {
             return Err(Unpublished::Outputs(name));
         }
     }

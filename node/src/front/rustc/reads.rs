@@ -85,6 +85,7 @@ const COMPILERS: &[&str] = &[
     "llvm-ar",
     "lto-wrapper",
     "lto1",
+    "mold",
     "nm",
     "objcopy",
     "objdump",
@@ -151,6 +152,9 @@ pub enum Unfit {
     /// What it read is no more what it was.
     #[error("{0} was changed while it ran")]
     Changed(String),
+    /// It read something of this build that its key does not hold.
+    #[error("it read {0}, which its key does not hold")]
+    Unknown(String),
     /// It read what lies elsewhere on every machine.
     #[error("it read {0}, which only this machine has")]
     Elsewhere(String),
@@ -249,8 +253,9 @@ impl<'a> Scope<'a> {
                 continue;
             }
             self.is_harmless(path, touched)?;
-            // What it made where there was nothing, and took away again, was its own.
-            if !touched.read || touched.made || covered(path, touched) {
+            // What it made where there was nothing, and took away again, was its own; and so was all that it looked for in
+            // a folder that it had made.
+            if !touched.read || touched.made || is_in_own(seen, path) || covered(path, touched) {
                 continue;
             }
             if now(path) != touched.stamp {
@@ -455,6 +460,15 @@ const VOLATILE: &[&str] = &[
 /// Whether a variable says only where somebody sits.
 pub fn is_volatile(name: &str) -> bool {
     VOLATILE.iter().any(|own| name == *own || own.strip_suffix('*').is_some_and(|own| name.starts_with(own)))
+}
+
+/// Whether a path is in a folder that the program made where there was nothing.
+fn is_in_own(seen: &Seen, path: &Path) -> bool {
+    let own = |folder: &Path| {
+        let touched = folder.to_str().and_then(|folder| seen.names.get(folder));
+        touched.is_some_and(|touched| touched.made && touched.stamp.is_none())
+    };
+    path.ancestors().skip(1).any(own)
 }
 
 /// `x86_64-linux-gnu-gcc-12` is `gcc`.

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The wrapper's course: gather, ask, restore or compile, publish.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,12 +20,12 @@ use super::fields::Fields;
 use super::key::{Inputs, RECIPE, traced};
 use super::log::{self, Line};
 use super::macros::{self, list_key, second_key};
-use super::publish::{Compiled, LIST, Unpublished, recipe};
+use super::publish::{Compiled, LIST, Published, Unpublished, recipe};
 use super::reads::Needs;
 use super::restore::{RestoreError, Restored, fetch_text, fetch_tree, file, restore};
 use super::script::launcher;
 use super::sources::Sources;
-use super::toolchain::{Toolchain, linker};
+use super::toolchain::{Toolchain, driver, linker, processor};
 use super::verify::{self, Verdict};
 use super::{Call, Decision, Placed, Reason, notice};
 use crate::cache::{Cache, CacheError, Question};
@@ -46,7 +48,32 @@ pub(super) struct Gathered {
     pub(super) toolchain: Toolchain,
     pub(super) sources: Sources,
     pub(super) key: [u8; 32],
+    /// Whether the linker is in the key.
+    pub(super) knows_linker: bool,
+    /// The libraries whose content is in the key, all links followed.
+    pub(super) libraries: BTreeSet<PathBuf>,
     fields: Fields,
+}
+
+impl Gathered {
+    /// What the key was made of, and with it what was read beside that.
+    fn fields(&self, reads: Option<&State>) -> Fields {
+        let mut fields = self.fields.clone();
+        if let Some(reads) = reads {
+            fields.note_reads(reads);
+        }
+        fields
+    }
+}
+
+/// What the names of a list hold here.
+pub(super) type State = BTreeMap<String, Vec<u8>>;
+
+/// What others have found that a unit reads beside what its key holds.
+#[derive(Default)]
+struct Known {
+    list: Option<Needs>,
+    state: Option<State>,
 }
 
 /// Becomes the real compiler. Comes back only when it cannot be run, with the code that a shell would give.
@@ -55,14 +82,6 @@ pub fn pass(call: &Call, decision: &Decision) -> ExitCode {
     match decision {
         Decision::PassThrough(reason) => as_called(call, None, reason, started),
         Decision::Cacheable(placed) => as_called(call, Some(placed), &Reason::NoDoor, started),
-        Decision::Remapped(placed) => {
-            let mut line = Line::new(call, Some(&placed.unit), "remapped");
-            line.0.reason = Some(Reason::NotCached.to_string());
-            line.write(call, started);
-            // Should the flags make the arguments too long for the system, it goes without.
-            let _ = compile::exec(call, &placed.place.flags());
-            become_compiler(call)
-        }
     }
 }
 
@@ -70,6 +89,11 @@ fn as_called(call: &Call, placed: Option<&Placed>, reason: &Reason, started: Mom
     let mut line = Line::new(call, placed.map(|placed| &placed.unit), "passed");
     line.0.reason = Some(reason.to_string());
     line.write(call, started);
+    // What people get is the same whether there is a cache or not. Should the flags make the arguments too long for the
+    // system, it goes without.
+    if let Some(placed) = placed.filter(|placed| placed.unit.kind.is_final()) {
+        let _ = compile::exec(call, &placed.place.flags());
+    }
     become_compiler(call)
 }
 
@@ -98,7 +122,9 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     let mut line = Line::new(&call, Some(&placed.unit), "restored");
     (line.0.key, line.0.recipe) = (Some(hex.clone()), Some(RECIPE.to_owned()));
     let memory = caught(async { log::memory(&call, &placed.unit) }).await.flatten();
-    let told = notice::tell(&door, &call, (&placed, &gathered.toolchain.identity), &gathered.key);
+    // Of what is linked, the list is asked for first.
+    let first = if placed.unit.links() { list_key(gathered.key) } else { gathered.key };
+    let told = notice::tell(&door, &call, (&placed, &gathered.toolchain.identity), &first);
     let _ = caught(told).await;
     if verify::is_asked(&call)
         && let Some((Ok((key, output)), _)) = caught(look(&door, &call, &placed, &gathered)).await
@@ -108,11 +134,11 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         return check(&door, (&call, &placed, &gathered), &output, (line, started)).await;
     }
     let asked = if is_builder(&call) {
-        (Err(Missed::Builder), None)
+        (Err(Missed::Builder), Known::default())
     } else {
         whole(&call, ask(&door, &call, &placed, &gathered)).await
     };
-    let (asked, list) = asked;
+    let (asked, known) = asked;
     let waited = matches!(asked, Err(Missed::Waited(_)));
     match asked {
         Ok((key, restored)) => {
@@ -122,16 +148,19 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
             // cargo has heard of it by now, and goes on with others.
             line.write(&call, started);
             if let Some(memory) = memory {
-                memory.remember(&hex, &gathered.fields);
+                memory.remember(&spelled(key), &gathered.fields(known.state.as_ref()));
             }
             return ExitCode::SUCCESS;
         }
         Err(missed) => line.0.reason = Some(missed.to_string()),
     }
-    let differs = async { memory.as_ref()?.difference(&hex, &gathered.fields) };
+    let differs = async {
+        let key = known.state.as_ref().map_or(gathered.key, |state| second_key(gathered.key, state));
+        memory.as_ref()?.difference(&spelled(key), &gathered.fields(known.state.as_ref()))
+    };
     line.0.differs = caught(differs).await.flatten();
     let flags = placed.place.flags();
-    let how = compile::How { flags: &flags, watched: placed.unit.loads_macros(), held: false };
+    let how = compile::How { flags: &flags, watched: placed.unit.is_watched(), held: false };
     let ran = match compile::run(&call, &placed.place, how).await {
         Ok(ran) => ran,
         Err(error) => return as_called(&call, Some(&placed), &Reason::Spawn(error), started),
@@ -141,12 +170,12 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     let status = ran.status;
     // A unit waits in vain only once.
     if status.success() && !waited {
-        let compiled = Compiled { call: &call, placed: &placed, gathered: &gathered, known: list, ran };
+        let compiled = Compiled { call: &call, placed: &placed, gathered: &gathered, known: known.list, ran };
         match caught(compiled.publish(&door)).await.unwrap_or(Err(Unpublished::Fault)) {
-            Ok((key, bytes)) => {
+            Ok(Published { key, bytes, state }) => {
                 (line.0.key, line.0.published, line.0.bytes) = (Some(spelled(key)), true, bytes);
                 if let Some(memory) = memory {
-                    memory.remember(&hex, &gathered.fields);
+                    memory.remember(&spelled(key), &gathered.fields(state.as_ref()));
                 }
             }
             Err(error) => {
@@ -190,13 +219,13 @@ pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
 }
 
 /// All questions about one unit, and what is done with the answers. Others are told when that is waited for in vain.
-pub(super) async fn whole<T, L>(
+pub(super) async fn whole<T, K: Default>(
     call: &Call,
-    asking: impl Future<Output = (Result<T, Missed>, Option<L>)>,
-) -> (Result<T, Missed>, Option<L>) {
-    let late = (Err(Waited::Late.into()), None);
+    asking: impl Future<Output = (Result<T, Missed>, K)>,
+) -> (Result<T, Missed>, K) {
+    let late = (Err(Waited::Late.into()), K::default());
     let asked = caught(tokio::time::timeout(call.limits().whole, asking)).await;
-    let asked = asked.map_or((Err(Missed::Fault), None), |asked| asked.unwrap_or(late));
+    let asked = asked.map_or((Err(Missed::Fault), K::default()), |asked| asked.unwrap_or(late));
     if let (Err(Missed::Waited(waited)), _) = &asked {
         call.note_stall(*waited);
     }
@@ -211,16 +240,24 @@ fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
         host: toolchain.host().to_owned(),
         ..Inputs::default()
     };
-    if unit.kind.links() {
-        inputs.linker = Some(linker(call, unit, toolchain.host()).map_err(Reason::Toolchain)?);
+    if unit.driver.is_some() {
+        inputs.driver = Some(driver(call, &toolchain).map_err(Reason::Toolchain)?);
     }
+    if unit.is_native() {
+        inputs.processor = Some(processor(call, &toolchain).map_err(Reason::Toolchain)?);
+    }
+    if unit.links() {
+        // Another one is known by what is read.
+        inputs.linker = linker(call, unit, toolchain.host()).ok();
+    }
+    let knows_linker = inputs.linker.is_some();
     let sources = Sources::gather(call, placed)?;
-    externs::gather(call, placed, sources.links, &mut inputs).map_err(Reason::Externs)?;
+    let libraries = externs::gather(call, placed, sources.links, &mut inputs).map_err(Reason::Externs)?;
     inputs.sources.clone_from(&sources.files);
     inputs.generated.clone_from(&sources.generated);
     inputs.env.clone_from(&sources.env);
     let (key, fields) = traced(unit, &inputs, &place.roots);
-    Ok(Gathered { toolchain, sources, key, fields })
+    Ok(Gathered { toolchain, sources, key, knows_linker, libraries, fields })
 }
 
 /// Why the compiler has to run.
@@ -292,44 +329,55 @@ async fn ask<C: Cache>(
     call: &Call,
     placed: &Placed,
     gathered: &Gathered,
-) -> (Result<([u8; 32], Restored), Missed>, Option<Needs>) {
-    let (found, list) = look(door, call, placed, gathered).await;
+) -> (Result<([u8; 32], Restored), Missed>, Known) {
+    let (found, known) = look(door, call, placed, gathered).await;
     let restored = match found {
         Ok((key, found)) => {
             restore(door, call, placed, &found).await.map(|restored| (key, restored)).map_err(Missed::from)
         }
         Err(missed) => Err(missed),
     };
-    (restored, list)
+    (restored, known)
 }
 
-/// What is known under the unit's key, or where macros read more than that holds, under the second one, and under which;
-/// and the list of what they read, where there is one.
+/// What is known under the unit's key, or where macros or a linker read more than that holds, under the second one, and
+/// under which; and the list of what they read, where there is one.
 async fn look<C: Cache>(
     door: &C,
     call: &Call,
     placed: &Placed,
     gathered: &Gathered,
-) -> (Result<([u8; 32], Output), Missed>, Option<Needs>) {
-    let mut list = None;
+) -> (Result<([u8; 32], Output), Missed>, Known) {
+    let mut known = Known::default();
+    let (key, unit) = (gathered.key, &placed.unit);
     let found = async {
-        let key = gathered.key;
-        let missed = match answer(door, call, recipe(), key).await {
-            Err(missed @ Missed::Miss(_)) if placed.unit.loads_macros() => missed,
-            found => return found.map(|found| (key, found)),
+        let own = async || answer(door, call, recipe(), key).await.map(|found| (key, found));
+        // Most macros read nothing, so that mostly there is no list; and there always is where a linker was watched.
+        let mut missed = None;
+        if !unit.links() {
+            match own().await {
+                Err(why @ Missed::Miss(_)) if unit.is_watched() => missed = Some(why),
+                found => return found,
+            }
+            notice::tell_more(door, (call, unit), "reads", list_key(key)).await;
+        }
+        let found = match (answer(door, call, recipe(), list_key(key)).await, missed) {
+            (Ok(found), _) => found,
+            (Err(Missed::Miss(_)), Some(missed)) => return Err(missed),
+            (Err(Missed::Miss(_)), None) if macros::is_known_unseen(unit, gathered.knows_linker) => {
+                return own().await;
+            }
+            (Err(missed), _) => return Err(missed),
         };
-        // Most macros read nothing: mostly there is no list.
-        let Ok(found) = answer(door, call, recipe(), list_key(key)).await else {
-            return Err(missed);
-        };
-        let needs = list.insert(read_list(door, &found).await?);
+        let needs = known.list.insert(read_list(door, &found).await?);
         let scope = macros::scope(call, placed, &gathered.toolchain.sysroot);
         let state = scope.state(needs).map_err(|error| Missed::Miss(error.to_string()))?;
-        let second = second_key(key, &state);
+        let second = second_key(key, known.state.insert(state));
+        notice::tell_more(door, (call, unit), "made", second).await;
         answer(door, call, recipe(), second).await.map(|found| (second, found))
     };
     let found = found.await;
-    (found, list)
+    (found, known)
 }
 
 /// A list of what is read, as it is published.

@@ -22,7 +22,7 @@ use super::place::Place;
 use super::reads::{SYSTEM, is_volatile};
 use super::script::tokenised;
 use super::text;
-use super::toolchain::digest;
+use super::toolchain::{LINKER_ENV, digest};
 use super::unit::Unit;
 use super::walk::{Found, Stamp, Walk};
 use super::watch::seen::{FOLDER, Touched};
@@ -37,6 +37,10 @@ const MACRO_ENV: &[&str] = &["DATABASE_URL", "DEFMT_LOG", "SQLX_OFFLINE", "SQLX_
 /// Files and folders of a workspace that procedural macros of wide use read without the compiler being told: what its
 /// dependencies are called, and what its database looks like.
 const MACRO_FILES: &[&str] = &["Cargo.toml", ".env", ".sqlx", "sqlx-data.json"];
+/// What clippy's settings are called.
+const DRIVER_FILES: &[&str] = &["clippy.toml", ".clippy.toml"];
+/// How the variables begin that linkers, and compilers that call them, heed beside those.
+const LINKERS: &[&str] = &["CCC_", "COLLECT_", "GCC_", "LLD_", "MOLD_", "WILD_"];
 /// Variables that always count: what cargo says about the package, and what changes the compiler itself.
 const ALWAYS_ENV: &[&str] = &[
     "CARGO_BIN_NAME",
@@ -147,6 +151,16 @@ impl Sources {
         if !place.immutable {
             sources.outside.extend(MACRO_FILES.iter().map(|name| call.cwd.join(name)));
         }
+        if unit.driver.is_some() {
+            sources.driven(call, place);
+        }
+        if unit.links() {
+            sources.names.extend(LINKER_ENV.map(str::to_owned));
+            let own = |name: &&str| LINKERS.iter().any(|linker| name.starts_with(linker));
+            sources
+                .names
+                .extend(call.env.keys().filter_map(|name| name.to_str()).filter(own).map(str::to_owned));
+        }
         sources.beyond(place)?;
         if let Some(out_dir) = call.var("OUT_DIR") {
             // Objects and dep-info are left out: their names and contents vary with the folder. The linker gets objects
@@ -165,6 +179,19 @@ impl Sources {
             return Err(SourceError::Database);
         }
         Ok(sources)
+    }
+
+    /// What clippy is told: by variables, and by settings that it looks for in the package and above it.
+    fn driven(&mut self, call: &Call, place: &Place) {
+        let set = call.env.keys().filter_map(|name| name.to_str());
+        self.names.extend(set.filter(|name| name.starts_with("CLIPPY_")).map(str::to_owned));
+        self.names.extend(["CLIPPY_ARGS", "CLIPPY_CONF_DIR", "SYSROOT"].map(str::to_owned));
+        let tops: Vec<_> = place.roots.iter().flat_map(|root| &root.spellings).map(PathBuf::from).collect();
+        let within = |folder: &&Path| tops.iter().any(|top| folder.starts_with(top));
+        let folders = place.package.ancestors().take_while(within).map(Path::to_path_buf);
+        for folder in folders.chain(call.var("CLIPPY_CONF_DIR").map(|folder| call.cwd.join(folder))) {
+            self.outside.extend(DRIVER_FILES.iter().map(|name| folder.join(name)));
+        }
     }
 
     /// Macros read variables without telling, and no system call shows it; but their names have to stand somewhere: in the

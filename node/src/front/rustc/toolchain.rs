@@ -23,6 +23,8 @@ use tempfile::NamedTempFile;
 
 use super::Call;
 use super::unit::Unit;
+use super::walk::Stamp;
+use crate::observe::clock;
 
 /// Most files of a toolchain; more is no toolchain but a system's `/usr/lib`.
 const MAX_FILES: usize = 20_000;
@@ -43,12 +45,15 @@ const LINKED: &[&str] = &[
     "libm.so.6",
 ];
 /// Variables that the linker reads; some of them end up in what it makes.
-const LINKER_ENV: [&str; 4] = ["COMPILER_PATH", "LIBRARY_PATH", "GCC_EXEC_PREFIX", "LD_RUN_PATH"];
+pub(super) const LINKER_ENV: [&str; 5] =
+    ["COMPILER_PATH", "LIBRARY_PATH", "GCC_EXEC_PREFIX", "LD_RUN_PATH", "LDEMULATION"];
 /// Most bytes of what is remembered of one thing: so much room must be there before half a gigabyte is hashed for it.
 const ROOM: usize = 4096;
 
+/// Most that is read of what the system says about its processors: some kilobytes for the first.
+const MAX_PROCESSOR: u64 = 32 * 1024;
 /// Files of fewer bytes are hashed as fast as what is remembered of them is read.
-const LARGE: u64 = 1 << 20;
+const LARGE: u64 = 1 << 17;
 
 /// A compiler with its standard library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +96,7 @@ impl Toolchain {
     /// # Errors
     /// As [`Self::identify`].
     pub fn of(call: &Call, target: Option<&str>) -> io::Result<Self> {
-        let compiler = resolve(call, call.args.first().and_then(|path| path.to_str()).unwrap_or_default())?;
+        let compiler = resolve(call, call.compiler())?;
         let sysroot = sysroot(call, &compiler)?;
         let target = target.unwrap_or_default();
         let name = format!("{}\n{target}", sysroot.display());
@@ -119,6 +124,68 @@ impl Toolchain {
         memory.keep(room, &Known { stamp: stamp(&files), value: toolchain.clone() });
         Ok(toolchain)
     }
+}
+
+/// The identity of what stands in the compiler's place.
+///
+/// # Errors
+/// When it is not the one that comes with this compiler, or cannot be read.
+pub fn driver(call: &Call, toolchain: &Toolchain) -> io::Result<Digest> {
+    let path = resolve(call, call.parts().0.first().and_then(|path| path.to_str()).unwrap_or_default())?;
+    if path.parent() != Some(&toolchain.sysroot.join("bin")) {
+        return Err(io::Error::other("what stands in the compiler's place does not come with it"));
+    }
+    known_digest(call, &path, &fs::metadata(&path)?)
+}
+
+/// What a compiler takes this machine's processor for, and what the processor says of itself.
+///
+/// # Errors
+/// When the system does not tell, or the compiler does not answer.
+pub fn processor(call: &Call, toolchain: &Toolchain) -> io::Result<String> {
+    let mut told = String::new();
+    // Those of one machine are alike, and there may be hundreds.
+    File::open("/proc/cpuinfo")?.take(MAX_PROCESSOR).read_to_string(&mut told)?;
+    let told =
+        model(&told).ok_or_else(|| io::Error::other("the system does not say which processor it is"))?;
+    let name = format!("{}\n{told}", toolchain.identity);
+    let memory = Memory { folder: &call.toolchains, name: format!("processor-{}", short(&name)) };
+    if let Some(known) = memory.recall::<Known<String>>()
+        && known.stamp == told
+    {
+        return Ok(known.value);
+    }
+    let room = memory.make_room()?;
+    let rustc = toolchain.sysroot.join("bin/rustc");
+    let features = ask(call, &rustc, &["--print", "cfg", "-C", "target-cpu=native"])?;
+    let names = ask(call, &rustc, &["--print", "target-cpus"])?;
+    // `native - Select the CPU of the current host (currently znver3).`
+    let named = names.lines().find(|line| line.trim_start().starts_with("native")).unwrap_or_default();
+    let value = blake3::hash(format!("{features}\0{named}\0{told}").as_bytes()).to_string();
+    memory.keep(room, &Known { stamp: told, value: value.clone() });
+    Ok(value)
+}
+
+/// The lines that tell one kind of processor from another: of x86 and of ARM, as Linux names them.
+fn model(told: &str) -> Option<String> {
+    const LINES: &[&str] = &[
+        "vendor_id",
+        "cpu family",
+        "model",
+        "stepping",
+        "flags",
+        "CPU implementer",
+        "CPU architecture",
+        "CPU variant",
+        "CPU part",
+        "Features",
+    ];
+    let first = told.split("\n\n").next()?;
+    let lines = first.lines().filter_map(|line| line.split_once(':'));
+    let lines = lines.filter(|(name, _)| LINES.contains(&name.trim()));
+    let lines: Vec<_> = lines.map(|(name, value)| format!("{}:{}", name.trim(), value.trim())).collect();
+    let features = |line: &&String| line.starts_with("flags:") || line.starts_with("Features:");
+    lines.iter().any(|line| features(&line)).then(|| lines.join("\n"))
 }
 
 /// The identity of the linker of a unit, and of what it adds to every program.
@@ -252,7 +319,7 @@ fn sysroot(call: &Call, compiler: &Path) -> io::Result<PathBuf> {
     if !is_proxy(compiler) {
         return Err(io::Error::other("another program stands in place of the compiler"));
     }
-    fs::canonicalize(ask(call, Path::new(&call.args[0]), &["--print", "sysroot"])?.trim())
+    fs::canonicalize(ask(call, Path::new(call.compiler()), &["--print", "sysroot"])?.trim())
 }
 
 /// Whether it is rustup, to which the names of all tools are links, symbolic or not.
@@ -359,9 +426,10 @@ pub(super) fn known_digest(call: &Call, path: &Path, metadata: &Metadata) -> io:
         return known.value.parse().map_err(io::Error::other);
     }
     let digest = digest(path)?;
-    // Somebody may have written to it meanwhile.
+    // Somebody may have written to it meanwhile, or write to it again before the clock goes on.
     if let Ok(room) = memory.make_room()
         && listed()? == before
+        && !Stamp::of(metadata).is_young(clock::now())
     {
         memory.keep(room, &Known { stamp: before, value: digest.to_string() });
     }

@@ -12,10 +12,11 @@ pub enum Kind {
     ProcMacro,
     /// A build script: an executable.
     BuildScript,
-    /// An executable. It is not cached, but built with the same remapping, so that it is equal everywhere.
+    /// An executable.
     Bin,
-    /// Something else, such as a library for other languages beside one for Rust. It is not cached, but built with the
-    /// same remapping: without it, the paths in it would end up in all that is built on it.
+    /// An executable that runs tests.
+    Test,
+    /// Something else, such as a library for other languages beside one for Rust.
     Other,
 }
 
@@ -27,18 +28,14 @@ impl Kind {
             Self::ProcMacro => "proc-macro",
             Self::BuildScript => "build-script",
             Self::Bin => "bin",
+            Self::Test => "test",
             Self::Other => "other",
         }
     }
 
-    /// Whether what it makes is kept in the cache.
-    pub fn is_cached(self) -> bool {
-        !matches!(self, Self::Bin | Self::Other)
-    }
-
-    /// Whether the linker takes part.
-    pub fn links(self) -> bool {
-        self != Self::Lib
+    /// Whether what it makes is there for people rather than for the rest of the build.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Bin | Self::Test | Self::Other)
     }
 }
 
@@ -69,9 +66,11 @@ pub struct Extern {
 pub struct Unit {
     /// What it makes.
     pub kind: Kind,
+    /// What stands in the compiler's place: `clippy-driver`, or nothing.
+    pub driver: Option<String>,
     /// The crate's name, with `_`.
     pub crate_name: String,
-    /// `--crate-type`.
+    /// `--crate-type`; nothing for tests.
     pub crate_type: String,
     /// `--edition`, when given.
     pub edition: Option<String>,
@@ -117,13 +116,35 @@ impl Unit {
             names.push(format!("lib{stem}.rmeta"));
         }
         if self.emit.contains(&Emit::Link) {
-            names.push(match self.kind {
-                Kind::Lib => format!("lib{stem}.rlib"),
-                Kind::ProcMacro => format!("lib{stem}.so"),
-                Kind::BuildScript | Kind::Bin | Kind::Other => stem,
-            });
+            let types = if self.kind == Kind::Test { "bin" } else { self.crate_type.as_str() };
+            let made: BTreeSet<_> = types
+                .split(',')
+                .map(|one| match one {
+                    "lib" | "rlib" => format!("lib{stem}.rlib"),
+                    "proc-macro" | "dylib" | "cdylib" => format!("lib{stem}.so"),
+                    "staticlib" => format!("lib{stem}.a"),
+                    _ => stem.clone(),
+                })
+                .collect();
+            names.extend(made);
         }
         names
+    }
+
+    /// Whether libraries are put together, mostly by a linker.
+    pub fn links(&self) -> bool {
+        self.kind != Kind::Lib && self.emit.contains(&Emit::Link)
+    }
+
+    /// Whether more may be read while it is compiled than the compiler tells of: by macros, by a linker, or by what
+    /// stands in the compiler's place.
+    pub fn is_watched(&self) -> bool {
+        self.loads_macros() || self.links() || self.driver.is_some()
+    }
+
+    /// Whether the compiler is to find out for which processor it compiles.
+    pub fn is_native(&self) -> bool {
+        self.codegen_value("target-cpu") == Some("native")
     }
 
     /// Whether the compiler loads code of others while it compiles this, which may read what it likes.
@@ -135,6 +156,13 @@ impl Unit {
     /// What the names of all its files have in common: crate and extra name.
     pub fn stem(&self) -> String {
         format!("{}{}", self.crate_name, self.extra_filename)
+    }
+
+    /// Whether a file of that name is one of those that it makes, or made on the way to one.
+    pub fn is_own(&self, name: &str) -> bool {
+        let stem = self.stem();
+        let rest = |name: &str| name.strip_prefix(&stem).map(|rest| rest.is_empty() || rest.starts_with('.'));
+        rest(name).or_else(|| rest(name.strip_prefix("lib")?)).unwrap_or(false)
     }
 
     /// The last value of a `-C` option.

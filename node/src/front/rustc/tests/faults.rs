@@ -111,7 +111,7 @@ async fn what_a_killed_wrapper_has_left_is_swept_away_later() {
     let (old, young) = (one.output(".potluck-old"), one.output(".potluck-young"));
     fs::write(&young, "").unwrap();
     let file = fs::File::create(&old).unwrap();
-    file.set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000))
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000))
         .unwrap();
     assert_eq!(one.build(&Memory::default()).await["published"], true);
     assert!(!old.exists() && young.exists());

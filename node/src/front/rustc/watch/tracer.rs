@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
@@ -27,6 +27,8 @@ use super::{DOORSTEP, stamp};
 
 /// Children that were made by clone(2) without a signal at their end count as well (waitpid(2)).
 const ALL: u32 = 0x4000_0000;
+/// Longest first line of a script (BINPRM_BUF_SIZE).
+const MAX_LINE: u64 = 256;
 /// Longest name, in bytes (PATH_MAX).
 const MAX_NAME: usize = 4096;
 
@@ -202,7 +204,14 @@ impl Watcher {
                 self.note(&name, opened(flags, || fs::metadata(&name).is_ok()));
             }
             Call::Ask { at, name } => self.note(&stopped.path((at, name))?, Use::Read),
-            Call::Become { at, name } => self.note(&stopped.path((at, name))?, Use::Run),
+            Call::Become { at, name } => {
+                let name = stopped.path((at, name))?;
+                self.note(&name, Use::Run);
+                // The system itself opens what runs a script, which no call shows.
+                if let Some(program) = runs(&name) {
+                    self.note(&program, Use::Run);
+                }
+            }
             // None of these does anything to what is there already.
             Call::Make { at, name } => self.either(&stopped.path((at, name))?, Use::Read, Use::Make),
             Call::Remove { at, name } => self.either(&stopped.path((at, name))?, Use::Remove, Use::Read),
@@ -253,6 +262,16 @@ impl Watcher {
         }
         Some(())
     }
+}
+
+/// The program that the first line of a script names (execve(2)).
+fn runs(script: &Path) -> Option<PathBuf> {
+    let mut line = Vec::new();
+    File::open(script).ok()?.take(MAX_LINE).read_to_end(&mut line).ok()?;
+    let line = line.strip_prefix(b"#!")?.trim_ascii_start();
+    let program =
+        line.split(|byte| byte.is_ascii_whitespace()).next().filter(|name| name.starts_with(b"/"))?;
+    Some(plain(Path::new(OsStr::from_bytes(program))))
 }
 
 /// What opening with these flags does to what may be there.

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What else cargo is asked for than a build: checks, clippy, documentation, releases, other targets and processors. Each
+//! has entries of its own, comes to what it comes to without a cache, and says what it says without one.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use potluck_tests::program::{Person, toolchain};
+
+use super::workspace::{Workspace, became, count, log};
+
+/// What cargo said, but for how long it took and where.
+fn said(workspace: &Workspace, command: &mut Command) -> Vec<String> {
+    let path = format!("{}:{}", toolchain().join("bin").display(), std::env::var("PATH").unwrap());
+    let Output { status, stderr, stdout } = command.env("PATH", path).output().unwrap();
+    let text = String::from_utf8([stderr, stdout].concat()).unwrap();
+    assert!(status.success(), "{text}");
+    let here = workspace.folder().display().to_string();
+    let lines = text.lines().filter(|line| !line.contains("Finished") && !line.contains("finished in"));
+    lines.map(|line| line.replace(&here, "[WORKSPACE]")).collect()
+}
+
+/// Runs a command in three checkouts, one of them without a cache; gives what became of the units of the other two.
+fn thrice(person: &Person, name: &str, line: &str, make: &dyn Fn(&Workspace)) -> [Vec<(String, String)>; 2] {
+    let workspace = |place: &str| {
+        let workspace = Workspace::new(person.path(&format!("{place}/{name}")));
+        make(&workspace);
+        workspace
+    };
+    let plain = workspace("plain");
+    let plain = said(&plain, plain.cargo(person, line).env_remove("RUSTC_WRAPPER"));
+    ["a", "deeper/by/far/b"].map(|place| {
+        let workspace = workspace(place);
+        assert_eq!(said(&workspace, &mut workspace.cargo(person, line)), plain, "{name} {place}");
+        let rows = log(person);
+        // Documentation is always made anew; all else is fresh, and says again what it had to say.
+        let again = said(&workspace, &mut workspace.cargo(person, line));
+        let talk =
+            |line: &&String| !["Compiling", "Checking", "Documenting"].iter().any(|word| line.contains(word));
+        assert!(plain.iter().filter(talk).all(|line| again.contains(line)), "{name} {place}: {again:?}");
+        let left = fs::read_to_string(person.path("log")).unwrap_or_default();
+        assert!(left.is_empty() || log(person).is_empty(), "{name} {place}: nothing is to be done: {left}");
+        rows
+    })
+}
+
+/// The target that is built for where nobody names one.
+fn host() -> String {
+    let told = Command::new(toolchain().join("bin/rustc")).arg("-vV").output().unwrap().stdout;
+    let told = String::from_utf8(told).unwrap();
+    told.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
+}
+
+const NOTHING: &dyn Fn(&Workspace) = &|_| {};
+
+#[test]
+fn checks_builds_tests_releases_and_documentation_have_entries_of_their_own() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    for (name, line, units, own) in [
+        ("build", "build --offline -j1", 5, true),
+        ("check", "check --offline -j1", 6, true),
+        ("release", "build --offline -j1 --release", 5, true),
+        // Tests are linked with what was built, and documentation is made by what was checked.
+        ("test", "test --offline -j1 --workspace", 8, false),
+        ("doc", "doc --offline -j1 --no-deps", 5, false),
+    ] {
+        let [first, second] = thrice(&person, name, line, NOTHING);
+        assert_eq!(first.len(), units, "{name}: {first:?}");
+        assert_eq!(
+            count(&first, "restored") + count(&first, "compiled: unclaimed"),
+            units,
+            "{name}: {first:?}"
+        );
+        // Of the library itself: a test of it is another unit of that name.
+        let dish = first.iter().find(|(unit, _)| unit == "dish").unwrap();
+        assert_eq!(dish.1 == "compiled: unclaimed", own, "{name}: {first:?}");
+        assert_eq!((second.len(), count(&second, "restored")), (units, units), "{name}: {second:?}");
+    }
+}
+
+#[test]
+fn clippy_says_what_it_says_without_a_cache() {
+    if !toolchain().join("bin/cargo-clippy").is_file() {
+        eprintln!("skipped: this toolchain has no clippy");
+        return;
+    }
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let make = |workspace: &Workspace| {
+        workspace.write("dish/src/lib.rs", "include!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\npub fn serve() -> String { if MADE.is_empty() == true { return format!(\"x\"); } format!(\"{MADE} with {}\", spice::spice!()) }\n\
+             #[allow(dead_code)] fn many(_: u8, _: u8, _: u8) {}\n");
+    };
+    let line = "clippy --offline -j1 --workspace";
+    let [first, second] = thrice(&person, "plain", line, &make);
+    assert_eq!((first.len(), count(&first, "compiled: unclaimed")), (6, 6), "{first:?}");
+    assert_eq!((second.len(), count(&second, "restored")), (6, 6), "{second:?}");
+    // Other settings, wherever they stand, and other arguments.
+    let setting = |name: &'static str| {
+        move |workspace: &Workspace| {
+            make(workspace);
+            workspace.write(name, "too-many-arguments-threshold = 2\n");
+        }
+    };
+    for (name, line, make) in [
+        ("of-the-package", line.to_owned(), &setting("dish/clippy.toml") as &dyn Fn(&Workspace)),
+        ("of-the-workspace", line.to_owned(), &setting(".clippy.toml")),
+        ("arguments", format!("{line} -- -W clippy::pedantic"), &make),
+    ] {
+        let [first, second] = thrice(&person, name, &line, make);
+        let dish =
+            |rows: &[(String, String)]| rows.iter().find(|(unit, _)| unit == "dish").unwrap().1.clone();
+        assert_eq!(
+            (dish(&first), dish(&second)),
+            ("compiled: unclaimed".into(), "restored: ".into()),
+            "{name}"
+        );
+    }
+    let [first, _] = thrice(&person, "check", "check --offline -j1 --workspace", &make);
+    let dish = first.iter().find(|(unit, _)| unit == "dish").unwrap();
+    assert_eq!(dish.1, "compiled: unclaimed", "what clippy made is no check");
+    // Settings above the workspace are nobody's who has it elsewhere.
+    fs::write(person.path("clippy.toml"), "too-many-arguments-threshold = 2\n").unwrap();
+    let workspace = Workspace::new(person.path("beneath"));
+    make(&workspace);
+    said(&workspace, &mut workspace.cargo(&person, line));
+    let outcome = became(&person, "dish", "lib").0;
+    assert!(outcome.contains("clippy.toml, which the key does not hold"), "{outcome}");
+}
+
+#[test]
+fn a_processor_that_is_to_be_found_out_and_a_named_target_count() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let host = host();
+    let [first, second] = thrice(&person, "target", &format!("build --offline -j1 --target {host}"), NOTHING);
+    assert_eq!((first.len(), count(&first, "compiled: unclaimed")), (5, 5), "{first:?}");
+    assert_eq!((second.len(), count(&second, "restored")), (5, 5), "{second:?}");
+    for (flags, expected) in [("-Ctarget-cpu=native", 5), ("-Ctarget-cpu=generic", 5)] {
+        let name = flags.rsplit_once('=').unwrap().1;
+        let make = |workspace: &Workspace| {
+            workspace.write(".cargo/config.toml", &format!("[build]\nrustflags = [{flags:?}]\n"));
+        };
+        let [first, second] = thrice(&person, name, "build --offline -j1", &make);
+        assert_eq!(count(&first, "compiled: unclaimed"), expected, "{name}: {first:?}");
+        assert_eq!(count(&second, "restored"), expected, "{name}: {second:?}");
+    }
+}
+
+/// Libraries for a target of another kind, where its standard library is installed.
+#[test]
+fn libraries_for_another_target_are_restored() {
+    let person = Person::at_home();
+    let host = host();
+    let installed = fs::read_dir(toolchain().join("lib/rustlib")).unwrap().map(Result::unwrap);
+    let other = installed
+        .filter(|entry| entry.path().join("lib").is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap());
+    let Some(other) = other.into_iter().find(|name| *name != host && name.contains('-')) else {
+        eprintln!("skipped: this toolchain has the standard library of no other target");
+        return;
+    };
+    let _daemon = person.daemon();
+    let [first, second] =
+        thrice(&person, "other", &format!("build --offline -j1 -p dish --target {other}"), NOTHING);
+    assert_eq!((first.len(), count(&first, "compiled: unclaimed")), (4, 4), "{first:?}");
+    assert_eq!((second.len(), count(&second, "restored")), (4, 4), "{second:?}");
+}
