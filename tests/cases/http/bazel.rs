@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use potluck_tests::program::Person;
 use potluck_tests::tools;
 
-use super::{Built, Tool, files, outlive, program, said, share};
+use super::{Built, Tool, files, outlive, program, said, share, stalled};
 
 /// Rules of our own: those for C are downloaded.
 const RULES: &str = r#"
@@ -99,5 +99,12 @@ fn results_bring_all_that_they_name() {
 fn a_build_outlives_the_daemon() {
     if let Some(bazel) = tools::bazel() {
         outlive(&Bazel(bazel));
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_peer_that_stands_still_builds() {
+    if let Some(bazel) = tools::bazel() {
+        stalled(&Bazel(bazel));
     }
 }

@@ -109,7 +109,13 @@ struct Rewritten<R> {
 
 impl<R> Rewritten<R> {
     fn new(from: R) -> Self {
-        Self { from, rewriting: Some(ccache::Rewriting::default()), room: Vec::new(), out: Vec::new(), gone: 0 }
+        Self {
+            from,
+            rewriting: Some(ccache::Rewriting::default()),
+            room: Vec::new(),
+            out: Vec::new(),
+            gone: 0,
+        }
     }
 }
 

@@ -31,7 +31,9 @@ const CLAIM_WITHIN: Duration = Duration::from_secs(20);
 pub(super) async fn serve(door: Door, dialect: &'static Dialect, asked: Asked, upload: Upload) -> Answer {
     match (dialect.map)(&asked) {
         Err(status) => plain(status),
-        Ok(Operation::Get { key, head }) => get(&door, &Slot::new(dialect, &asked, key), (&asked, head)).await,
+        Ok(Operation::Get { key, head }) => {
+            get(&door, &Slot::new(dialect, &asked, key), (&asked, head)).await
+        }
         Ok(Operation::Put { key }) => {
             let length = upload.length();
             let stored = put(&door, &Slot::new(dialect, &asked, key), (upload.read(), length)).await;

@@ -150,47 +150,48 @@ impl Entry {
     }
 }
 
+/// All of something, as it goes on when it comes so many bytes at a time. For tests and fuzzing.
+pub fn rewritten(bytes: &[u8], step: usize) -> Vec<u8> {
+    let (mut rewriting, mut out) = (Rewriting::default(), Vec::new());
+    bytes.chunks(step).for_each(|chunk| rewriting.take(chunk, &mut out));
+    rewriting.end(&mut out);
+    out
+}
+
+/// An entry that was made at this time by this version, of at most 255 bytes. For tests and fuzzing.
+pub fn sample(time: u64, version: &str, made: &[u8]) -> Vec<u8> {
+    let mut entry = [&BEGIN[..], &[0, 1, 1, 1], &time.to_be_bytes()].concat();
+    entry.push(u8::try_from(version.len()).unwrap_or(u8::MAX));
+    entry.extend(version.as_bytes());
+    entry.extend(b"\x04team");
+    // What was made has a thousand bytes when it is unpacked, let us say.
+    entry.extend((entry.len() as u64 + 8 + 1000 + CHECKSUM as u64).to_be_bytes());
+    entry.extend(made);
+    let checksum = Hasher::oneshot(&entry).to_be_bytes();
+    entry.extend(checksum);
+    entry
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// An entry, made at this time by this version.
-    fn entry(time: u64, version: &str, made: &[u8]) -> Vec<u8> {
-        let mut entry = vec![0xcc, 0xac, 1, 0, 1, 1, 1];
-        entry.extend(time.to_be_bytes());
-        entry.push(u8::try_from(version.len()).unwrap());
-        entry.extend(version.as_bytes());
-        entry.extend(b"\x04team");
-        entry.extend((entry.len() as u64 + 8 + 1000 + 16).to_be_bytes());
-        entry.extend(made);
-        let checksum = Hasher::oneshot(&entry).to_be_bytes();
-        entry.extend(checksum);
-        entry
-    }
-
-    fn rewritten(bytes: &[u8], step: usize) -> Vec<u8> {
-        let (mut rewriting, mut out) = (Rewriting::default(), Vec::new());
-        bytes.chunks(step).for_each(|chunk| rewriting.take(chunk, &mut out));
-        rewriting.end(&mut out);
-        out
-    }
-
     #[test]
     fn who_made_it_when_is_not_told() {
-        let plain = entry(0, "", b"what was made");
+        let plain = sample(0, "", b"what was made");
         for (time, version) in [(1, "4.14.2"), (1_795_299_131, "4.7.5"), (u64::MAX, &"x".repeat(255))] {
-            let entry = entry(time, version, b"what was made");
+            let entry = sample(time, version, b"what was made");
             for step in [1, 7, 16, 17, entry.len()] {
                 assert_eq!(rewritten(&entry, step), plain, "{version} by {step}");
             }
         }
         assert_eq!(rewritten(&plain, 5), plain, "twice is once");
-        assert_ne!(rewritten(&entry(1, "4", b"something else"), 9), plain);
+        assert_ne!(rewritten(&sample(1, "4", b"something else"), 9), plain);
     }
 
     #[test]
     fn what_is_damaged_stays_so_and_what_is_no_entry_stays_as_it_is() {
-        let good = entry(7, "4.14.2", b"what was made");
+        let good = sample(7, "4.14.2", b"what was made");
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x80;
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn no_more_is_held_back_than_a_header_has() {
-        let mut entry = entry(7, &"v".repeat(255), &[7; 10_000]);
+        let mut entry = sample(7, &"v".repeat(255), &[7; 10_000]);
         entry.truncate(9000);
         let (mut rewriting, mut out) = (Rewriting::default(), Vec::new());
         for (came, byte) in entry.iter().enumerate() {

@@ -209,7 +209,8 @@ pub fn sample(outputs: &[(&str, &[u8])]) -> Vec<u8> {
         archive.extend(*bytes);
     }
     let count = u16::try_from(outputs.len()).unwrap_or(u16::MAX).to_le_bytes();
-    let [size, at] = [&list, &archive].map(|part| u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
+    let [size, at] =
+        [&list, &archive].map(|part| u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
     [&archive[..], &list, &END, &[0; 4], &count, &count, &size, &at, &[0; 2]].concat()
 }
 
@@ -254,7 +255,8 @@ mod tests {
     fn no_more_is_read_than_a_directory_may_have() {
         let names: Vec<_> = (0..=MAX_MEMBERS).map(|nth| format!("{nth:03}")).collect();
         let of = |count: usize| {
-            let outputs: Vec<_> = names[..count].iter().rev().map(|name| (name.as_str(), &b"x"[..])).collect();
+            let outputs: Vec<_> =
+                names[..count].iter().rev().map(|name| (name.as_str(), &b"x"[..])).collect();
             whole(&sample(&outputs))
         };
         assert!(of(MAX_MEMBERS).is_some() && of(MAX_MEMBERS + 1).is_none() && of(0).is_none());

@@ -53,7 +53,8 @@ pub fn projects(config: &Config) -> Vec<Project> {
     if config.http.listen == Http::OFF {
         return Vec::new();
     }
-    let named = config.front.get(DIALECT.tool).map(|front| front.projects.iter().map(|named| named.0.clone()));
+    let named =
+        config.front.get(DIALECT.tool).map(|front| front.projects.iter().map(|named| named.0.clone()));
     let mut all: Vec<_> = std::iter::once(Project::default()).chain(named.into_iter().flatten()).collect();
     all.sort();
     all.dedup();
