@@ -219,6 +219,10 @@ fn a_doctor_proves_each_tool_by_a_round_trip_where_its_settings_lead() {
         let (well, checks, said) = doctor(&person, tool, &[(name, &value)]);
         assert!(well && checks.last().unwrap().0 == "round trip", "{tool}: {said}");
     }
+    fs::create_dir_all(person.path(".gradle")).unwrap();
+    let (_, _, said) = doctor(&person, "gradle", &[]);
+    assert!(said.contains("gradle.properties names no cache"), "{said}");
+    fs::write(person.path(".gradle/gradle.properties"), "org.gradle.caching=true\n").unwrap();
     for (tool, file, text) in [
         ("ccache", ".config/ccache/ccache.conf", format!("remote_storage = {}\n", url("ccache"))),
         ("sccache", ".config/sccache/config", format!("[cache.webdav]\nendpoint = \"{}\"\n", url("webdav"))),

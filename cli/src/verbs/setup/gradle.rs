@@ -32,7 +32,12 @@ fn files(around: &Surroundings) -> [PathBuf; 2] {
 }
 
 fn leads(around: &Surroundings) -> Result<Leads, Failure> {
-    let [script, _] = files(around);
+    let [script, properties] = files(around);
+    let set = edit::read(&properties)?.unwrap_or_default();
+    if caching(&set) != Some("true") {
+        // Whatever caches there are, none is asked.
+        return Ok(Leads::file(&properties, None::<String>));
+    }
     let text = edit::read(&script)?.unwrap_or_default();
     let url = text.lines().find_map(|line| line.trim().strip_prefix("url = '")?.strip_suffix('\''));
     Ok(Leads::file(&script, url))
@@ -48,13 +53,17 @@ fn text(url: &str) -> String {
     )
 }
 
+/// What the settings say of caching.
+fn caching(properties: &str) -> Option<&str> {
+    properties.lines().find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        (name.trim() == "org.gradle.caching").then(|| value.trim())
+    })
+}
+
 /// The settings with caching turned on.
 fn wired(properties: &str) -> Result<String, String> {
-    let value = |line: &str| {
-        let (name, value) = line.split_once('=')?;
-        (name.trim() == "org.gradle.caching").then(|| value.trim().to_owned())
-    };
-    match properties.lines().find_map(value).as_deref() {
+    match caching(properties) {
         Some("true") => Ok(properties.to_owned()),
         Some(other) => Err(format!("org.gradle.caching is {other:?}: set it to true")),
         None => {
