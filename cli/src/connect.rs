@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reaches the daemon of a home.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,6 +10,7 @@ use potluck_node::control::client::{Client, HELLO};
 use potluck_node::home::Home;
 use potluck_protocol::control::Job;
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -30,6 +32,27 @@ pub(crate) fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<
     // A thread may still wait for a standard input that says nothing more.
     runtime.shutdown_background();
     done
+}
+
+/// Most bytes of what a program says that are read.
+const MAX_SAID: u64 = 64 * 1024;
+/// How long a program may take to say something about itself.
+const SAYS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a program says of itself on standard output, if it is there, and ends well and in time.
+pub(crate) fn says(program: &str, args: &[&str]) -> Option<String> {
+    let mut command = tokio::process::Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let said = async {
+        let failed = |error: std::io::Error| Failure::failed(format!("{program}: {error}"));
+        let mut child = command.spawn().map_err(failed)?;
+        let mut text = String::new();
+        if let Some(said) = child.stdout.take() {
+            said.take(MAX_SAID).read_to_string(&mut text).await.map_err(failed)?;
+        }
+        Ok(child.wait().await.map_err(failed)?.success().then_some(text))
+    };
+    wait(async { tokio::time::timeout(SAYS_WITHIN, said).await.unwrap_or(Ok(None)) }).ok().flatten()
 }
 
 /// Has a running daemon take over what was changed in the files of its Networks, before the command returns. Without

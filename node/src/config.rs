@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use potluck_protocol::action::{NameError, Project};
 use serde::Deserialize;
 
 use crate::content::Durability;
@@ -126,6 +127,22 @@ pub struct Front {
     pub deadline: Option<Wait>,
     /// Whether this node signs what it gives as the tool itself would: Nix alone knows such signatures.
     pub sign: bool,
+    /// Projects, beside the default one, for which there is a socket of their own: ccache alone comes by one, and says
+    /// nothing of Projects.
+    pub projects: Vec<Named>,
+}
+
+/// A Project, as it stands in settings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Named(pub Project);
+
+impl TryFrom<String> for Named {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Project::new(&text).map(Self)
+    }
 }
 
 /// The settings of `[trust]`.

@@ -24,6 +24,7 @@ use crate::catalog::plan::Event as Catalogs;
 use crate::config::Config;
 use crate::control::server::{self, BindError};
 use crate::engine::{self, Engine, EngineError, News};
+use crate::front::http::socket::serve as ccache;
 use crate::front::listen::serve::{self, HTTP_SOCKET, HttpError, Listening};
 use crate::home::Home;
 use crate::index::{Index, IndexError};
@@ -185,6 +186,10 @@ impl Daemon {
             span::spawn("presence", learn(Arc::downgrade(daemon.engine.store().index()))),
         ];
         daemon.begin().await?;
+        let sockets = ccache::open(home, &config);
+        let helping =
+            ccache::run(Arc::clone(&daemon.engine), config.clone(), sockets, daemon.stop.subscribe());
+        daemon.tasks().push(span::spawn("ccache", helping));
         let serving = serve::run(Arc::clone(&daemon.engine), config, listener, daemon.stop.subscribe());
         daemon.tasks().push(span::spawn("http", serving));
         Ok(daemon)
@@ -256,6 +261,9 @@ impl Daemon {
         // A new daemon may be waiting for the lock, which is held until the end.
         let _ = std::fs::remove_file(socket(home));
         let _ = std::fs::remove_file(home.root().join(HTTP_SOCKET));
+        for project in home.config().map(|config| ccache::projects(&config)).unwrap_or_default() {
+            let _ = std::fs::remove_file(ccache::path(home, &project));
+        }
     }
 
     fn outside(&self) -> &Arc<Outside> {

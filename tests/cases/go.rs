@@ -176,6 +176,58 @@ fn a_daemon_that_is_killed_while_go_builds_costs_nothing_but_the_cache() {
     assert_eq!(module.says(), "stew\n");
 }
 
+/// Bytes that no compressor makes smaller.
+const LARGE: usize = 24 << 20;
+const WITH_LARGE: &str = "package dish\n\nimport _ \"embed\"\n\n//go:embed large\nvar Large string\n\n// Name is what it is called.\n\
+                          func Name() string { return Large[:0] + \"soup\" }\n";
+
+/// A package with a large object.
+fn enlarge(module: &Module<'_>) {
+    let mut bytes = vec![0; LARGE];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    fs::write(module.folder.join("dish/large"), bytes).unwrap();
+    fs::write(module.folder.join("dish/dish.go"), WITH_LARGE).unwrap();
+}
+
+#[test]
+fn a_daemon_that_is_killed_while_a_large_object_comes_costs_nothing_but_the_cache() {
+    if tools::go().is_none() {
+        return;
+    }
+    let circle = Circle::new();
+    let boot = circle.up();
+    let ann = circle.member(None);
+    let ben = circle.member(Some(&ann));
+    let hers = Module::new(&ann, "src");
+    let ann_up = up(&ann, &boot);
+    hers.build();
+    let ben_up = up(&ben, &boot);
+    followed(&ben, &ann);
+    let his = Module::new(&ben, "src");
+    assert_eq!(his.build(), 0, "what go itself brings is his now");
+    // From now on it takes her half a minute to give what is large.
+    drop(ann_up);
+    let config = ann.home().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}\n[network.lab]\nupload = \"1MiB\"\n")).unwrap();
+    let _ann_up = up(&ann, &boot);
+    enlarge(&hers);
+    hers.build();
+    followed(&ben, &ann);
+    enlarge(&his);
+    let fetched = |status: &serde_json::Value| status["bytes_fetched"].as_u64().unwrap();
+    let before = fetched(&ben.status());
+    let mut build = his.go(&["build", "-x", "-o", "menu", "."]);
+    let mut build = build.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let status = ben.until("a part of it", |status| fetched(status) > before + (1 << 20));
+    assert!(fetched(&status) < before + LARGE as u64, "{status:#}");
+    assert!(build.try_wait().unwrap().is_none(), "go does not wait for it any more");
+    ben_up.kill();
+    let said = self::text(&build.wait_with_output().unwrap());
+    assert!(compiled(&said) > 0, "{said}");
+    assert_eq!(his.says(), "soup\n");
+}
+
 #[test]
 fn go_is_set_up_and_as_it_was_before() {
     if tools::go().is_none() {

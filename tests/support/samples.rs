@@ -12,6 +12,7 @@ use potluck_node::ahead::list::{List, Step};
 use potluck_node::bundle::Name;
 use potluck_node::bundle::write::Writer;
 use potluck_node::catalog::evidence::{Evidence, Exhibit, Offence};
+use potluck_node::front::http::alike::{ccache, sccache};
 use potluck_node::peer::Peer;
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::catalog::{Catalog, Filter, Row, RowKind, Segment, SegmentRef};
@@ -376,7 +377,21 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
         br#"{"names":{".git":"Above","@potluck:registry@/x":"Content","cc":"Program"},"variables":false}"#
             .to_vec(),
     ));
+    all.extend(archives());
     all
+}
+
+/// What compilers' caches keep, and how one of them asks for it.
+fn archives() -> Vec<(&'static str, Vec<u8>)> {
+    let outputs: [(&str, &[u8]); 2] = [("unit.d", b"unit: unit.rs"), ("libunit.rlib", b"code")];
+    let key = [&[20_u8][..], &[0xab; 20]].concat();
+    // As a machine writes numbers whose bytes come in the order of most machines.
+    let put = [&[1], &key[..], &[1, 5, 0, 0, 0, 0, 0, 0, 0], b"value"].concat();
+    vec![
+        ("ccache_entry", ccache::sample(1_795_299_131, "4.14.2", b"what was made")),
+        ("ccache_request", [&[0], &key[..], &put, &[4, 5], &key].concat()),
+        ("sccache_archive", sccache::sample(&outputs)),
+    ]
 }
 
 /// What build tools say.

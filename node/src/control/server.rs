@@ -37,6 +37,8 @@ const HELLO: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_millis(1000);
 /// How long answers that are ready may take to leave when the daemon ends.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How long nothing is accepted when that has failed.
+const AGAIN: Duration = Duration::from_millis(50);
 /// Replies, and stretches of a write, that wait.
 const QUEUE: usize = 8;
 /// How much is read at a time, and how much is at least said at once when it is ready, in bytes.
@@ -100,6 +102,23 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
     Ok(listener)
 }
 
+/// The next connection. One that cannot be taken, for want of file descriptors most likely, is tried again after a while:
+/// others will end meanwhile, and the system does not say when.
+pub async fn accept(listener: &UnixListener) -> UnixStream {
+    sure(|| listener.accept()).await.0
+}
+
+/// What comes of accepting in the end; see [`accept`]. May be dropped at any time.
+pub(crate) async fn sure<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -> T {
+    loop {
+        match accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => tracing::debug!(%error, "a connection cannot be taken"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
 /// Serves the socket until `stop` turns true.
 pub async fn serve<D: Daemon>(daemon: Arc<D>, listener: UnixListener, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -108,21 +127,17 @@ pub async fn serve<D: Daemon>(daemon: Arc<D>, listener: UnixListener, mut stop: 
         // While all places are taken the daemon must still be able to end.
         let accept = async {
             let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-            (place, listener.accept().await)
+            (place, accept(&listener).await)
         };
         tokio::select! {
             () = ended(&mut stop) => break,
-            (place, accepted) = accept => match accepted {
-                Ok((stream, _)) => {
-                    let (daemon, stop) = (Arc::clone(&daemon), stops.clone());
-                    connections.spawn(async move {
-                        connection(daemon, stream, stop).await;
-                        drop(place);
-                    });
-                }
-                // Out of file descriptors, most likely: others will end soon.
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            },
+            (place, stream) = accept => {
+                let (daemon, stop) = (Arc::clone(&daemon), stops.clone());
+                connections.spawn(async move {
+                    connection(daemon, stream, stop).await;
+                    drop(place);
+                });
+            }
         }
         while connections.try_join_next().is_some() {}
     }

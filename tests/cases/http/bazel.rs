@@ -4,10 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use potluck_tests::circle::{Circle, up};
 use potluck_tests::program::Person;
 use potluck_tests::tools;
+use sha2::Digest as _;
 
-use super::{Built, Tool, files, outlive, program, said, share};
+use super::wire::{ask, blobs, connect};
+use super::{Built, Tool, files, listed, outlive, program, said, share, stalled};
 
 /// Rules of our own: those for C are downloaded.
 const RULES: &str = r#"
@@ -100,4 +103,57 @@ fn a_build_outlives_the_daemon() {
     if let Some(bazel) = tools::bazel() {
         outlive(&Bazel(bazel));
     }
+}
+
+#[test]
+fn whoever_waits_for_a_peer_that_stands_still_builds() {
+    if let Some(bazel) = tools::bazel() {
+        stalled(&Bazel(bazel));
+    }
+}
+
+/// A result that names a Blob which only a peer has is none while that peer is gone: Bazel would fail over it.
+#[test]
+fn a_result_is_no_hit_while_a_blob_of_it_cannot_be_had() {
+    let sha256 = |bytes: &[u8]| {
+        let hash: [u8; 32] = sha2::Sha256::digest(bytes).into();
+        potluck_protocol::digest::Sha256::from_bytes(hash).to_string()
+    };
+    let circle = Circle::new();
+    let boot = circle.up();
+    let ann = circle.member(None);
+    let ann_up = up(&ann, &boot);
+    let value = vec![5; 3 << 20];
+    let (name, action) = (sha256(&value), "5a".repeat(32));
+    let result = format!(
+        r#"{{"outputFiles":[{{"path":"out","digest":{{"hash":"{name}","sizeBytes":"{}"}}}}]}}"#,
+        value.len()
+    );
+    let say = |http: &str, line: &str, body: &[u8]| ask(&mut connect(http), line, &[], body);
+    let http = ann_up.http();
+    assert_eq!(say(&http, &format!("PUT /bazel/cas/{name}"), &value).status, 200);
+    assert_eq!(say(&http, &format!("PUT /bazel/ac/{action}"), result.as_bytes()).status, 200);
+    let ben = circle.member(Some(&ann));
+    let ben_up = up(&ben, &boot);
+    listed(&ben, &ann, 1);
+    let http = ben_up.http();
+    let known = || say(&http, &format!("GET /bazel/ac/{action}"), b"");
+    assert_eq!((known().status, known().body), (200, result.clone().into_bytes()));
+    // What he had of it is lost, and so is she.
+    drop(ann_up);
+    for file in blobs(&ben.home().join("store/blobs")) {
+        fs::remove_file(file).unwrap();
+    }
+    assert_eq!(known().status, 404);
+    assert_eq!(say(&http, &format!("GET /bazel/cas/{name}"), b"").status, 404);
+    let _ann_up = up(&ann, &boot);
+    listed(&ben, &ann, 1);
+    // As soon as he knows that she is back.
+    let mut patience = 1500;
+    while known().status != 200 {
+        patience -= 1;
+        assert!(patience > 0, "it does not come again");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(say(&http, &format!("GET /bazel/cas/{name}"), b"").body == value);
 }

@@ -9,11 +9,14 @@ use potluck_tests::circle::{Circle, up};
 use potluck_tests::program::Person;
 use potluck_tests::tools;
 
-use super::{Built, Tool, build, files, listed, outlive, program, said, share};
+use super::{Built, Tool, agree, build, files, listed, outlive, program, said, share, stalled};
 
 const UNITS: usize = 6;
 
-struct Ccache {
+/// What stands for no layout, and no HTTP.
+const SOCKET: &str = "socket";
+
+pub(super) struct Ccache {
     program: PathBuf,
     layout: &'static str,
 }
@@ -28,7 +31,11 @@ impl Ccache {
             .env("CCACHE_DIR", folder.join("cache"))
             .env("CCACHE_BASEDIR", folder)
             .env("CCACHE_NOHASHDIR", "1");
-        command.env("CCACHE_REMOTE_STORAGE", format!("http://{http}/ccache|layout={}", self.layout));
+        let storage = match self.layout {
+            SOCKET => format!("crsh:{}", person.home().join("ccache.sock").display()),
+            layout => format!("http://{http}/ccache|layout={layout}"),
+        };
+        command.env("CCACHE_REMOTE_STORAGE", storage);
         command.env("CCACHE_REMOTE_ONLY", "1");
         command
     }
@@ -77,7 +84,7 @@ impl Tool for Ccache {
     }
 }
 
-fn tool(layout: &'static str) -> Option<Ccache> {
+pub(super) fn tool(layout: &'static str) -> Option<Ccache> {
     tools::ccache().map(|program| Ccache { program, layout })
 }
 
@@ -85,6 +92,36 @@ fn tool(layout: &'static str) -> Option<Ccache> {
 fn what_one_has_compiled_others_need_not() {
     if let Some(tool) = tool("subdirs") {
         share(&tool);
+    }
+}
+
+#[test]
+fn what_one_has_compiled_others_need_not_without_http() {
+    if let Some(tool) = tool(SOCKET) {
+        share(&tool);
+    }
+}
+
+#[test]
+fn a_build_without_http_outlives_the_daemon() {
+    if let Some(tool) = tool(SOCKET) {
+        outlive(&tool);
+    }
+}
+
+#[test]
+fn two_builders_agree() {
+    if let Some(tool) = tool(SOCKET) {
+        agree(&tool);
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_peer_that_stands_still_compiles() {
+    for layout in ["subdirs", SOCKET] {
+        if let Some(tool) = tool(layout) {
+            stalled(&tool);
+        }
     }
 }
 
@@ -101,7 +138,7 @@ fn one_key_is_the_same_in_all_layouts() {
     let person = Person::at_home();
     let up = person.up(&[]);
     assert_eq!(build(&first, &person, &up, "subdirs").made, UNITS);
-    for layout in ["flat", "bazel"] {
+    for layout in ["flat", "bazel", SOCKET] {
         let tool = tool(layout).unwrap();
         assert_eq!(build(&tool, &person, &up, layout).hits, UNITS, "{layout}");
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use potluck_tests::program::Person;
 use potluck_tests::tools;
 
-use super::{Built, Tool, files, outlive, program, said, share};
+use super::{Built, Tool, files, outlive, program, said, share, stalled};
 
 const TASKS: [&str; 3] = ["first", "second", "third"];
 
@@ -70,5 +70,12 @@ fn outputs_of_tasks_are_shared() {
 fn a_build_outlives_the_daemon() {
     if let Some(gradle) = tools::gradle() {
         outlive(&Gradle(gradle));
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_peer_that_stands_still_builds() {
+    if let Some(gradle) = tools::gradle() {
+        stalled(&Gradle(gradle));
     }
 }

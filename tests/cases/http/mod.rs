@@ -10,6 +10,7 @@ mod moon;
 mod nx;
 mod parts;
 mod sccache;
+mod socket;
 mod wire;
 
 use std::ffi::OsStr;
@@ -92,6 +93,94 @@ fn share<T: Tool>(tool: &T) {
     });
     let theirs = build(tool, &ben, &ben_up, "once/more");
     assert_eq!((theirs.hits, theirs.made), (0, T::PARTS), "what she made is not used any more: {theirs:?}");
+}
+
+/// Somebody who wants two builders to agree takes what both have built, each for himself; and is told that they agree.
+fn agree<T: Tool>(tool: &T) {
+    let circle = Circle::new();
+    let boot = circle.up();
+    let builders = [circle.member(None), circle.member(None)];
+    let _ups = builders.each_ref().map(|builder| {
+        let up = up(builder, &boot);
+        let built = build(tool, builder, &up, "src");
+        assert_eq!((built.hits, built.made), (0, T::PARTS), "{built:?}");
+        up
+    });
+    let carol = circle.member(Some(&builders[0]));
+    let key = builders[1].run(["key", "show", "me"]).ok();
+    carol.run(["trust", "add", "bob", key.lines().next().unwrap(), "--project", "other/*"]).ok();
+    let path = carol.home().join("trust.toml");
+    let rules = fs::read_to_string(&path).unwrap();
+    let accept = "accept = [\"ann\"]";
+    let (before, after) = rules.split_at(rules.rfind(accept).unwrap());
+    let both = format!("{before}agree = 2\naccept = [\"ann\", \"bob\"]{}", &after[accept.len()..]);
+    fs::write(&path, both).unwrap();
+    // It takes two to agree, and she would rather wait for both than make it herself.
+    let config = carol.home().join("config.toml");
+    let mut text = fs::read_to_string(&config).unwrap();
+    for front in ["ccache", "webdav"] {
+        text += &format!("\n[front.{front}]\ndeadline = \"30s\"\n");
+    }
+    fs::write(&config, text).unwrap();
+    let carol_up = up(&carol, &boot);
+    carol.until("both catalogs", |status| {
+        ["ann", "bob"].iter().all(|name| {
+            let whole = |row: &Value| row["signer"] == *name && row["keys"].as_u64() >= Some(T::KEYS);
+            list(&status["catalogs"]).iter().any(whole)
+        })
+    });
+    let hers = build(tool, &carol, &carol_up, "some/where/else");
+    assert_eq!((hers.hits, hers.made), (T::PARTS, 0), "{hers:?}");
+    let audit: Value = serde_json::from_str(&carol.run(["--json", "audit"]).ok()).unwrap();
+    assert_eq!((&audit["agreed"], &audit["disputed"]), (&T::KEYS.into(), &0.into()), "{audit:#}");
+}
+
+/// A peer that has everything took a question and stands still: who asked builds, and neither waits for it nor fails.
+fn stalled<T: Tool>(tool: &T) {
+    let circle = Circle::new();
+    let boot = circle.up();
+    let ann = circle.member(None);
+    let ann_up = up(&ann, &boot);
+    build(tool, &ann, &ann_up, "src");
+    let ben = circle.member(Some(&ann));
+    let ben_up = up(&ben, &boot);
+    listed(&ben, &ann, T::KEYS);
+    // Her Catalog is what he has of hers.
+    let before = ben.status()["bytes_fetched"].clone();
+    let still = Still::new(ann_up.ready["pid"].to_string());
+    let his = build(tool, &ben, &ben_up, "some/where/else");
+    assert!(still.is_still(), "it was all the time");
+    assert_eq!((his.hits, his.made), (0, T::PARTS), "{his:?}");
+    let status = ben.status();
+    assert!(status["misses"].as_u64() >= Some(T::PARTS as u64), "{status:#}");
+    assert_eq!(status["bytes_fetched"], before, "{status:#}");
+    drop(still);
+}
+
+/// A process that stands still until this is dropped.
+struct Still(String);
+
+impl Still {
+    fn new(pid: String) -> Self {
+        said(Command::new("kill").args(["-STOP", &pid]));
+        let still = Self(pid);
+        // Each of its threads stops on its own.
+        while !still.is_still() {
+            std::thread::yield_now();
+        }
+        still
+    }
+
+    fn is_still(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-CONT", &self.0]).status();
+    }
 }
 
 /// A build goes on when the daemon is killed in the middle of it, and another one without any daemon works as well.

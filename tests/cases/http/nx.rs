@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use potluck_tests::program::Person;
 use potluck_tests::tools;
 
-use super::{Built, Tool, files, program, said, share};
+use super::{Built, Tool, files, program, said, share, stalled};
 
 const PROJECTS: [&str; 2] = ["soup", "bread"];
 
@@ -56,5 +56,12 @@ impl Tool for Nx {
 fn outputs_of_targets_are_shared() {
     if let Some(folder) = tools::nx() {
         share(&Nx(folder));
+    }
+}
+
+#[test]
+fn a_run_that_waits_for_a_peer_that_stands_still_does_not_fail() {
+    if let Some(folder) = tools::nx() {
+        stalled(&Nx(folder));
     }
 }

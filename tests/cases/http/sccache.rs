@@ -5,11 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use potluck_node::front::http::alike::sccache::{sample, whole};
 use potluck_tests::program::{Person, toolchain};
 use potluck_tests::tools;
 use serde_json::Value;
 
-use super::{Built, Tool, files, outlive, program, said, share};
+use super::wire::{ask, connect};
+use super::{Built, Tool, agree, files, outlive, program, said, share, stalled};
 
 const UNITS: usize = 4;
 
@@ -130,4 +132,53 @@ fn a_build_outlives_the_daemon() {
     if let Some(program) = tools::sccache() {
         outlive(&Sccache { program, rust: false });
     }
+}
+
+#[test]
+fn two_builders_agree_about_objects_of_c() {
+    if let Some(program) = tools::sccache() {
+        agree(&Sccache { program, rust: false });
+    }
+}
+
+#[test]
+fn two_builders_agree_about_crates() {
+    if let Some(program) = tools::sccache() {
+        agree(&Sccache { program, rust: true });
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_peer_that_stands_still_compiles() {
+    if let Some(program) = tools::sccache() {
+        stalled(&Sccache { program, rust: false });
+    }
+}
+
+/// The same outputs in another order, as sccache may put them there, are the same Blob; and what is no archive of its
+/// comes back as it was put.
+#[test]
+fn the_order_of_outputs_is_not_kept() {
+    let person = Person::at_home();
+    let up = person.up(&[]);
+    let http = &up.http();
+    let large = vec![7; 3 << 20];
+    let outputs: [(&str, &[u8]); 3] =
+        [("unit.d", b"unit: unit.rs"), ("libunit.rlib", &large), ("stderr", b"said")];
+    let mut others = outputs;
+    others.reverse();
+    let trip = |key: &str, body: &[u8]| {
+        let path = format!("/webdav/a/b/c/{key}");
+        assert_eq!(ask(&mut connect(http), &format!("PUT {path}"), &[], body).status, 201);
+        let got = ask(&mut connect(http), &format!("GET {path}"), &[], b"");
+        assert_eq!(got.status, 200);
+        got.body
+    };
+    let (first, second) = (trip("1", &sample(&outputs)), trip("2", &sample(&others)));
+    assert!(first == second, "the archives differ");
+    assert!(Some(first) == whole(&sample(&outputs)) && !second.is_empty());
+    let mut odd = sample(&outputs);
+    odd.push(0);
+    assert!(trip("3", &odd) == odd, "what is not understood is another thing now");
+    assert!(trip("4", b"PK\x05\x06") == b"PK\x05\x06");
 }

@@ -305,7 +305,7 @@ fn two_gibibytes_come_and_go_in_little_memory() {
 }
 
 /// The files of large Blobs below a folder.
-fn blobs(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn blobs(folder: &Path) -> Vec<PathBuf> {
     let (mut folders, mut found) = (vec![folder.to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {

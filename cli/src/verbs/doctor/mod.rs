@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `potluck doctor`: is everything as it should be, and if not, what to do about it.
 //!
-//! What is looked at is a list of [`Check`]s; a tool adds a file here and a line in [`TOOLS`].
+//! What is looked at is a list of [`Check`]s. cargo has a file of its own here; each tool that `potluck setup` knows is
+//! looked at by [`tools`], where it adds a round trip.
 
 mod cargo;
+mod http;
 mod node;
+mod socket;
+mod tools;
 
 use clap::Args as ClapArgs;
 use potluck_node::home::Home;
@@ -13,21 +17,17 @@ use serde_json::json;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::say::Say;
-
-/// Looks at a tool.
-type Look = fn(&Home) -> Vec<Check>;
-
-/// Tools that can be looked at.
-const TOOLS: &[(&str, Look)] = &[("cargo", cargo::look)];
+use crate::verbs::setup::TOOLS;
 
 /// Say whether the node, or a tool with it, works as it should; and if not, what to do
 ///
 /// With a tool, it is used: `potluck doctor cargo` compiles a tiny crate twice, in two temporary folders, with your own
-/// settings; the second time it has to come from the cache.
+/// settings; the second time it has to come from the cache. Of other tools it is found out where they look for their
+/// cache, and a few bytes are put and got there as the tool itself would, for a Project that nobody shares.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Doctor {
     /// The tool; the node itself when none is named
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TOOLS.iter().map(|(name, _)| *name)))]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TOOLS.iter().map(|tool| tool.name)))]
     tool: Option<String>,
 }
 
@@ -80,8 +80,13 @@ impl Check {
 
 impl Doctor {
     pub(crate) fn run(&self, home: &Home, say: &mut Say) -> Result<Exit, Failure> {
-        let look = self.tool.as_ref().and_then(|tool| TOOLS.iter().find(|(name, _)| name == tool));
-        let checks = look.map_or_else(|| node::look(home), |(_, look)| look(home));
+        let tool = self.tool.as_ref().and_then(|name| TOOLS.iter().find(|tool| tool.name == name));
+        let checks = match tool {
+            None => node::look(home),
+            Some(tool) => {
+                tool.leads.map_or_else(|| cargo::look(home), |leads| tools::look(home, tool, leads))
+            }
+        };
         let mut text = String::new();
         for Check { what, health, text: said, hint } in &checks {
             text += &format!("{:<5}{what:<12}{said}\n", health.word());

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Bazel: `--remote_cache` in the person's own `.bazelrc`.
 
-use super::edit::Edit;
-use super::{Plan, Surroundings, Tool, served};
+use super::edit::{self, Edit};
+use super::{Leads, Plan, Surroundings, Tool, served};
 use crate::failure::Failure;
 
-pub(super) const TOOL: Tool = Tool { name: "bazel", about: "results of actions, by HTTP", plan };
+pub(super) const TOOL: Tool =
+    Tool { name: "bazel", about: "results of actions, by HTTP", plan, leads: Some(leads) };
 
 fn plan(around: &Surroundings) -> Result<Plan, Failure> {
     let url = served::url(around, "bazel")?;
@@ -16,6 +17,22 @@ fn plan(around: &Surroundings) -> Result<Plan, Failure> {
     let notes =
         vec!["a workspace's own .bazelrc may name another cache, and is read before this one".to_owned()];
     Ok(Plan { edits: vec![Edit { path, before, after }], notes })
+}
+
+/// Of all files that Bazel reads the person's own comes last, and counts.
+fn leads(around: &Surroundings) -> Result<Leads, Failure> {
+    let own = around.user.join(".bazelrc");
+    let cache = |text: &str| {
+        let words =
+            text.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(str::split_whitespace);
+        words.filter_map(|word| word.strip_prefix("--remote_cache=")).next_back().map(str::to_owned)
+    };
+    if let Some(to) = edit::read(&own)?.as_deref().and_then(cache) {
+        return Ok(Leads::file(&own, Some(to)));
+    }
+    let near = Surroundings::nearest(".bazelrc")?;
+    let near = near.and_then(|(path, text)| Some(Leads::file(&path, Some(cache(&text)?))));
+    Ok(near.unwrap_or_else(|| Leads::file(&own, None::<String>)))
 }
 
 /// The settings with our address as the remote cache.

@@ -11,7 +11,8 @@ use super::edit::Edit;
 use super::{Plan, Surroundings, Tool};
 use crate::failure::Failure;
 
-pub(super) const TOOL: Tool = Tool { name: "cargo", about: "what rustc makes, for every package", plan };
+pub(super) const TOOL: Tool =
+    Tool { name: "cargo", about: "what rustc makes, for every package", plan, leads: None };
 
 /// Wrappers that do nothing but remember, so that it makes no difference to what is compiled whether they run.
 const CACHES: &[&str] = &["sccache", "cachepot", "kache"];

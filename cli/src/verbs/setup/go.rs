@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use potluck_node::home::Home;
 
 use super::edit::Edit;
-use super::{Plan, Surroundings, Tool};
+use super::{Leads, Plan, Surroundings, Tool};
 use crate::failure::Failure;
 
-pub(super) const TOOL: Tool =
-    Tool { name: "go", about: "what go 1.24 or newer builds, and results of its tests", plan };
+pub(super) const TOOL: Tool = Tool {
+    name: "go",
+    about: "what go 1.24 or newer builds, and results of its tests",
+    plan,
+    leads: Some(leads),
+};
 
 /// What names the helper.
 const NAME: &str = "GOCACHEPROG";
@@ -37,6 +41,15 @@ fn plan(around: &Surroundings) -> Result<Plan, Failure> {
     }
     let after = wired(text, &helper);
     Ok(Plan { edits: vec![Edit { path, before, after }], notes })
+}
+
+fn leads(around: &Surroundings) -> Result<Leads, Failure> {
+    if let Some(leads) = Leads::variable(around, NAME) {
+        return Ok(leads);
+    }
+    let path = file(around)?;
+    let text = super::edit::read(&path)?.unwrap_or_default();
+    Ok(Leads::file(&path, value(&text)))
 }
 
 /// The file that go reads.

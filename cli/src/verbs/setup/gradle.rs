@@ -3,17 +3,16 @@
 
 use std::path::PathBuf;
 
-use super::edit::Edit;
-use super::{Plan, Surroundings, Tool, served};
+use super::edit::{self, Edit};
+use super::{Leads, Plan, Surroundings, Tool, served};
 use crate::failure::Failure;
 
-pub(super) const TOOL: Tool = Tool { name: "gradle", about: "outputs of tasks, by HTTP", plan };
+pub(super) const TOOL: Tool =
+    Tool { name: "gradle", about: "outputs of tasks, by HTTP", plan, leads: Some(leads) };
 
 fn plan(around: &Surroundings) -> Result<Plan, Failure> {
     let url = served::url(around, "gradle")?;
-    let home = around.env.get("GRADLE_USER_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-    let home = home.unwrap_or_else(|| around.user.join(".gradle"));
-    let (script, properties) = (home.join("init.d/potluck.gradle"), home.join("gradle.properties"));
+    let [script, properties] = files(around);
     let (before, set) = (around.read(&script)?, around.read(&properties)?);
     let on = wired(set.as_deref().unwrap_or_default()).map_err(|why| {
         Failure::failed(format!("{}: {why}", properties.display())).hint("nothing was changed")
@@ -23,6 +22,25 @@ fn plan(around: &Surroundings) -> Result<Plan, Failure> {
         Edit { path: properties, before: set, after: on },
     ];
     Ok(Plan { edits, notes: vec!["with --offline Gradle asks no cache".to_owned()] })
+}
+
+/// Our script, and the person's settings.
+fn files(around: &Surroundings) -> [PathBuf; 2] {
+    let home = around.env.get("GRADLE_USER_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let home = home.unwrap_or_else(|| around.user.join(".gradle"));
+    [home.join("init.d/potluck.gradle"), home.join("gradle.properties")]
+}
+
+fn leads(around: &Surroundings) -> Result<Leads, Failure> {
+    let [script, properties] = files(around);
+    let set = edit::read(&properties)?.unwrap_or_default();
+    if caching(&set) != Some("true") {
+        // Whatever caches there are, none is asked.
+        return Ok(Leads::file(&properties, None::<String>));
+    }
+    let text = edit::read(&script)?.unwrap_or_default();
+    let url = text.lines().find_map(|line| line.trim().strip_prefix("url = '")?.strip_suffix('\''));
+    Ok(Leads::file(&script, url))
 }
 
 /// The script. Older versions of Gradle have no word for a server without TLS, and need none.
@@ -35,13 +53,17 @@ fn text(url: &str) -> String {
     )
 }
 
+/// What the settings say of caching.
+fn caching(properties: &str) -> Option<&str> {
+    properties.lines().find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        (name.trim() == "org.gradle.caching").then(|| value.trim())
+    })
+}
+
 /// The settings with caching turned on.
 fn wired(properties: &str) -> Result<String, String> {
-    let value = |line: &str| {
-        let (name, value) = line.split_once('=')?;
-        (name.trim() == "org.gradle.caching").then(|| value.trim().to_owned())
-    };
-    match properties.lines().find_map(value).as_deref() {
+    match caching(properties) {
         Some("true") => Ok(properties.to_owned()),
         Some(other) => Err(format!("org.gradle.caching is {other:?}: set it to true")),
         None => {

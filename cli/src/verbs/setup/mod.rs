@@ -12,9 +12,11 @@ mod ccache;
 mod edit;
 mod go;
 mod gradle;
+mod nix;
 mod record;
 mod sccache;
 mod served;
+mod turbo;
 mod workspace;
 
 use std::collections::BTreeMap;
@@ -34,7 +36,7 @@ use crate::say::Say;
 const MAX_FILE: u64 = 1 << 20;
 
 /// What can be wired up.
-const TOOLS: &[Tool] = &[
+pub(super) const TOOLS: &[Tool] = &[
     cargo::TOOL,
     ccache::TOOL,
     sccache::TOOL,
@@ -42,18 +44,46 @@ const TOOLS: &[Tool] = &[
     gradle::TOOL,
     workspace::NX,
     workspace::MOON,
+    turbo::TOOL,
+    nix::TOOL,
     go::TOOL,
 ];
 
 /// A tool that can be wired up.
-struct Tool {
+pub(super) struct Tool {
     /// Its name on the command line.
-    name: &'static str,
+    pub(super) name: &'static str,
     /// What it gains, for people.
     about: &'static str,
     /// What its files should be.
     plan: fn(&Surroundings) -> Result<Plan, Failure>,
+    /// Where it looks for its cache as things are; none for cargo, which has a doctor of its own.
+    pub(super) leads: Option<LooksUp>,
 }
+
+/// Where a tool looks for its cache.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Leads {
+    /// What says so, or would: a variable or a file.
+    pub(super) by: String,
+    /// The URL, or the command; none when nothing is said.
+    pub(super) to: Option<String>,
+}
+
+impl Leads {
+    /// A variable that wins over all files, if it is set.
+    fn variable(around: &Surroundings, name: &str) -> Option<Self> {
+        let to = around.env.get(name).filter(|value| !value.is_empty())?.clone();
+        Some(Self { by: name.to_owned(), to: Some(to) })
+    }
+
+    fn file(path: &Path, to: Option<impl Into<String>>) -> Self {
+        Self { by: path.display().to_string(), to: to.map(Into::into) }
+    }
+}
+
+/// Finds out where a tool looks for its cache.
+pub(super) type LooksUp = fn(&Surroundings) -> Result<Leads, Failure>;
 
 /// What is to be done for a tool.
 #[derive(Debug, Default)]
@@ -65,9 +95,9 @@ struct Plan {
 }
 
 /// Where the person and the programs are.
-struct Surroundings {
+pub(super) struct Surroundings {
     /// The node's home.
-    home: PathBuf,
+    pub(super) home: PathBuf,
     /// The person's own folder.
     user: PathBuf,
     /// The folder of the program that runs.
@@ -79,7 +109,7 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    fn find(home: &Home, tool: &Tool) -> Result<Self, Failure> {
+    pub(super) fn find(home: &Home, tool: &Tool) -> Result<Self, Failure> {
         let env: BTreeMap<_, _> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -90,6 +120,18 @@ impl Surroundings {
         let programs = this.parent().unwrap_or(Path::new("/")).to_owned();
         let record = Record::read(home.root(), tool.name)?;
         Ok(Self { home: home.root().to_owned(), user, programs, env, record })
+    }
+
+    /// The nearest file of this name here or in a folder above, with its text.
+    fn nearest(name: &str) -> Result<Option<(PathBuf, String)>, Failure> {
+        let here = std::env::current_dir().unwrap_or_default();
+        for folder in here.ancestors() {
+            let path = folder.join(name);
+            if let Some(text) = edit::read(&path)? {
+                return Ok(Some((path, text)));
+            }
+        }
+        Ok(None)
     }
 
     /// The text of a file as it would be had potluck never changed it; nothing when there is none.

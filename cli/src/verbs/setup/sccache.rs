@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use toml_edit::{DocumentMut, Item, Table, value};
 
-use super::edit::Edit;
-use super::{Plan, Surroundings, Tool, served};
+use super::edit::{self, Edit};
+use super::{Leads, Plan, Surroundings, Tool, served};
 use crate::failure::Failure;
 
-pub(super) const TOOL: Tool = Tool { name: "sccache", about: "what compilers make, by WebDAV", plan };
+pub(super) const TOOL: Tool =
+    Tool { name: "sccache", about: "what compilers make, by WebDAV", plan, leads: Some(leads) };
 
 fn plan(around: &Surroundings) -> Result<Plan, Failure> {
     let url = served::url(around, "webdav")?;
@@ -25,6 +26,17 @@ fn plan(around: &Surroundings) -> Result<Plan, Failure> {
         notes.push(format!("{name} is set here, and wins over the settings: unset it"));
     }
     Ok(Plan { edits: vec![Edit { path, before, after }], notes })
+}
+
+fn leads(around: &Surroundings) -> Result<Leads, Failure> {
+    if let Some(leads) = Leads::variable(around, "SCCACHE_WEBDAV_ENDPOINT") {
+        return Ok(leads);
+    }
+    let path = file(around);
+    let text = edit::read(&path)?.unwrap_or_default();
+    let settings: Option<DocumentMut> = text.parse().ok();
+    let to = settings.as_ref().and_then(|all| all.get("cache")?.get("webdav")?.get("endpoint")?.as_str());
+    Ok(Leads::file(&path, to))
 }
 
 /// Whether a variable names where sccache keeps what it makes.

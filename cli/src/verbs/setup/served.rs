@@ -2,7 +2,9 @@
 //! Where this node serves tools that speak HTTP, as the settings of its home say.
 
 use potluck_node::config::Http;
+use potluck_node::front::http::socket::serve::path as ccache_socket;
 use potluck_node::home::Home;
+use potluck_protocol::action::Project;
 
 use super::Surroundings;
 use crate::failure::Failure;
@@ -11,6 +13,18 @@ use crate::failure::Failure;
 pub(super) fn url(around: &Surroundings, front: &str) -> Result<String, Failure> {
     let http = Home::locate(Some(around.home.clone()))?.config()?.http;
     of(&http, front).map_err(|why| Failure::failed(format!("tools cannot be told where this node is: {why}")))
+}
+
+/// Where ccache finds this node without HTTP; none where the path cannot be written into its settings or is too long for
+/// a socket.
+pub(super) fn ccache(around: &Surroundings) -> Result<Option<String>, Failure> {
+    /// What the system takes as the path of a socket (`sun_path`), with its end, on the systems that take least.
+    const MAX_PATH: usize = 104;
+    let home = Home::locate(Some(around.home.clone()))?;
+    let path = ccache_socket(&home, &Project::default());
+    let text = path.to_str().filter(|text| text.len() < MAX_PATH);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-~+@".contains(&byte);
+    Ok(text.filter(|text| text.bytes().all(plain)).map(|text| format!("crsh:{text}")))
 }
 
 fn of(http: &Http, front: &str) -> Result<String, &'static str> {

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use potluck_protocol::action::Recipe;
+use potluck_protocol::action::{Project, Recipe};
 use potluck_protocol::codec::Text;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{BlobOutput, Labels, Output};
+use tokio::io::AsyncRead;
 use tokio::time::timeout;
 
+use super::archive;
 use super::map::{Dialect, Operation, Part, Stored, etag, packed_etag, part, wants_zstd, webdav};
 use crate::cache::{Answer as Known, Cache as _, CacheError, Publication, Question, Stretches};
 use crate::engine::Engine;
@@ -29,13 +31,16 @@ const CLAIM_WITHIN: Duration = Duration::from_secs(20);
 pub(super) async fn serve(door: Door, dialect: &'static Dialect, asked: Asked, upload: Upload) -> Answer {
     match (dialect.map)(&asked) {
         Err(status) => plain(status),
-        Ok(Operation::Get { key, head }) => get(&door, dialect, &asked, (key, head)).await,
+        Ok(Operation::Get { key, head }) => {
+            get(&door, &Slot::new(dialect, &asked, key), (&asked, head)).await
+        }
         Ok(Operation::Put { key }) => {
-            let stored = put(&door, dialect, (&asked, key), upload).await;
+            let length = upload.length();
+            let stored = put(&door, &Slot::new(dialect, &asked, key), (upload.read(), length)).await;
             plain((dialect.stored)(stored))
         }
         Ok(Operation::Folder) => properties(asked.path(), None),
-        Ok(Operation::Look { key }) => match known(&door, dialect, &asked, key).await {
+        Ok(Operation::Look { key }) => match known(&door, &Slot::new(dialect, &asked, key)).await {
             Some(output) => properties(asked.path(), Some(output.total())),
             None => plain(StatusCode::NOT_FOUND),
         },
@@ -44,11 +49,8 @@ pub(super) async fn serve(door: Door, dialect: &'static Dialect, asked: Asked, u
             Err(_) => plain(StatusCode::BAD_REQUEST),
         },
         Ok(Operation::Delete { key }) => {
-            let withdrawn = door.engine().withdraw(&space(dialect, &asked), key.as_bytes()).await;
-            match withdrawn {
-                Ok(true) => plain(StatusCode::NO_CONTENT),
-                _ => plain(StatusCode::NOT_FOUND),
-            }
+            let withdrawn = withdraw(&door, &Slot::new(dialect, &asked, key)).await;
+            plain(if withdrawn { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND })
         }
     }
 }
@@ -62,40 +64,63 @@ fn properties(path: &str, size: Option<u64>) -> Answer {
     answer
 }
 
-fn space(dialect: &Dialect, asked: &Asked) -> Space {
-    Space { project: asked.project().clone(), recipe: recipe(dialect) }
+/// A key of a tool in a Project.
+pub(super) struct Slot {
+    pub(super) dialect: &'static Dialect,
+    pub(super) project: Project,
+    pub(super) key: String,
 }
 
-fn recipe(dialect: &Dialect) -> Recipe {
-    Recipe::new(dialect.recipe).expect("each dialect names a recipe")
+impl Slot {
+    pub(super) fn new(dialect: &'static Dialect, asked: &Asked, key: String) -> Self {
+        Self { dialect, project: asked.project().clone(), key }
+    }
+
+    fn space(&self) -> Space {
+        let recipe = Recipe::new(self.dialect.recipe).expect("each dialect names a recipe");
+        Space { project: self.project.clone(), recipe }
+    }
+
+    fn question(&self, door: &Door) -> Question {
+        let Space { project, recipe } = self.space();
+        let (keys, deadline) = (vec![self.key.clone().into_bytes()], door.deadline(self.dialect.deadline));
+        Question { project, recipe, keys, deadline }
+    }
 }
 
 /// The value of a key, or a miss: whatever goes wrong here is one as well.
-async fn get(door: &Door, dialect: &Dialect, asked: &Asked, (key, head): (String, bool)) -> Answer {
+async fn get(door: &Door, slot: &Slot, (asked, head): (&Asked, bool)) -> Answer {
     let given = async {
-        match find(door, dialect, asked, key).await {
-            Some(found) => give(door.engine(), dialect, asked, (found, head)).await,
+        match find(door, slot).await {
+            Some(found) => give(door.engine(), slot.dialect, asked, (found, head)).await,
             None => plain(StatusCode::NOT_FOUND),
         }
     };
-    timeout(dialect.patience, given).await.unwrap_or_else(|_| {
-        tracing::warn!(tool = dialect.tool, "nothing could be answered in time");
-        plain(StatusCode::NOT_FOUND)
-    })
+    in_time(slot, given).await.unwrap_or_else(|| plain(StatusCode::NOT_FOUND))
 }
 
-fn question(door: &Door, dialect: &Dialect, asked: &Asked, key: String) -> Question {
-    let Space { project, recipe } = space(dialect, asked);
-    Question { project, recipe, keys: vec![key.into_bytes()], deadline: door.deadline(dialect.deadline) }
+/// What comes of some work, if it comes before the tool has lost its patience.
+pub(super) async fn in_time<T>(slot: &Slot, work: impl Future<Output = T>) -> Option<T> {
+    let Dialect { patience, tool, .. } = slot.dialect;
+    let done = timeout(*patience, work).await.ok();
+    if done.is_none() {
+        tracing::warn!(tool, "nothing could be answered in time");
+    }
+    done
 }
 
 /// What is known under a key.
-pub(super) async fn known(door: &Door, dialect: &Dialect, asked: &Asked, key: String) -> Option<Output> {
-    let asking = door.engine().lookup(question(door, dialect, asked, key));
-    match timeout(dialect.patience, asking).await.ok()?.ok()?.pop()? {
+pub(super) async fn known(door: &Door, slot: &Slot) -> Option<Output> {
+    let asking = door.engine().lookup(slot.question(door));
+    match timeout(slot.dialect.patience, asking).await.ok()?.ok()?.pop()? {
         Known::Hit(output) => Some(output),
         Known::Miss(_) => None,
     }
+}
+
+/// Forgets a key; gives whether there was anything.
+pub(super) async fn withdraw(door: &Door, slot: &Slot) -> bool {
+    door.engine().withdraw(&slot.space(), slot.key.as_bytes()).await.unwrap_or(false)
 }
 
 /// A value that is here, and the beginning of it, which was read and checked.
@@ -106,14 +131,15 @@ pub(super) struct Found {
     pub(super) rest: Option<Stretches>,
 }
 
-async fn find(door: &Door, dialect: &Dialect, asked: &Asked, key: String) -> Option<Found> {
+/// The value of a key; of one that changes, the newest.
+pub(super) async fn find(door: &Door, slot: &Slot) -> Option<Found> {
     let engine = door.engine();
-    let Output::Blob(blob) = known(door, dialect, asked, key.clone()).await? else { return None };
+    let Output::Blob(blob) = known(door, slot).await? else { return None };
     let found = open(engine, blob).await?;
-    if !(dialect.changes)(&found.first) {
+    if !(slot.dialect.changes)(&found.first) {
         return Some(found);
     }
-    match engine.newest(&question(door, dialect, asked, key)).await {
+    match engine.newest(&slot.question(door)).await {
         Some(Output::Blob(blob)) if blob != found.blob => open(engine, blob).await.or(Some(found)),
         _ => Some(found),
     }
@@ -227,37 +253,32 @@ async fn is_whole(engine: &Arc<Engine>, digest: Digest) -> bool {
     true
 }
 
-/// Takes a value and claims it.
-async fn put(
+/// Takes a value of so many bytes and claims it.
+pub(super) async fn put(
     door: &Door,
-    dialect: &'static Dialect,
-    (asked, key): (&Asked, String),
-    upload: Upload,
+    slot: &Slot,
+    (from, length): (impl AsyncRead + Send + Unpin, u64),
 ) -> Stored {
-    if upload.length() > dialect.most {
+    let dialect = slot.dialect;
+    if length > dialect.most {
         return Stored::TooLarge;
     }
-    let (digest, size) = match door.engine().write(upload.read()).await {
+    let (digest, size) = match archive::write(door.engine(), dialect.archive, from).await {
         Ok(written) => written,
         Err(error) => return failed(dialect, &error),
     };
-    claim(door, dialect, (asked, key), Output::Blob(BlobOutput { digest, size })).await
+    claim(door, slot, Output::Blob(BlobOutput { digest, size })).await
 }
 
 /// Claims that a key gave an output.
-pub(super) async fn claim(
-    door: &Door,
-    dialect: &Dialect,
-    (asked, key): (&Asked, String),
-    output: Output,
-) -> Stored {
-    let Space { project, recipe } = space(dialect, asked);
-    let labels = Labels { tool: Text::new(dialect.tool), ..Labels::default() };
-    let key = key.into_bytes();
+pub(super) async fn claim(door: &Door, slot: &Slot, output: Output) -> Stored {
+    let Space { project, recipe } = slot.space();
+    let labels = Labels { tool: Text::new(slot.dialect.tool), ..Labels::default() };
+    let key = slot.key.clone().into_bytes();
     let publication = Publication { project, recipe, key, output, labels, taints: Vec::new() };
     match timeout(CLAIM_WITHIN, door.engine().publish_over(publication)).await {
         Ok(Ok(_)) => Stored::Done,
-        Ok(Err(error)) => failed(dialect, &error),
+        Ok(Err(error)) => failed(slot.dialect, &error),
         Err(_) => Stored::NotKept,
     }
 }

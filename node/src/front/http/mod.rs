@@ -2,13 +2,19 @@
 //! Tools that keep values under keys by plain HTTP: ccache, sccache by WebDAV, Bazel, moon, Gradle and Nx.
 //!
 //! * [`map`] says what a request means, and each tool has a file of its own there: all pure.
+//! * [`alike`] puts the archives of ccache and sccache into a form in which two builders agree: pure; `archive` does it.
+//! * [`socket`] is how ccache asks without HTTP.
 //! * `keep` answers for values under keys that mean nothing to anybody else; `results` for Bazel's, which name Blobs.
 
+pub mod alike;
+#[cfg(feature = "net")]
+mod archive;
 #[cfg(feature = "net")]
 mod keep;
 pub mod map;
 #[cfg(feature = "net")]
 mod results;
+pub mod socket;
 
 #[cfg(feature = "net")]
 pub use fronts::{BAZEL, CCACHE, GRADLE, NX, WEBDAV};

@@ -15,7 +15,7 @@ use potluck_protocol::entry::{BlobOutput, Output, TreeOutput};
 use potluck_protocol::tree::{Kind, Member, Tree, TreePath};
 use tokio::time::timeout;
 
-use super::keep::{self, Found};
+use super::keep::{self, Found, Slot};
 use super::map::bazel::{About, Ask, DIALECT, ask};
 use super::map::result::{EMPTY, MAX_FOLDER_BYTES, MAX_NAMED, MAX_RESULT_BYTES, Named, ResultError, named};
 use super::map::{Operation, Stored};
@@ -76,7 +76,7 @@ async fn take_blob(door: &Door, name: Sha256, upload: Upload) -> StatusCode {
 async fn result(door: &Door, asked: &Asked, (key, head): (String, bool)) -> Answer {
     let engine = door.engine();
     let found = async {
-        match keep::known(door, &DIALECT, asked, key).await? {
+        match keep::known(door, &Slot::new(&DIALECT, asked, key)).await? {
             Output::Blob(blob) => keep::open(engine, blob).await,
             Output::Tree(tree) => {
                 let blob = unpack(engine, &tree).await?;
@@ -149,7 +149,7 @@ async fn take_result(door: &Door, (asked, key): (&Asked, String), upload: Upload
         Err(UploadError::Broken(error)) => return keep::failed(&DIALECT, &CacheError::Source(error)),
     };
     match pack(door.engine(), &body).await {
-        Ok(output) => keep::claim(door, &DIALECT, (asked, key), output).await,
+        Ok(output) => keep::claim(door, &Slot::new(&DIALECT, asked, key), output).await,
         Err(Unpublished::Door(error)) => keep::failed(&DIALECT, &error),
         // Whoever sent it has done nothing wrong, and cannot do anything about it.
         Err(error) => {

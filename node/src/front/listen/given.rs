@@ -36,6 +36,11 @@ pub struct Door {
 }
 
 impl Door {
+    /// For a Front that is not reached by HTTP.
+    pub(in crate::front) const fn new(engine: Arc<Engine>, config: Arc<Config>, name: &'static str) -> Self {
+        Self { engine, config, name }
+    }
+
     /// The door itself: it is the [`Cache`](crate::cache::Cache), and has what only the daemon can do as well.
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Opens the sockets, and serves connections until the daemon ends.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,16 +122,16 @@ enum Guest {
 
 impl Listener {
     /// The next connection, on whichever socket.
-    async fn accept(&self) -> io::Result<Guest> {
+    async fn accept(&self) -> Guest {
         let tcp = async {
             match &self.tcp {
-                Some(tcp) => tcp.accept().await.map(|(stream, _)| Guest::Tcp(stream)),
+                Some(tcp) => Guest::Tcp(server::sure(|| tcp.accept()).await.0),
                 None => std::future::pending().await,
             }
         };
         let local = async {
             match &self.socket {
-                Some(socket) => socket.accept().await.map(|(stream, _)| Guest::Local(stream)),
+                Some(socket) => Guest::Local(server::accept(socket).await),
                 None => std::future::pending().await,
             }
         };
@@ -160,13 +159,9 @@ pub async fn run(engine: Arc<Engine>, config: Config, listener: Listener, stop: 
         };
         tokio::select! {
             () = told_to_end(&mut ended) => break,
-            (place, guest) = accept => match guest {
-                Ok(guest) => {
-                    connections.spawn(welcome(Arc::clone(&shared), guest, place, stop.clone()));
-                }
-                // Out of file descriptors, most likely: others will end soon.
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            },
+            (place, guest) = accept => {
+                connections.spawn(welcome(Arc::clone(&shared), guest, place, stop.clone()));
+            }
         }
         while connections.try_join_next().is_some() {}
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use potluck_protocol::digest::Sha256;
 
-use super::{Dialect, Operation, Stored, by_method};
+use super::{Archive, Dialect, Operation, Stored, by_method};
 use crate::front::listen::asked::Asked;
 
 /// How they speak: Bazel likes 200 best.
@@ -21,6 +21,7 @@ pub const DIALECT: Dialect = Dialect {
     most: super::result::MAX_RESULT_BYTES,
     gullible: false,
     changes: |_| false,
+    archive: Archive::Opaque,
     map: |asked| match ask(asked)? {
         Ask::Result(operation) => Ok(operation),
         Ask::Blob { .. } | Ask::Alive => Err(StatusCode::NOT_FOUND),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Dialect, Operation, by_method, stored};
+use super::{Archive, Dialect, Operation, by_method, stored};
 use crate::front::listen::asked::Asked;
 
 /// How ccache speaks: any failure is a miss to it, and it gives up after ten seconds by itself.
@@ -24,6 +24,7 @@ pub const DIALECT: Dialect = Dialect {
     most: 4 << 30,
     gullible: false,
     changes: is_manifest,
+    archive: Archive::Ccache,
     map,
     stored,
 };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Dialect, Operation, Stored, by_method};
+use super::{Archive, Dialect, Operation, Stored, by_method};
 use crate::front::listen::asked::Asked;
 
 /// How Gradle speaks.
@@ -20,6 +20,7 @@ pub const DIALECT: Dialect = Dialect {
     most: 16 << 30,
     gullible: false,
     changes: |_| false,
+    archive: Archive::Opaque,
     map,
     stored,
 };

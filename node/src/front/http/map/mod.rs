@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use potluck_protocol::digest::Digest;
 
+pub use super::alike::Archive;
 use crate::front::listen::asked::Asked;
 
 /// What is to be done.
@@ -64,6 +65,8 @@ pub struct Dialect {
     /// Whether values of keys change, so that a newer one of somebody else counts more than an older one of one's own.
     /// Told by the first bytes of the value that is here.
     pub changes: fn(&[u8]) -> bool,
+    /// What its values are.
+    pub archive: Archive,
     /// What a request means.
     pub map: fn(&Asked) -> Result<Operation, StatusCode>,
     /// How it hears what came of a value that it sent.

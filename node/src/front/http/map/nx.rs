@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use super::{Dialect, Operation};
+use super::{Archive, Dialect, Operation};
 use crate::front::listen::asked::Asked;
 
 /// How Nx speaks.
@@ -21,6 +21,7 @@ pub const DIALECT: Dialect = Dialect {
     most: 16 << 30,
     gullible: true,
     changes: |_| false,
+    archive: Archive::Opaque,
     map,
     stored: |_| StatusCode::OK,
 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use super::{Dialect, Operation, by_method, stored};
+use super::{Archive, Dialect, Operation, by_method, stored};
 use crate::front::listen::asked::Asked;
 
 /// How sccache speaks: it waits for a minute by itself.
@@ -21,6 +21,7 @@ pub const DIALECT: Dialect = Dialect {
     most: 4 << 30,
     gullible: false,
     changes: |_| false,
+    archive: Archive::Sccache,
     map,
     stored,
 };
