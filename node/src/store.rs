@@ -7,6 +7,7 @@
 mod arriving;
 mod buffers;
 mod durable;
+mod small;
 mod writing;
 
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ const READ_THREADS: usize = 4;
 const STIR_EVERY: Duration = Duration::from_millis(200);
 
 pub use arriving::Arriving;
+pub(crate) use small::is_small;
 pub use writing::{PourError, Receiving, Writing, unpack};
 
 /// Why the store did not do what was asked. That a Blob is absent is not an error.

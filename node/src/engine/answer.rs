@@ -2,6 +2,7 @@
 //! What peers ask and are told, and what they tell and is believed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use potluck_keys::policy::{Reason, Refusal};
 use potluck_keys::signed::Signed;
@@ -13,14 +14,37 @@ use potluck_protocol::peer::{self, Found, Inline, MAX_CLAIMS, MAX_INLINE, MAX_IN
 use potluck_protocol::tree::Tree;
 
 use super::trace::Refused;
-use super::{Engine, Known, News, files, newest, want};
+use super::{Engine, Known, News, SOON_ENTRIES, files, is_soon, newest, output_bytes, want};
 use crate::content::Durability;
 use crate::fetch::event::{Space, Verdict};
-use crate::observe::clock;
+use crate::index;
+use crate::observe::{clock, span};
 use crate::store::{StoreError, unpack};
 
 /// Most bytes of Blobs that go along with one answer, whatever the asker would take.
 const MAX_INLINE_TOTAL: u64 = 512 * 1024;
+
+/// Most actions of one question, or one answer, that are looked at without going to a thread that may block.
+const SOON_ACTIONS: usize = 4;
+/// Most bytes of outputs that are read or kept there. What is larger lies in files of its own.
+const SOON_BYTES: u64 = 4 * index::MAX_INLINE_BYTES as u64;
+
+/// An action, and the Entries about it.
+type Present<'q> = (&'q ActionId, Vec<Signed<Entry>>);
+
+/// How many bytes the output of a claim has, as that says.
+fn claimed_bytes(entry: &Signed<Entry>) -> u64 {
+    entry.authentic().map_or(0, |entry| output_bytes(&entry.output))
+}
+
+/// Whether what a peer told is so little that it is better looked at on the spot.
+fn is_small(found: &[Found]) -> bool {
+    let inline = || found.iter().flat_map(|found| &found.blobs);
+    found.len() <= SOON_ACTIONS
+        && found.iter().all(|found| found.entries.len() <= SOON_ENTRIES)
+        && inline().all(|blob| blob.size <= index::MAX_INLINE_BYTES as u64)
+        && inline().map(|blob| blob.size).sum::<u64>() <= SOON_BYTES
+}
 
 /// What claims that came from elsewhere amount to.
 pub(crate) struct Weighed {
@@ -45,17 +69,49 @@ impl Engine {
     /// # Errors
     /// [`StoreError`].
     pub fn tell_peer(&self, question: &peer::Question) -> Result<Vec<Found>, StoreError> {
-        let mut room = question.inline.min(MAX_INLINE_TOTAL);
-        let mut all = Vec::new();
+        let present = self.present(question)?;
+        self.found(question, &present)
+    }
+
+    /// The same where it may not block, or nothing when it might take longer than going to a thread that may; see
+    /// [`Self::known_at_once`].
+    pub(crate) fn tell_peer_at_once(
+        &self,
+        question: &peer::Question,
+    ) -> Option<Result<Vec<Found>, StoreError>> {
+        let maybe = question.actions.iter().filter(|action| self.store.index().maybe(action));
+        if maybe.take(SOON_ACTIONS + 1).count() > SOON_ACTIONS {
+            return None;
+        }
+        let present = match self.present(question) {
+            Ok(present) => present,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut bytes = 0;
+        let soon = present.iter().all(|(_, entries)| {
+            bytes += entries.iter().map(claimed_bytes).sum::<u64>();
+            entries.len() <= SOON_ENTRIES && entries.iter().all(is_soon)
+        });
+        (soon && bytes <= SOON_BYTES).then(|| self.found(question, &present))
+    }
+
+    /// The Entries about what a peer asks.
+    fn present<'q>(&self, question: &'q peer::Question) -> Result<Vec<Present<'q>>, StoreError> {
         // What is absent is known from memory, and one view of the index serves all the others.
-        let present: Vec<_> =
-            question.actions.iter().filter(|action| self.store.index().maybe(action)).collect();
-        if present.is_empty() {
-            return Ok(all);
+        let mut present =
+            question.actions.iter().filter(|action| self.store.index().maybe(action)).peekable();
+        if present.peek().is_none() {
+            return Ok(Vec::new());
         }
         let view = self.store.index().view()?;
-        for action in present {
-            let entries = view.entries(action)?;
+        let entries = |action| Ok((action, view.entries(action)?));
+        present.map(entries).collect()
+    }
+
+    fn found(&self, question: &peer::Question, present: &[Present<'_>]) -> Result<Vec<Found>, StoreError> {
+        let mut room = question.inline.min(MAX_INLINE_TOTAL);
+        let mut all = Vec::new();
+        for (action, entries) in present {
             let entries: Vec<_> = entries
                 .iter()
                 .filter(|entry| entry.authentic().is_ok_and(|entry| entry.project == question.project))
@@ -74,7 +130,7 @@ impl Engine {
             }
             let bytes = |entry: &&Signed<Entry>| Bytes::new(entry.bytes().to_vec());
             let entries = entries.iter().filter_map(bytes).collect();
-            all.push(Found { action: *action, entries, heads: Vec::new(), blobs });
+            all.push(Found { action: **action, entries, heads: Vec::new(), blobs });
         }
         Ok(all)
     }
@@ -108,26 +164,62 @@ impl Engine {
     }
 
     /// Takes what a peer told about actions of a space: keeps what the policy accepts, counts what it refuses, and
-    /// says what is known now. Blocks.
+    /// says what is known now. A small answer is looked at on the spot: what came of it waits in memory for the next
+    /// change of the index, and nobody waits for that.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn told_by_peer(
+    pub async fn told_by_peer(
+        self: &Arc<Self>,
+        space: &Space,
+        found: Vec<Found>,
+    ) -> Result<Vec<(ActionId, Verdict)>, StoreError> {
+        let few = is_small(&found) && !self.store.index().is_full() && !newest::counts(&space.recipe);
+        if !few {
+            let (engine, space) = (Arc::clone(self), space.clone());
+            return span::blocking(move || {
+                let claims = engine.told_claims(&found);
+                engine.told_all(&space, &found, claims)
+            })
+            .await;
+        }
+        let claims = self.told_claims(&found);
+        if claims.iter().flatten().all(is_soon) {
+            return self.told_all(space, &found, claims);
+        }
+        let (engine, space) = (Arc::clone(self), space.clone());
+        span::blocking(move || engine.told_all(&space, &found, claims)).await
+    }
+
+    /// The claims of an answer, their signatures looked at.
+    fn told_claims(&self, found: &[Found]) -> Vec<Vec<Signed<Entry>>> {
+        // By this policy all of the answer is judged.
+        let policy = self.trusting.now();
+        let claims = found.iter().map(|found| {
+            let told: Vec<Signed<Entry>> =
+                found.entries.iter().filter_map(|bytes| Signed::decode(bytes).ok()).collect();
+            policy.verify(&told);
+            told
+        });
+        claims.collect()
+    }
+
+    fn told_all(
         &self,
         space: &Space,
         found: &[Found],
+        claims: Vec<Vec<Signed<Entry>>>,
     ) -> Result<Vec<(ActionId, Verdict)>, StoreError> {
-        let mut verdicts = Vec::with_capacity(found.len());
-        for found in found {
-            verdicts.push((found.action, self.told(space, found)?));
-        }
-        Ok(verdicts)
+        let told = |(found, told): (&Found, _)| Ok((found.action, self.told(space, found, told)?));
+        found.iter().zip(claims).map(told).collect()
     }
 
-    fn told(&self, space: &Space, found: &Found) -> Result<Verdict, StoreError> {
-        let told: Vec<Signed<Entry>> =
-            found.entries.iter().filter_map(|bytes| Signed::decode(bytes).ok()).collect();
-        self.trusting.now().verify(&told);
+    fn told(
+        &self,
+        space: &Space,
+        found: &Found,
+        told: Vec<Signed<Entry>>,
+    ) -> Result<Verdict, StoreError> {
         let Weighed { all, fresh, refused, mut verdict, .. } = self.weigh(space, &found.action, told)?;
         if let Known::Here(output) | Known::Lacks { output, .. } = &verdict {
             let output = output.clone();
@@ -143,7 +235,8 @@ impl Engine {
                     self.tell(News::Holds(Topic { signer, project: space.project.clone() }));
                 }
             }
-            verdict = self.judge(&self.store.index().view()?, (space, &found.action), &all)?;
+            let by = (&self.store.index().view()?, &*self.trusting.seen());
+            verdict = self.judge_by(by, (space, &found.action), &all)?;
         }
         // What only lacks the agreement of others waits for it.
         if let Known::Refused = verdict {
@@ -158,7 +251,8 @@ impl Engine {
         self.verdict_of(space, verdict)
     }
 
-    /// Judges claims about an action that came from elsewhere, beside those that are known. Nothing is kept. Blocks.
+    /// Judges claims about an action that came from elsewhere, beside those that are known, by the policy that was looked
+    /// at last. Nothing is kept. Blocks.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -182,8 +276,9 @@ impl Engine {
             }
         }
         all.extend(fresh.iter().cloned());
-        let verdict = self.judge(&self.store.index().view()?, (space, action), &all)?;
-        let choice = || self.trusting.now().choose(&all, &want(space, action), clock::now()).outcome.err();
+        let policy = self.trusting.seen();
+        let verdict = self.judge_by((&self.store.index().view()?, &policy), (space, action), &all)?;
+        let choice = || policy.choose(&all, &want(space, action), clock::now()).outcome.err();
         let refusal = if let Known::Refused = verdict { choice() } else { None };
         Ok(Weighed { all, fresh, known, refused, verdict, refusal })
     }
@@ -191,7 +286,7 @@ impl Engine {
     /// Why the policy has no use for a claim, if it has none. One that it refuses is counted and not kept, so that
     /// strangers cannot fill the index; one that only needs the agreement of others is kept until they come.
     fn refusal(&self, space: &Space, action: &ActionId, entry: &Signed<Entry>) -> Option<Reason> {
-        let policy = self.trusting.now();
+        let policy = self.trusting.seen();
         let refusal = policy.judge(entry, &want(space, action), clock::now()).err()?;
         if let Reason::TooFew { .. } = refusal.reason {
             return None;

@@ -26,6 +26,7 @@ pub struct Counts {
     published: AtomicU64,
     fetched: AtomicU64,
     served: AtomicU64,
+    sent: AtomicU64,
     refused: Mutex<BTreeMap<Refused, u64>>,
     tallies: Mutex<BTreeMap<(String, String), Tally>>,
     contradictions: Mutex<BTreeMap<(Signer, ActionId), Contradiction>>,
@@ -155,6 +156,11 @@ impl Counts {
         self.served.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Something was sent for a look-up: a question or a request for a Blob to a peer, or a search on a DHT.
+    pub fn sent(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Something was refused.
     ///
     /// # Panics
@@ -184,6 +190,7 @@ impl Counts {
             published: read(&self.published),
             bytes_fetched: read(&self.fetched),
             bytes_served: read(&self.served),
+            sent: read(&self.sent),
             refused: refused.iter().map(often).collect(),
         }
     }
@@ -225,6 +232,8 @@ pub struct Numbers {
     pub bytes_fetched: u64,
     /// Bytes of Blobs to peers.
     pub bytes_served: u64,
+    /// Questions and requests for Blobs to peers, and searches on DHTs, for look-ups and Catalogs.
+    pub sent: u64,
     /// What was refused.
     pub refused: Vec<RefusedOften>,
 }

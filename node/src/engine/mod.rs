@@ -362,6 +362,19 @@ impl Engine {
     pub(crate) fn judge(
         &self,
         view: &View<'_>,
+        of: (&Space, &ActionId),
+        entries: &[Signed<Entry>],
+    ) -> Result<Known, StoreError> {
+        if entries.is_empty() {
+            return Ok(Known::Nothing);
+        }
+        self.judge_by((view, &self.trusting.now()), of, entries)
+    }
+
+    /// The same by a policy that was looked at a moment ago.
+    fn judge_by(
+        &self,
+        (view, policy): (&View<'_>, &Policy),
         (space, action): (&Space, &ActionId),
         entries: &[Signed<Entry>],
     ) -> Result<Known, StoreError> {
@@ -369,18 +382,17 @@ impl Engine {
             return Ok(Known::Nothing);
         }
         if let Some(rest) = self.doubts.without(entries) {
-            let known = self.judge(view, (space, action), &rest)?;
+            let known = self.judge_by((view, policy), (space, action), &rest)?;
             return Ok(if let Known::Nothing = known { Known::Refused } else { known });
         }
         if newest::counts(&space.recipe) {
-            return self.judge_newest(view, (space, action), entries);
+            return self.judge_newest((view, policy), (space, action), entries);
         }
         let now = clock::now();
         let want = want(space, action);
         let mut lacking = None;
-        let policy = self.trusting.now();
         // What was made here needs nobody's permission; what others made needs the owner's.
-        for policy in [self.own.policy(), &policy] {
+        for policy in [self.own.policy(), policy] {
             let choice = policy.choose(entries, &want, now);
             for found in &choice.equivocations {
                 let (earlier, later) = (claim_digest(found.earlier), claim_digest(found.later));
@@ -428,17 +440,16 @@ impl Engine {
         output: &Output,
         hold: Option<Hold>,
     ) -> Result<Vec<Need>, StoreError> {
-        let here = |digest: &Digest| match hold {
-            Some(hold) => self.store.holds_in(view, digest, hold),
-            None => self.store.has_in(view, digest),
+        let here = |need: &Need| match hold {
+            Some(hold) => self.store.holds_sized(view, (&need.digest, need.size), hold),
+            None => self.store.has_in(view, &need.digest),
         };
         let Output::Tree(own) = output else {
-            let (digest, size) = (*output.digest(), output_bytes(output));
-            let here = here(&digest)?;
-            return Ok(if here { Vec::new() } else { vec![Need { digest, size }] });
+            let need = Need { digest: *output.digest(), size: output_bytes(output) };
+            return Ok(if here(&need)? { Vec::new() } else { vec![need] });
         };
         let own = Need { digest: own.digest, size: own.size };
-        if !here(&own.digest)? {
+        if !here(&own)? {
             return Ok(vec![own]);
         }
         let tree = match view.small(&own.digest)? {
@@ -454,7 +465,7 @@ impl Engine {
         }
         let mut lacks = Vec::new();
         for need in needs {
-            if !here(&need.digest)? {
+            if !here(&need)? {
                 lacks.push(need);
             }
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_keys::pair::Signer;
+use potluck_keys::policy::Policy;
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::{ActionId, Recipe};
 use potluck_protocol::digest::Digest;
@@ -46,16 +47,15 @@ impl Engine {
     /// ones: what it lacks is looked for.
     pub(super) fn judge_newest(
         &self,
-        view: &View<'_>,
+        (view, policy): (&View<'_>, &Policy),
         (space, action): (&Space, &ActionId),
         entries: &[Signed<Entry>],
     ) -> Result<Known, StoreError> {
         let (now, want) = (clock::now(), want(space, action));
-        let policy = self.trusting.now();
         let mut good = Vec::with_capacity(entries.len());
         for entry in entries {
             // A rule that takes several to agree accepts none alone, see below.
-            for policy in [self.own.policy(), &policy] {
+            for policy in [self.own.policy(), policy] {
                 good.extend(policy.judge(entry, &want, now).map(|found| found.signed()));
             }
         }

@@ -271,7 +271,7 @@ async fn strangers_are_refused_counted_and_not_kept() {
     node.trusts(&ann);
     let (good, bad) = (claim(&ann, b"key", blob(b"good")), claim(&mallory, b"key", blob(b"bad")));
     let told = found(b"key", &[&bad, &good], &[b"good", b"bad"]);
-    let verdicts = node.engine.told_by_peer(&space(), &[told]).unwrap();
+    let verdicts = node.engine.told_by_peer(&space(), vec![told]).await.unwrap();
     assert_eq!(verdicts, [(action(b"key"), Verdict::Here)]);
     assert_eq!(node.lookup(b"key").await, Answer::Hit(blob(b"good")));
     assert!(!node.engine.store().has(&Digest::of(b"bad")).unwrap(), "nobody whom it believes named it");
@@ -281,7 +281,7 @@ async fn strangers_are_refused_counted_and_not_kept() {
     assert_eq!(refused.len(), 1);
     assert_eq!((refused[0].refused.reason.as_str(), refused[0].count), ("unknown-signer", 1));
     let only = found(b"other", &[&claim(&mallory, b"other", blob(b"bad"))], &[]);
-    let verdicts = node.engine.told_by_peer(&space(), &[only]).unwrap();
+    let verdicts = node.engine.told_by_peer(&space(), vec![only]).await.unwrap();
     assert_eq!(verdicts, [(action(b"other"), Verdict::Refused)]);
 }
 
@@ -292,7 +292,7 @@ async fn what_comes_along_must_be_what_it_is_called_and_what_was_claimed() {
     let mut told = found(b"key", &[&claim(&ann, b"key", blob(b"good"))], &[b"good"]);
     told.blobs[0].bytes = Bytes::new(b"evil".to_vec()).unwrap();
     told.blobs.extend(found(b"key", &[], &[b"stowaway"]).blobs);
-    let verdicts = node.engine.told_by_peer(&space(), &[told]).unwrap();
+    let verdicts = node.engine.told_by_peer(&space(), vec![told]).await.unwrap();
     let Verdict::Needs { blobs, cost } = &verdicts[0].1 else { panic!("{verdicts:?}") };
     assert_eq!((blobs[0].digest, blobs.len(), *cost), (Digest::of(b"good"), 1, Duration::from_secs(5)));
     for absent in [&b"evil"[..], b"stowaway", b"good"] {
@@ -301,7 +301,7 @@ async fn what_comes_along_must_be_what_it_is_called_and_what_was_claimed() {
     // A claim about another action than the one it is given for.
     let mut moved = found(b"key", &[&claim(&ann, b"key", blob(b"good"))], &[b"good"]);
     moved.action = action(b"another");
-    assert_eq!(node.engine.told_by_peer(&space(), &[moved]).unwrap()[0].1, Verdict::Refused);
+    assert_eq!(node.engine.told_by_peer(&space(), vec![moved]).await.unwrap()[0].1, Verdict::Refused);
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn trust_counts_from_the_next_look_up_on() {
     let (node, ann) = (Node::new(), Pair::from_seed(&[1; 32], ""));
     node.trusts(&ann);
     let told = found(b"key", &[&claim(&ann, b"key", blob(b"good"))], &[b"good"]);
-    node.engine.told_by_peer(&space(), &[told]).unwrap();
+    node.engine.told_by_peer(&space(), vec![told]).await.unwrap();
     assert_eq!(node.lookup(b"key").await, Answer::Hit(blob(b"good")));
     assert!(trust::remove(&node.home, "ann").unwrap());
     assert_eq!(node.lookup(b"key").await, Answer::Miss(Miss::Refused));

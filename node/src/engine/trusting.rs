@@ -56,6 +56,14 @@ impl Trusting {
             };
             *self.policy.write().expect("nobody panics while holding the policy") = Arc::new(policy);
         }
+        self.seen()
+    }
+
+    /// The policy as it was when somebody last asked for that of now: for what follows from that within one answer.
+    ///
+    /// # Panics
+    /// Never: nobody panics while holding the lock.
+    pub fn seen(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.read().expect("nobody panics while holding the policy"))
     }
 }

@@ -77,6 +77,9 @@ struct Driven {
 }
 
 fn perform(Driven { outside, downloads, small, remembered }: &Driven, action: Action) {
+    if let Action::Find(_) | Action::FindBlob { .. } | Action::Ask { .. } | Action::Fetch { .. } = action {
+        outside.engine().counts().sent();
+    }
     match action {
         Action::Settle { look, action, miss } => outside.settle(look, action, miss),
         Action::Delivered { bring, all } => outside.delivered(bring, all),
@@ -206,9 +209,7 @@ async fn ask(
         if answer.found.is_empty() && !answer.last {
             return None;
         }
-        let (engine, space) = (Arc::clone(outside.engine()), space.clone());
-        let told = span::blocking(move || engine.told_by_peer(&space, &answer.found)).await;
-        match told {
+        match outside.engine().told_by_peer(space, answer.found).await {
             Ok(told) => verdicts.extend(told),
             Err(error) => tracing::warn!(%error, "an answer cannot be kept"),
         }

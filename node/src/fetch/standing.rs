@@ -3,8 +3,10 @@
 //! and what is old of it counts less.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+use potluck_protocol::digest::Digest;
 
 use crate::peer::Peer;
 
@@ -65,6 +67,9 @@ pub const MAX_BAD: u32 = 3;
 /// Most peers that are remembered.
 pub const MAX_PEERS: usize = 4096;
 
+/// Most Blobs of which it is remembered who sent something else in their place; the oldest is forgotten.
+pub const MAX_LIES: usize = 1024;
+
 /// One peer's record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Record {
@@ -110,6 +115,9 @@ pub struct Standing {
     records: BTreeMap<Peer, Record>,
     /// How long one waits for anybody.
     waits: Waits,
+    /// Who sent something else in the place of a Blob: he is not asked for that one again, however often it is looked
+    /// for. A single bad Blob would else count as three.
+    lies: VecDeque<(Digest, Peer)>,
     /// Whether anything changed since it was last taken for the next run.
     changed: bool,
 }
@@ -200,11 +208,20 @@ impl Standing {
         record.silent = record.silent.saturating_add(1);
     }
 
-    /// A piece was bad; gives whether that was once too often.
-    pub fn bad(&mut self, peer: &Peer) -> bool {
+    /// A piece of a Blob was bad; gives whether that was once too often.
+    pub fn bad(&mut self, peer: &Peer, blob: &Digest) -> bool {
+        if !self.liars(blob).any(|liar| liar == peer) {
+            self.lies.truncate(MAX_LIES - 1);
+            self.lies.push_front((*blob, peer.clone()));
+        }
         let record = self.record(peer);
         record.bad = record.bad.saturating_add(1);
         record.bad == MAX_BAD
+    }
+
+    /// Who sent something else in the place of a Blob.
+    pub fn liars(&self, blob: &Digest) -> impl Iterator<Item = &Peer> {
+        self.lies.iter().filter(move |(of, _)| of == blob).map(|(_, liar)| liar)
     }
 
     /// Whether a peer may be asked at all.
@@ -245,19 +262,24 @@ impl Standing {
 mod tests {
     use super::*;
 
+    fn name(number: usize) -> Digest {
+        Digest::of(&number.to_le_bytes())
+    }
+
     #[test]
     fn the_reliable_come_first_and_liars_not_at_all() {
         let [ann, ben, liar, odd] = ["ann", "ben", "liar", "odd"].map(|id| Peer::new("office", id));
-        let mut standing = Standing::default();
+        let (mut standing, blob) = (Standing::default(), name(7));
         standing.failed(&ann);
         standing.good(&ben);
-        assert!(!standing.bad(&odd));
-        assert_eq!([standing.bad(&liar), standing.bad(&liar), standing.bad(&liar)], [false, false, true]);
+        assert!(!standing.bad(&odd, &blob));
+        assert_eq!([(); 3].map(|()| standing.bad(&liar, &blob)), [false, false, true]);
         let all = [liar.clone(), odd.clone(), ann.clone(), ben.clone()];
         assert_eq!(standing.rank(all), [ben, ann.clone(), odd]);
         standing.good(&ann);
         assert_eq!(standing.of(&ann).failures, 0);
         assert!(!standing.is_fit(&liar));
+        assert!(standing.liars(&blob).eq([&liar, &odd]) && standing.liars(&name(8)).next().is_none());
     }
 
     #[test]
@@ -265,7 +287,8 @@ mod tests {
         let mut standing = Standing::default();
         for number in 0..2 * MAX_PEERS {
             let liar = Peer::new("office", &number.to_string());
-            assert_eq!([0; 3].map(|_| standing.bad(&liar)), [false, false, true]);
+            assert_eq!([0; 3].map(|_| standing.bad(&liar, &name(number))), [false, false, true]);
+            assert!(standing.liars(&name(number)).eq([&liar]) && standing.lies.len() <= MAX_LIES);
             assert!(!standing.is_fit(&liar) && standing.records.len() <= MAX_PEERS);
         }
     }
@@ -290,7 +313,7 @@ mod tests {
         standing.moved(&slow, 1 << 20, Duration::from_secs(1));
         standing.moved(&fast, 1 << 20, Duration::from_millis(5));
         assert_eq!(standing.rank([slow.clone(), fast.clone()]), [fast.clone(), slow.clone()]);
-        standing.bad(&fast);
+        standing.bad(&fast, &name(1));
         standing.failed(&fast);
         let saved = standing.changed().unwrap();
         assert!(standing.changed().is_none());

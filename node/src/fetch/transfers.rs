@@ -133,7 +133,8 @@ impl Transfers {
     pub(super) fn want(&mut self, now: Moment, (need, wanted): (Need, For), of: (&Topics, &mut Peers)) {
         let (topics, peers) = of;
         self.next += 1;
-        let new = Transfer::new(self.next, topics);
+        let mut new = Transfer::new(self.next, topics);
+        new.tried.extend(peers.standing.liars(&need.digest).cloned());
         // Out of the line first, in which it stands by its topics.
         self.displace(&need);
         let transfer = self.all.entry(need).or_insert(new);
@@ -395,7 +396,7 @@ impl Transfers {
                 self.end(need, true);
             }
             Brought::NoRoom => self.end(need, false),
-            Brought::Bad => drop = peers.standing.bad(peer).then(|| peer.clone()),
+            Brought::Bad => drop = peers.standing.bad(peer, &need.digest).then(|| peer.clone()),
             // What was stopped, or is of somebody who went away, says nothing.
             _ if running.gone || running.stopped => {}
             Brought::Part => peers.standing.good(peer),
@@ -498,7 +499,8 @@ impl Transfers {
         for (need, transfer) in &mut self.all {
             if transfer.topics.contains(topic) {
                 // Who comes back may be able to do what could not be done before.
-                transfer.tried.retain(|peer| !fresh.contains(peer));
+                let lied = |one: &Peer| peers.standing.liars(&need.digest).any(|liar| liar == one);
+                transfer.tried.retain(|peer| !fresh.contains(peer) || lied(peer));
                 concerned.push(*need);
             }
         }

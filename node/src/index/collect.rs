@@ -68,6 +68,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`], also when one of them is damaged.
     pub fn entry_page(&self, after: Option<&EntryName>, most: usize) -> Result<EntryPage, IndexError> {
+        self.land()?;
         let read = redb!(self, self.db.begin_read())?;
         let table = redb!(self, read.open_table(rows::ENTRIES))?;
         let uses = redb!(self, read.open_table(rows::USES))?;
@@ -101,6 +102,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn entry_count(&self) -> Result<u64, IndexError> {
+        self.land()?;
         let read = redb!(self, self.db.begin_read())?;
         let table = redb!(self, read.open_table(rows::ENTRIES))?;
         Ok(redb!(self, table.len())?)
@@ -116,6 +118,7 @@ impl Index {
         names: Vec<EntryName>,
         own: Option<Signer>,
     ) -> Result<Forgotten, IndexError> {
+        self.land()?;
         self.change(Durability::Durable, move |change| {
             let mut forgotten = Forgotten::default();
             for name in &names {

@@ -7,7 +7,7 @@
 //! * this file: what is kept, and how it is changed;
 //! * `group`: changes that share a transaction;
 //! * `view`: several questions to one state;
-//! * `pending`: small Blobs that go along with the next change;
+//! * `pending`: small Blobs, and Entries of others, that go along with the next change;
 //! * `presence`: which actions may have Entries, in memory;
 //! * `alias`: other names of Blobs;
 //! * `note`: what was counted, and who contradicted himself;
@@ -54,6 +54,9 @@ use crate::content::files::Files;
 
 /// Most claims about one action that are kept, of all signers together.
 pub const MAX_CLAIMS: usize = 64;
+
+/// Most Blobs of which it waits for the next change to which Project they belong; more are worth one of their own.
+const SOON_BLOBS: usize = 64;
 
 /// Why the index did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -272,12 +275,31 @@ impl Index {
         Ok(self.pending.put(digest, bytes) && known.is_none())
     }
 
-    /// Whether as many small Blobs wait for the next change as may: whoever keeps one more has to wait for the disk.
+    /// Keeps small Blobs that may be lost, all of which go along with the next change; gives how many bytes are new.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub(crate) fn keep_smalls(&self, blobs: &[(Digest, Vec<u8>)]) -> Result<u64, IndexError> {
+        if self.is_full() {
+            self.land()?;
+        }
+        let view = self.view()?;
+        let mut new = 0;
+        for (digest, bytes) in blobs {
+            let known = view.is_small(digest, bytes)?;
+            if known != Some(true) && self.pending.put(digest, bytes) && known.is_none() {
+                new += bytes.len() as u64;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Whether as much waits for the next change as may: whoever keeps more has to wait for the disk.
     pub fn is_full(&self) -> bool {
         self.pending.is_full()
     }
 
-    /// Puts all small Blobs that wait for the next change into the index.
+    /// Puts everything that waits for the next change into the index.
     fn land(&self) -> Result<(), IndexError> {
         if self.pending.is_empty() { Ok(()) } else { self.change(Durability::Fast, |_| Ok(())) }
     }
@@ -320,6 +342,13 @@ impl Index {
         project: &Project,
         durability: Durability,
     ) -> Result<(), IndexError> {
+        if durability == Durability::Fast && digests.len() <= SOON_BLOBS {
+            if self.is_full() {
+                self.land()?;
+            }
+            self.pending.belong(digests, project);
+            return Ok(());
+        }
         self.change(durability, |change| self.belong_in(change, digests, project))
     }
 
@@ -341,19 +370,8 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn belongs(&self, digest: &Digest, shared: impl Fn(&str) -> bool) -> Result<bool, IndexError> {
-        let read = redb!(self, self.db.begin_read())?;
-        let table = redb!(self, read.open_table(rows::BELONGS))?;
-        for row in redb!(self, table.range((digest.as_bytes(), "")..))? {
-            let row = redb!(self, row)?;
-            let (found, project) = row.0.value();
-            if found != digest.as_bytes() {
-                break;
-            }
-            if shared(project) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        // What leaves here in between is in the index by then.
+        Ok(self.pending.belongs(digest, &shared) || self.view()?.row_belongs(digest, shared)?)
     }
 
     /// All Entries about an action.
@@ -412,6 +430,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn actions(&self, after: Option<&ActionId>, most: usize) -> Result<Vec<ActionId>, IndexError> {
+        self.land()?;
         let read = redb!(self, self.db.begin_read())?;
         let table = redb!(self, read.open_table(rows::ENTRIES))?;
         let high = [0xff; 32];
@@ -465,7 +484,8 @@ impl Index {
         })
     }
 
-    /// Keeps an Entry of somebody, with the Blobs that it names belonging to its Project.
+    /// Keeps an Entry of somebody, with the Blobs that it names belonging to its Project. What may be lost goes along
+    /// with the next change.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -475,7 +495,30 @@ impl Index {
         blobs: &[Digest],
         durability: Durability,
     ) -> Result<(), IndexError> {
+        if durability == Durability::Fast && blobs.len() <= SOON_BLOBS {
+            return self.keep_entry_soon(entry, blobs);
+        }
         self.change(durability, |change| self.keep_entry_in(change, entry, blobs))
+    }
+
+    fn keep_entry_soon(&self, entry: &Signed<Entry>, blobs: &[Digest]) -> Result<(), IndexError> {
+        let claim = entry.authentic()?;
+        if self.is_full() {
+            self.land()?;
+        }
+        self.presence.insert(&claim.action);
+        self.pending.belong(blobs, &claim.project);
+        self.pending.claim(pending::Claimed {
+            action: claim.action,
+            signers: entry.signers().collect(),
+            name: claim_digest(entry),
+            row: self.entry_row(entry),
+        });
+        Ok(())
+    }
+
+    fn entry_row(&self, entry: &Signed<Entry>) -> Vec<u8> {
+        rows::entry(self.seal.as_ref().and_then(|key| entry.seal(key)), entry.bytes())
     }
 
     fn keep_entry_in(
@@ -489,7 +532,7 @@ impl Index {
         self.belong_in(change, blobs, &claim.project)?;
         let mut table = redb!(self, change.open_table(rows::ENTRIES))?;
         let name = claim_digest(entry);
-        let row = rows::entry(self.seal.as_ref().and_then(|key| entry.seal(key)), entry.bytes());
+        let row = self.entry_row(entry);
         for signer in entry.signers() {
             let key = (claim.action.as_bytes(), signer.as_bytes(), name.as_bytes());
             redb!(self, table.insert(key, row.as_slice()))?;
@@ -608,7 +651,7 @@ impl Drop for Index {
     /// What waits goes into the file, as redb puts there what was committed and may be lost.
     fn drop(&mut self) {
         if let Err(error) = self.land() {
-            tracing::warn!(%error, "small blobs are lost");
+            tracing::warn!(%error, "what waited for the next change is lost");
         }
     }
 }

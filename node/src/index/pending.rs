@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Small Blobs that were written and may still be lost: they wait in memory and go along with the next change of the
-//! index, whoever makes it. A publication of sixteen of them is one change then and not seventeen, and all that several
-//! publish at a time is one.
+//! What was written and may still be lost waits in memory and goes along with the next change of the index, whoever
+//! makes it: small Blobs, Entries of others, and to which Projects Blobs belong. A publication of sixteen Blobs is one
+//! change then and not seventeen, all that several publish at a time is one, and what a peer told is answered before
+//! there is any.
 //!
 //! Nobody can tell the difference but by the time that it takes. Whoever reads looks here as well, and what is listed or
 //! counted page by page is put into the index first. What a process that is killed takes along is what a transaction
@@ -11,6 +12,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use potluck_keys::pair::Signer;
+use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
 use redb::{ReadableTable as _, WriteTransaction};
 
@@ -18,88 +21,181 @@ use super::rows;
 
 /// Most bytes that wait; whoever writes more puts them into the index.
 const MAX_BYTES: usize = 4 << 20;
-/// Most Blobs that wait.
-const MAX_BLOBS: usize = 1024;
+/// Most rows that wait.
+const MAX_ROWS: usize = 1024;
 
-/// The Blobs that wait.
+/// What waits.
 #[derive(Default)]
 pub(super) struct Pending {
-    blobs: RwLock<Blobs>,
-    /// How often some of them were committed.
+    waiting: RwLock<Waiting>,
+    /// How often some of it was committed.
     landings: AtomicU64,
 }
 
 #[derive(Default)]
-struct Blobs {
-    waiting: HashMap<Digest, Arc<[u8]>>,
+struct Waiting {
+    blobs: HashMap<Digest, Arc<[u8]>>,
+    claims: HashMap<ActionId, Vec<Arc<Claimed>>>,
+    /// The Projects of Blobs. Who is told from his equal by where he lies.
+    belongs: HashMap<Digest, Vec<Arc<str>>>,
     bytes: usize,
+    rows: usize,
 }
 
-/// Those that go with a transaction.
-pub(super) struct Landing(Vec<(Digest, Arc<[u8]>)>);
+/// An Entry as it is going to stand in the index.
+pub(super) struct Claimed {
+    pub(super) action: ActionId,
+    /// Everybody who signed it: there is a row for each.
+    pub(super) signers: Vec<Signer>,
+    /// The Digest of its payload.
+    pub(super) name: Digest,
+    pub(super) row: Vec<u8>,
+}
+
+/// What goes with a transaction.
+#[derive(Default)]
+pub(super) struct Landing {
+    blobs: Vec<(Digest, Arc<[u8]>)>,
+    claims: Vec<Arc<Claimed>>,
+    belongs: Vec<(Digest, Arc<str>)>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.blobs.is_empty() && self.claims.is_empty() && self.belongs.is_empty()
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.rows += 1;
+    }
+
+    fn went(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.rows -= 1;
+    }
+
+    /// Forgets that a Blob belongs to those Projects of which `gone` says so.
+    fn part(&mut self, digest: &Digest, gone: impl Fn(&Arc<str>) -> bool) {
+        let Some(projects) = self.belongs.get_mut(digest) else { return };
+        let left: Vec<_> = projects.extract_if(.., |project| gone(project)).collect();
+        if projects.is_empty() {
+            self.belongs.remove(digest);
+        }
+        left.iter().for_each(|project| self.went(project.len()));
+    }
+}
 
 impl Pending {
-    fn read(&self) -> RwLockReadGuard<'_, Blobs> {
-        self.blobs.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Waiting> {
+        self.waiting.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Blobs> {
-        self.blobs.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Waiting> {
+        self.waiting.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether none waits.
+    /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.read().waiting.is_empty()
+        self.read().is_empty()
     }
 
-    /// Whether there are as many as may wait.
+    /// Whether there is as much as may wait.
     pub(super) fn is_full(&self) -> bool {
-        let blobs = self.read();
-        blobs.waiting.len() >= MAX_BLOBS || blobs.bytes >= MAX_BYTES
+        let waiting = self.read();
+        waiting.rows >= MAX_ROWS || waiting.bytes >= MAX_BYTES
     }
 
-    /// The bytes of one.
+    /// The bytes of a Blob.
     pub(super) fn get(&self, digest: &Digest) -> Option<Arc<[u8]>> {
-        self.read().waiting.get(digest).cloned()
+        self.read().blobs.get(digest).cloned()
     }
 
-    /// Takes one; gives whether it was not here.
+    /// The Entries about an action.
+    pub(super) fn claims(&self, action: &ActionId) -> Vec<Arc<Claimed>> {
+        self.read().claims.get(action).cloned().unwrap_or_default()
+    }
+
+    /// Whether a Blob belongs to one of the Projects that `shared` picks, as far as that waits.
+    pub(super) fn belongs(&self, digest: &Digest, shared: impl Fn(&str) -> bool) -> bool {
+        self.read().belongs.get(digest).is_some_and(|projects| projects.iter().any(|project| shared(project)))
+    }
+
+    /// Takes a Blob; gives whether it was not here.
     pub(super) fn put(&self, digest: &Digest, bytes: &[u8]) -> bool {
-        let mut blobs = self.write();
-        if blobs.waiting.contains_key(digest) {
+        let mut waiting = self.write();
+        if waiting.blobs.contains_key(digest) {
             return false;
         }
-        blobs.waiting.insert(*digest, bytes.into());
-        blobs.bytes += bytes.len();
+        waiting.blobs.insert(*digest, bytes.into());
+        waiting.came(bytes.len());
         true
     }
 
-    /// Forgets some; gives how many bytes each had. One that is just being committed is in the index afterwards.
+    /// Takes an Entry, in place of its equal.
+    pub(super) fn claim(&self, claimed: Claimed) {
+        let mut waiting = self.write();
+        let bytes = claimed.row.len();
+        let claims = waiting.claims.entry(claimed.action).or_default();
+        let equal = |other: &Arc<Claimed>| other.name == claimed.name && other.signers == claimed.signers;
+        match claims.iter_mut().find(|other| equal(other)) {
+            Some(other) => {
+                let before = std::mem::replace(other, Arc::new(claimed));
+                waiting.went(before.row.len());
+            }
+            None => claims.push(Arc::new(claimed)),
+        }
+        waiting.came(bytes);
+    }
+
+    /// Notes that Blobs belong to a Project.
+    pub(super) fn belong(&self, digests: &[Digest], project: &Project) {
+        let mut waiting = self.write();
+        for digest in digests {
+            let projects = waiting.belongs.entry(*digest).or_default();
+            if !projects.iter().any(|known| **known == *project.as_str()) {
+                projects.push(project.as_str().into());
+                waiting.came(project.as_str().len());
+            }
+        }
+    }
+
+    /// Forgets some Blobs, and where they belong; gives how many bytes each had. One that is just being committed is in
+    /// the index afterwards.
     pub(super) fn forget(&self, digests: &[Digest]) -> HashMap<Digest, usize> {
-        let mut blobs = self.write();
+        let mut waiting = self.write();
         let mut gone = HashMap::new();
         for digest in digests {
-            if let Some(bytes) = blobs.waiting.remove(digest) {
-                blobs.bytes -= bytes.len();
+            waiting.part(digest, |_| true);
+            if let Some(bytes) = waiting.blobs.remove(digest) {
+                waiting.went(bytes.len());
                 gone.insert(*digest, bytes.len());
             }
         }
         gone
     }
 
-    /// How often some were committed. Who looked into the index before this number moved, and finds a Blob neither there
-    /// nor here, has to look again.
+    /// How often something was committed. Who looked into the index before this number moved, and finds what he looks
+    /// for neither there nor here, has to look again.
     pub(super) fn landings(&self) -> u64 {
         self.landings.load(Ordering::Acquire)
     }
 
-    /// Puts all of them into a transaction. They stay here until that is committed.
+    /// Puts all of it into a transaction. It stays here until that is committed.
     pub(super) fn land(&self, change: &WriteTransaction) -> Result<Landing, redb::Error> {
-        let all: Vec<_> =
-            self.read().waiting.iter().map(|(name, bytes)| (*name, Arc::clone(bytes))).collect();
-        if !all.is_empty() {
+        let landing = {
+            let waiting = self.read();
+            let belongs = waiting.belongs.iter();
+            let pairs = belongs.flat_map(|(digest, projects)| projects.iter().map(|one| (*digest, Arc::clone(one))));
+            Landing {
+                blobs: waiting.blobs.iter().map(|(name, bytes)| (*name, Arc::clone(bytes))).collect(),
+                claims: waiting.claims.values().flatten().cloned().collect(),
+                belongs: pairs.collect(),
+            }
+        };
+        if !landing.blobs.is_empty() {
             let mut table = change.open_table(rows::SMALL)?;
-            for (digest, bytes) in &all {
+            for (digest, bytes) in &landing.blobs {
                 // A Blob cannot change, and writing it again would cost its pages twice.
                 let known = table.get(digest.as_bytes())?;
                 let same = known.is_some_and(|row| row.value().get(1..) == Some(bytes));
@@ -109,23 +205,53 @@ impl Pending {
                 }
             }
         }
-        Ok(Landing(all))
+        if !landing.claims.is_empty() {
+            let mut table = change.open_table(rows::ENTRIES)?;
+            for claimed in &landing.claims {
+                for signer in &claimed.signers {
+                    let key = (claimed.action.as_bytes(), signer.as_bytes(), claimed.name.as_bytes());
+                    table.insert(key, claimed.row.as_slice())?;
+                }
+            }
+        }
+        if !landing.belongs.is_empty() {
+            let mut table = change.open_table(rows::BELONGS)?;
+            for (digest, project) in &landing.belongs {
+                table.insert((digest.as_bytes(), &**project), ())?;
+            }
+        }
+        Ok(landing)
     }
 
     /// The transaction was committed.
-    pub(super) fn landed(&self, Landing(all): Landing) {
-        if all.is_empty() {
+    pub(super) fn landed(&self, Landing { blobs, claims, belongs }: Landing) {
+        if blobs.is_empty() && claims.is_empty() && belongs.is_empty() {
             return;
         }
         // Before they go: see `landings`.
         self.landings.fetch_add(1, Ordering::AcqRel);
-        let mut blobs = self.write();
-        for (digest, bytes) in all {
-            // It may have been forgotten and written again since.
-            if blobs.waiting.get(&digest).is_some_and(|now| Arc::ptr_eq(now, &bytes)) {
-                blobs.waiting.remove(&digest);
-                blobs.bytes -= bytes.len();
+        let mut waiting = self.write();
+        // Any of them may have been forgotten and written again since.
+        for (digest, bytes) in blobs {
+            if waiting.blobs.get(&digest).is_some_and(|now| Arc::ptr_eq(now, &bytes)) {
+                waiting.blobs.remove(&digest);
+                waiting.went(bytes.len());
             }
+        }
+        for claimed in claims {
+            let Some(now) = waiting.claims.get_mut(&claimed.action) else { continue };
+            let before = now.len();
+            now.retain(|one| !Arc::ptr_eq(one, &claimed));
+            let went = before > now.len();
+            if now.is_empty() {
+                waiting.claims.remove(&claimed.action);
+            }
+            if went {
+                waiting.went(claimed.row.len());
+            }
+        }
+        for (digest, project) in belongs {
+            waiting.part(&digest, |now| Arc::ptr_eq(now, &project));
         }
     }
 }

@@ -45,6 +45,7 @@ impl Index {
         after: Option<&EntryPlace>,
         most: usize,
     ) -> Result<Vec<PlacedEntry>, IndexError> {
+        self.land()?;
         let read = redb!(self, self.db.begin_read())?;
         let table = redb!(self, read.open_table(rows::ENTRIES))?;
         let from = after.map_or(Bound::Unbounded, |EntryPlace(action, signer, name)| {
@@ -68,6 +69,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn forget_entry(&self, EntryPlace(action, signer, name): &EntryPlace) -> Result<bool, IndexError> {
+        self.land()?;
         self.change(Durability::Durable, |change| {
             let mut table = redb!(self, change.open_table(rows::ENTRIES))?;
             let was = redb!(self, table.remove((action, signer, name)))?.is_some();

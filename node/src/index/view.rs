@@ -20,6 +20,7 @@ pub struct View<'i> {
     /// How often Blobs that waited had been committed before.
     landings: u64,
     small: OnceCell<ReadOnlyTable<&'static [u8; 32], &'static [u8]>>,
+    belongs: OnceCell<ReadOnlyTable<(&'static [u8; 32], &'static str), ()>>,
 }
 
 impl Index {
@@ -30,7 +31,7 @@ impl Index {
     pub fn view(&self) -> Result<View<'_>, IndexError> {
         let landings = self.pending.landings();
         let read = self.db.begin_read().map_err(|error| self.redb(error))?;
-        Ok(View { index: self, read, landings, small: OnceCell::new() })
+        Ok(View { index: self, read, landings, small: OnceCell::new(), belongs: OnceCell::new() })
     }
 }
 
@@ -43,6 +44,33 @@ impl View<'_> {
         if !self.index.presence.maybe(action) {
             return Ok(Vec::new());
         }
+        let mut entries = self.with_waiting(action, self.entry_rows(action)?)?;
+        let mut landings = self.landings;
+        // Some may have waited until just now.
+        while self.index.pending.landings() != landings {
+            let now = self.index.view()?;
+            entries = now.with_waiting(action, now.entry_rows(action)?)?;
+            landings = now.landings;
+        }
+        Ok(entries)
+    }
+
+    /// Adds the Entries that wait for the next change.
+    fn with_waiting(
+        &self,
+        action: &ActionId,
+        mut entries: Vec<Signed<Entry>>,
+    ) -> Result<Vec<Signed<Entry>>, IndexError> {
+        for claimed in self.index.pending.claims(action) {
+            let entry = self.index.entry(&claimed.row)?;
+            if entries.len() < MAX_CLAIMS && entries.iter().all(|known| known.bytes() != entry.bytes()) {
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    fn entry_rows(&self, action: &ActionId) -> Result<Vec<Signed<Entry>>, IndexError> {
         open::guarded(&self.index.path, || {
             let fail = |error: redb::Error| self.index.redb(error);
             let table = self.read.open_table(rows::ENTRIES).map_err(|error| fail(error.into()))?;
@@ -72,6 +100,46 @@ impl View<'_> {
     /// [`IndexError`].
     pub fn has_small(&self, digest: &Digest) -> Result<bool, IndexError> {
         Ok(self.with_small(digest, |_| ())?.is_some())
+    }
+
+    /// Whether a small Blob has these bytes, if it is here.
+    pub(super) fn is_small(&self, digest: &Digest, bytes: &[u8]) -> Result<Option<bool>, IndexError> {
+        self.with_small(digest, |now| now == bytes)
+    }
+
+    /// Whether a Blob belongs to one of the Projects that `shared` picks.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn belongs(&self, digest: &Digest, shared: impl Fn(&str) -> bool) -> Result<bool, IndexError> {
+        if self.row_belongs(digest, &shared)? || self.index.pending.belongs(digest, &shared) {
+            return Ok(true);
+        }
+        // It may have waited until just now.
+        if self.index.pending.landings() == self.landings { Ok(false) } else { self.index.belongs(digest, shared) }
+    }
+
+    /// The same, as the table has it.
+    pub(super) fn row_belongs(&self, digest: &Digest, shared: impl Fn(&str) -> bool) -> Result<bool, IndexError> {
+        let fail = |error: redb::Error| self.index.redb(error);
+        let table = match self.belongs.get() {
+            Some(table) => table,
+            None => {
+                let opened = self.read.open_table(rows::BELONGS).map_err(|error| fail(error.into()))?;
+                self.belongs.get_or_init(|| opened)
+            }
+        };
+        for row in table.range((digest.as_bytes(), "")..).map_err(|error| fail(error.into()))? {
+            let row = row.map_err(|error| fail(error.into()))?;
+            let (found, project) = row.0.value();
+            if found != digest.as_bytes() {
+                break;
+            }
+            if shared(project) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A small Blob wherever it is: in the index, among those that wait, or in the index because it waited until just

@@ -269,6 +269,93 @@ mod tests {
         }
     }
 
+    /// Somebody who has the key, or thinks so, and one end of a stream to him.
+    fn proves(
+        (key, own): (Option<&AdmissionKey>, PeerId),
+        peer: PeerId,
+        side: Side,
+    ) -> (tokio::io::DuplexStream, tokio::task::JoinHandle<io::Result<()>>) {
+        let (near, far) = tokio::io::duplex(4096);
+        let admission = Admission::new(key.cloned(), own);
+        let proving = async move {
+            let far = tokio_util::compat::TokioAsyncReadCompatExt::compat(far);
+            admission.prove(&mut { far }, peer, side).await
+        };
+        (near, crate::observe::span::spawn("test", proving))
+    }
+
+    /// Takes exactly so many bytes.
+    async fn takes(from: &mut tokio::io::DuplexStream, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        tokio::io::AsyncReadExt::read_exact(from, &mut bytes).await.unwrap();
+        bytes
+    }
+
+    async fn gives(to: &mut tokio::io::DuplexStream, bytes: &[u8]) {
+        // He may have hung up.
+        let _ = tokio::io::AsyncWriteExt::write_all(to, bytes).await;
+    }
+
+    /// Everything that is left to be heard.
+    async fn rest(from: &mut tokio::io::DuplexStream) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(from, &mut bytes).await.unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn what_was_overheard_passed_on_or_thrown_back_is_no_proof() {
+        let key = AdmissionKey::of(&[1; 32]);
+        let [ann, ben, mallory] = [(); 3].map(|()| PeerId::random());
+        let member = |own| (Some(&key), own);
+        // An honest meeting, of which every byte is overheard.
+        let (mut dialler, one) = proves(member(ann), ben, Side::Dialler);
+        let (mut listener, other) = proves(member(ben), ann, Side::Listener);
+        let nonces = (takes(&mut dialler, LEN).await, takes(&mut listener, LEN).await);
+        gives(&mut dialler, &nonces.1).await;
+        gives(&mut listener, &nonces.0).await;
+        let of_ann = takes(&mut dialler, LEN).await;
+        gives(&mut listener, &of_ann).await;
+        let of_ben = takes(&mut listener, LEN).await;
+        gives(&mut dialler, &of_ben).await;
+        assert!(one.await.unwrap().is_ok() && other.await.unwrap().is_ok());
+        // Played again, though under the names of both.
+        let (mut listener, proving) = proves(member(ben), ann, Side::Listener);
+        gives(&mut listener, &[&nonces.0[..], &of_ann].concat()).await;
+        assert_eq!(rest(&mut listener).await.len(), LEN, "a nonce and nothing else");
+        assert!(proving.await.unwrap().is_err());
+        let (mut dialler, proving) = proves(member(ann), ben, Side::Dialler);
+        gives(&mut dialler, &[&nonces.1[..], &of_ben].concat()).await;
+        assert!(proving.await.unwrap().is_err());
+        // Whatever is said is thrown back, nonce and proof.
+        for side in [Side::Dialler, Side::Listener] {
+            let (mut mirror, proving) = proves(member(ann), mallory, side);
+            let nonce = takes(&mut mirror, LEN).await;
+            gives(&mut mirror, &nonce).await;
+            let proof = if side == Side::Dialler { takes(&mut mirror, LEN).await } else { nonce };
+            gives(&mut mirror, &proof).await;
+            assert!(proving.await.unwrap().is_err(), "{side:?}");
+        }
+        // Mallory stands between two who both know that it is Mallory, and passes on what each says.
+        let (mut dialler, one) = proves(member(ann), mallory, Side::Dialler);
+        let (mut listener, other) = proves(member(ben), mallory, Side::Listener);
+        let _ = tokio::io::copy_bidirectional(&mut dialler, &mut listener).await;
+        drop((dialler, listener));
+        assert!(one.await.unwrap().is_err() && other.await.unwrap().is_err());
+        // Both dial him, and what one proves is said to the other as if it were an answer.
+        let (mut to_ann, one) = proves(member(ann), mallory, Side::Dialler);
+        let (mut to_ben, other) = proves(member(ben), mallory, Side::Dialler);
+        let _ = tokio::io::copy_bidirectional(&mut to_ann, &mut to_ben).await;
+        drop((to_ann, to_ben));
+        assert!(one.await.unwrap().is_err() && other.await.unwrap().is_err());
+        // No key is as good as a wrong one.
+        let (mut dialler, one) = proves((Some(&AdmissionKey::of(&[2; 32])), ann), ben, Side::Dialler);
+        let (mut listener, other) = proves(member(ben), ann, Side::Listener);
+        let _ = tokio::io::copy_bidirectional(&mut dialler, &mut listener).await;
+        drop((dialler, listener));
+        assert!(one.await.unwrap().is_err() && other.await.unwrap().is_err());
+    }
+
     #[tokio::test]
     async fn a_relay_lets_nobody_in_who_has_not_got_the_key() {
         let [ours, others] = [1, 2].map(|key| Some(AdmissionKey::of(&[key; 32])));

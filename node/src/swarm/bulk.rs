@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sockets that carry Blobs and nothing else, without a multiplexer, which costs more than everything else on the way.
+//! Sockets that carry one thing alone, Blobs or questions about actions, without a multiplexer: that costs more than
+//! everything else on the way of a large Blob, and two more tasks have to be woken for each small hit.
 //!
 //! They come in at the door that everybody uses: a peer dials an address where another one listens for TCP, both prove
-//! who they are and that they are members, and then it asks for the stream of Blobs where it would ask for a
-//! multiplexer. So there is no second port to open, to forward or to tell anybody, and a stranger learns no more than
+//! who they are and that they are members, and then it asks for that stream where it would ask for a multiplexer. So there is no second port to open, to forward or to tell anybody, and a stranger learns no more than
 //! before. Only connected members may, and a socket ends with the last of their ordinary connections.
 //!
 //! A socket is dialled only to an IP address that the peer is connected from or was reached at, whatever else it says
@@ -52,13 +52,33 @@ pub type PeerStream = Box<dyn Duplex>;
 pub(super) struct Bulk(Arc<Shared>);
 
 struct Shared {
-    protocol: String,
     handshake: Admitted<Secure>,
     members: Mutex<HashMap<PeerId, Member>>,
-    /// For all sockets together.
+    blob: Kind,
+    ask: Kind,
+}
+
+/// Sockets of one purpose.
+struct Kind {
+    protocol: String,
+    /// For all of them together.
     places: Arc<Semaphore>,
-    /// Where sockets go that peers opened, once somebody serves them.
+    /// Where those go that peers opened, once somebody serves them.
     opened: OnceLock<mpsc::Sender<(PeerId, PeerStream)>>,
+}
+
+impl Kind {
+    fn new(network: &NetworkId, purpose: Purpose) -> Self {
+        let (places, opened) = (Arc::new(Semaphore::new(limits::MAX_BULK)), OnceLock::new());
+        Self { protocol: purpose.protocol(network), places, opened }
+    }
+}
+
+impl Shared {
+    /// What is known of a purpose; all that have no sockets of their own count as Blobs, and are not asked for.
+    fn of(&self, purpose: Purpose) -> &Kind {
+        if purpose == Purpose::Ask { &self.ask } else { &self.blob }
+    }
 }
 
 /// What is known of a connected peer.
@@ -69,7 +89,8 @@ struct Member {
     at: BTreeSet<IpAddr>,
     /// Where it says that it listens for TCP.
     listens: BTreeSet<SocketAddr>,
-    places: Arc<Semaphore>,
+    /// For Blobs, and for questions.
+    places: [Arc<Semaphore>; 2],
     connected: CancellationToken,
     /// Ends the sockets when this goes.
     _connected: DropGuard,
@@ -82,7 +103,7 @@ impl Member {
             admitted: false,
             at: BTreeSet::new(),
             listens: BTreeSet::new(),
-            places: Arc::new(Semaphore::new(limits::MAX_BULK_PER_PEER)),
+            places: [(); 2].map(|()| Arc::new(Semaphore::new(limits::MAX_BULK_PER_PEER))),
             _connected: connected.clone().drop_guard(),
             connected,
         }
@@ -101,13 +122,8 @@ impl Bulk {
     pub(super) fn new(network: &NetworkId, known: &Admitted<Secure>) -> Self {
         let handshake = known.handshake.in_steps(limits::READ_STEP.0);
         let handshake = Admitted { handshake, admission: known.admission.clone() };
-        Self(Arc::new(Shared {
-            protocol: Purpose::Blob.protocol(network),
-            handshake,
-            members: Mutex::default(),
-            places: Arc::new(Semaphore::new(limits::MAX_BULK)),
-            opened: OnceLock::new(),
-        }))
+        let (blob, ask) = (Kind::new(network, Purpose::Blob), Kind::new(network, Purpose::Ask));
+        Self(Arc::new(Shared { handshake, members: Mutex::default(), blob, ask }))
     }
 
     fn members(&self) -> MutexGuard<'_, HashMap<PeerId, Member>> {
@@ -144,29 +160,36 @@ impl Bulk {
 
     /// All sockets end, and no more are opened.
     pub(super) fn end(&self) {
-        self.0.places.close();
+        for kind in [&self.0.blob, &self.0.ask] {
+            kind.places.close();
+        }
         self.members().clear();
     }
 
-    /// Whether a peer may open a socket: it is connected, and somebody serves it. That it is a member it has proven on
-    /// that very socket; on its ordinary connection it may not have come to saying so.
-    fn serves(&self, peer: &PeerId) -> bool {
-        self.members().contains_key(peer) && self.0.opened.get().is_some()
+    /// For which purposes a peer may open a socket: it is connected, and somebody serves it. That it is a member it has
+    /// proven on that very socket; on its ordinary connection it may not have come to saying so.
+    fn serves(&self, peer: &PeerId) -> Vec<Purpose> {
+        if !self.members().contains_key(peer) {
+            return Vec::new();
+        }
+        let served = |purpose: &Purpose| self.0.of(*purpose).opened.get().is_some();
+        [Purpose::Blob, Purpose::Ask].into_iter().filter(served).collect()
     }
 
-    /// How many sockets stand, those that are being opened included.
+    /// How many sockets for Blobs stand, those that are being opened included.
     pub(super) fn open(&self) -> usize {
-        limits::MAX_BULK - self.0.places.available_permits()
+        limits::MAX_BULK - self.0.blob.places.available_permits()
     }
 
     /// A place for a socket to or from a peer, if it is connected and there is one.
-    fn place(&self, peer: &PeerId) -> Option<Place> {
+    fn place(&self, peer: &PeerId, purpose: Purpose) -> Option<Place> {
         let members = self.members();
         let member = members.get(peer)?;
+        let of_peer = &member.places[usize::from(purpose == Purpose::Ask)];
         Some(Place {
             connected: member.connected.clone(),
-            _of_peer: Arc::clone(&member.places).try_acquire_owned().ok()?,
-            _of_all: Arc::clone(&self.0.places).try_acquire_owned().ok()?,
+            _of_peer: Arc::clone(of_peer).try_acquire_owned().ok()?,
+            _of_all: Arc::clone(&self.0.of(purpose).places).try_acquire_owned().ok()?,
         })
     }
 
@@ -185,13 +208,13 @@ impl Bulk {
     }
 
     /// Opens a socket to a connected member, if there is a way.
-    pub(super) async fn dial(&self, peer: PeerId) -> Option<PeerStream> {
+    pub(super) async fn dial(&self, peer: PeerId, purpose: Purpose) -> Option<PeerStream> {
         let addresses = self.addresses(&peer);
-        let place = self.place(&peer).filter(|_| !addresses.is_empty())?;
+        let place = self.place(&peer, purpose).filter(|_| !addresses.is_empty())?;
         let connected = place.connected.clone();
         let dialling = async {
             for address in addresses {
-                match self.dial_at(address, peer).await {
+                match self.dial_at(address, peer, purpose).await {
                     Ok(stream) => return Some(stream),
                     Err(error) => tracing::debug!(%peer, %address, %error, "no bulk socket"),
                 }
@@ -205,7 +228,7 @@ impl Bulk {
         Some(Box::new(Leashed::new(stream, place)))
     }
 
-    async fn dial_at(&self, address: SocketAddr, peer: PeerId) -> io::Result<PeerStream> {
+    async fn dial_at(&self, address: SocketAddr, peer: PeerId, purpose: Purpose) -> io::Result<PeerStream> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         let socket = tcp::tokio::TcpStream(socket);
@@ -215,25 +238,25 @@ impl Bulk {
         if who != peer {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else is there"));
         }
-        let agreed = dialer_select_proto(stream, [&self.0.protocol], Version::V1).await;
+        let agreed = dialer_select_proto(stream, [&self.0.of(purpose).protocol], Version::V1).await;
         let (_, stream) = agreed.map_err(io::Error::other)?;
         Ok(Box::new(stream.compat()))
     }
 
-    /// The sockets that members open from now on; none are taken before.
+    /// The sockets that members open for a purpose from now on; none are taken before.
     ///
     /// # Panics
     /// When it is called twice.
-    pub(super) fn accept(&self) -> mpsc::Receiver<(PeerId, PeerStream)> {
+    pub(super) fn accept(&self, purpose: Purpose) -> mpsc::Receiver<(PeerId, PeerStream)> {
         let (to, opened) = mpsc::channel(limits::MAX_BULK);
-        assert!(self.0.opened.set(to).is_ok(), "bulk sockets are served by one loop");
+        assert!(self.0.of(purpose).opened.set(to).is_ok(), "bulk sockets are served by one loop");
         opened
     }
 
     /// Takes a socket that a peer opened, if it may.
-    fn take(&self, peer: PeerId, stream: PeerStream) {
-        let place = self.place(&peer);
-        if let (Some(to), Some(place)) = (self.0.opened.get(), place) {
+    fn take(&self, peer: PeerId, purpose: Purpose, stream: PeerStream) {
+        let place = self.place(&peer, purpose);
+        if let (Some(to), Some(place)) = (self.0.of(purpose).opened.get(), place) {
             let _ = to.try_send((peer, Box::new(Leashed::new(stream, place))));
         }
     }
@@ -245,8 +268,8 @@ impl Bulk {
             .upgrade(Version::V1Lazy)
             .authenticate(handshake)
             .multiplex_ext(move |peer, point| {
-                let serves = point.is_listener() && bulk.serves(peer);
-                Multiplex { or: serves.then(|| (bulk.clone(), *peer)) }
+                let serves = if point.is_listener() { bulk.serves(peer) } else { Vec::new() };
+                Multiplex { bulk: bulk.clone(), peer: *peer, or: serves }
             })
             .boxed()
     }
@@ -275,7 +298,10 @@ fn socket_of(address: &Multiaddr) -> Option<SocketAddr> {
 /// The multiplexer, or for those who dial in and want it, none.
 #[derive(Clone)]
 struct Multiplex {
-    or: Option<(Bulk, PeerId)>,
+    bulk: Bulk,
+    peer: PeerId,
+    /// The purposes for which that may be.
+    or: Vec<Purpose>,
 }
 
 impl UpgradeInfo for Multiplex {
@@ -283,8 +309,8 @@ impl UpgradeInfo for Multiplex {
     type InfoIter = Vec<String>;
 
     fn protocol_info(&self) -> Vec<String> {
-        let bulk = self.or.iter().map(|(bulk, _)| bulk.0.protocol.clone());
-        std::iter::once(YAMUX.to_owned()).chain(bulk).collect()
+        let alone = self.or.iter().map(|purpose| self.bulk.0.of(*purpose).protocol.clone());
+        std::iter::once(YAMUX.to_owned()).chain(alone).collect()
     }
 }
 
@@ -297,12 +323,13 @@ where
     type Future = Ready<io::Result<Self::Output>>;
 
     fn upgrade_inbound(self, stream: C, protocol: String) -> Self::Future {
-        match self.or.filter(|_| protocol != YAMUX) {
+        let Self { bulk, peer, or } = self;
+        match or.into_iter().find(|purpose| bulk.0.of(*purpose).protocol == protocol) {
             None => yamux::Config::default().upgrade_inbound(stream, YAMUX),
-            Some((bulk, peer)) => {
-                bulk.take(peer, Box::new(stream.compat()));
+            Some(purpose) => {
+                bulk.take(peer, purpose, Box::new(stream.compat()));
                 // The swarm is to have nothing more to do with it.
-                future::ready(Err(io::Error::other("this connection carries Blobs alone")))
+                future::ready(Err(io::Error::other("this connection carries one thing alone")))
             }
         }
     }
@@ -442,28 +469,28 @@ mod tests {
     fn there_are_so_many_places_for_a_peer_and_for_all() {
         let (bulk, _, _) = somebody();
         let ann = PeerId::random();
-        assert!(bulk.place(&ann).is_none());
+        assert!(bulk.place(&ann, Purpose::Blob).is_none());
         connected(&bulk, ann, "/ip4/10.0.0.7/tcp/1");
         assert!(bulk.addresses(&ann).is_empty(), "it has not shown yet that it speaks our protocols");
         member(&bulk, ann, "/ip4/10.0.0.7/tcp/1", &[]);
-        let mut held: Vec<_> = std::iter::from_fn(|| bulk.place(&ann)).collect();
+        let mut held: Vec<_> = std::iter::from_fn(|| bulk.place(&ann, Purpose::Blob)).collect();
         assert_eq!(held.len(), limits::MAX_BULK_PER_PEER);
         // One that takes all that it may leaves the others theirs.
         for _ in 0..2 * limits::MAX_BULK / limits::MAX_BULK_PER_PEER {
             let peer = PeerId::random();
             member(&bulk, peer, "/ip4/10.0.0.8/tcp/1", &[]);
-            held.extend(std::iter::from_fn(|| bulk.place(&peer)));
+            held.extend(std::iter::from_fn(|| bulk.place(&peer, Purpose::Blob)));
         }
         assert_eq!((held.len(), bulk.open()), (limits::MAX_BULK, limits::MAX_BULK));
         drop(held);
         assert_eq!(bulk.open(), 0);
-        let place = bulk.place(&ann).unwrap();
+        let place = bulk.place(&ann, Purpose::Blob).unwrap();
         bulk.gone(&ann);
-        assert!(place.connected.is_cancelled() && bulk.place(&ann).is_none());
+        assert!(place.connected.is_cancelled() && bulk.place(&ann, Purpose::Blob).is_none());
         member(&bulk, ann, "/ip4/10.0.0.7/tcp/1", &[]);
         bulk.end();
         member(&bulk, ann, "/ip4/10.0.0.7/tcp/1", &[]);
-        assert!(bulk.place(&ann).is_none(), "who has left opens no more");
+        assert!(bulk.place(&ann, Purpose::Blob).is_none(), "who has left opens no more");
     }
 
     #[tokio::test(start_paused = true)]
@@ -473,7 +500,7 @@ mod tests {
         let (bulk, _, _) = somebody();
         let ann = PeerId::random();
         member(&bulk, ann, &at, &[]);
-        assert!(bulk.dial(ann).await.is_none());
+        assert!(bulk.dial(ann, Purpose::Blob).await.is_none());
         assert_eq!(bulk.open(), 0);
     }
 
@@ -508,12 +535,12 @@ mod tests {
         let at = listens(&ann, of_ann).await;
         // Ann takes none yet.
         member(&ben, ann_id, &at, &[]);
-        assert!(ben.dial(ann_id).await.is_none());
+        assert!(ben.dial(ann_id, Purpose::Blob).await.is_none());
         // She does, but does not know Ben.
-        let mut opened = ann.accept();
-        assert!(ben.dial(ann_id).await.is_none());
+        let mut opened = ann.accept(Purpose::Blob);
+        assert!(ben.dial(ann_id, Purpose::Blob).await.is_none());
         member(&ann, ben_id, "/ip4/127.0.0.1/tcp/1", &[]);
-        let mut socket = ben.dial(ann_id).await.unwrap();
+        let mut socket = ben.dial(ann_id, Purpose::Blob).await.unwrap();
         let (who, mut other) = opened.recv().await.unwrap();
         assert_eq!(who, ben_id);
         tokio::io::AsyncWriteExt::write_all(&mut socket, b"x").await.unwrap();
@@ -522,7 +549,7 @@ mod tests {
         // Somebody else at that address is not who was meant.
         let cat = PeerId::random();
         member(&ben, cat, &at, &[]);
-        assert!(ben.dial(cat).await.is_none());
+        assert!(ben.dial(cat, Purpose::Blob).await.is_none());
         // When either is no longer connected to the other, both ends end.
         ann.gone(&ben_id);
         assert!(tokio::io::AsyncReadExt::read_u8(&mut other).await.is_err());

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 use libp2p::{PeerId, StreamProtocol};
 use potluck_protocol::frame::Message;
@@ -77,11 +78,22 @@ impl Addressed for Heads {
 struct Links {
     ask: Place<Ask>,
     blobs: Place<Blobs>,
-    /// Instead of that one, where it can be had.
-    bulk: Place<Blobs>,
-    /// How often in a row it could not.
-    refused: Mutex<Option<Backoff>>,
     heads: Place<Heads>,
+    /// Instead of those two, where they can be had.
+    alone: (Alone<Ask>, Alone<Blobs>),
+}
+
+/// A stream on a socket of its own.
+struct Alone<M> {
+    place: Place<M>,
+    /// How often in a row it could not be had.
+    refused: Mutex<Option<Backoff>>,
+}
+
+impl<M> Default for Alone<M> {
+    fn default() -> Self {
+        Self { place: Place::default(), refused: Mutex::default() }
+    }
 }
 
 /// One kept stream. Held locked while it is being opened: a peer that is slow to agree is asked for one at a time, or
@@ -116,7 +128,8 @@ impl Links {
         fn open<M: Message + Addressed + Send + Sync + 'static>(place: &Place<M>) -> bool {
             place.try_lock().map_or(true, |kept| matches!(&*kept, Kept::Link(link) if !link.is_closed()))
         }
-        open(&self.ask) || open(&self.blobs) || open(&self.bulk) || open(&self.heads)
+        let alone = open(&self.alone.0.place) || open(&self.alone.1.place);
+        open(&self.ask) || open(&self.blobs) || open(&self.heads) || alone
     }
 }
 
@@ -307,44 +320,64 @@ impl Handle {
         Arc::clone(all.entry(peer).or_default())
     }
 
-    /// The stream of look-ups to a peer.
+    /// The stream of look-ups to a peer: a socket of its own once there is one, until then one beside the others. Nobody
+    /// who asks waits for the former.
     pub async fn ask(&self, peer: PeerId) -> Option<Link<Ask, Ask>> {
-        self.link(peer, Purpose::Ask, |links| &links.ask).await
+        match self.alone(peer, (Purpose::Ask, Duration::ZERO), |links| &links.alone.0).await {
+            Some(link) => Some(link),
+            None => self.link(peer, Purpose::Ask, |links| &links.ask).await,
+        }
     }
 
     /// The stream of Blobs from a peer: a socket of its own where one can be had, or else one beside the others.
     pub async fn blobs(&self, peer: PeerId) -> Option<Link<Blobs, Blobs>> {
-        match self.bulk(peer).await {
+        let way = (Purpose::Blob, limits::BULK_PATIENCE);
+        match self.alone(peer, way, |links| &links.alone.1).await {
             Some(link) => Some(link),
             None => self.link(peer, Purpose::Blob, |links| &links.blobs).await,
         }
     }
 
-    /// How many bulk sockets stand, to and from all peers.
+    /// How many bulk sockets for Blobs stand, to and from all peers.
     pub fn bulk_sockets(&self) -> usize {
         self.bulk.open()
     }
 
-    /// The bulk socket to a peer. Where it takes long to open, that goes on for those who come later.
-    async fn bulk(&self, peer: PeerId) -> Option<Link<Blobs, Blobs>> {
+    /// The socket to a peer for one purpose. Where it takes longer to open than somebody has patience, that goes on for
+    /// those who come later.
+    async fn alone<M>(
+        &self,
+        peer: PeerId,
+        (purpose, patience): (Purpose, Duration),
+        which: fn(&Links) -> &Alone<M>,
+    ) -> Option<Link<M, M>>
+    where
+        M: Message + Addressed + Send + Sync + 'static,
+    {
         let links = self.links(peer);
-        if let Ok(kept) = links.bulk.try_lock()
-            && let Some(known) = kept.known()
-        {
-            return known;
+        match which(&links).place.try_lock() {
+            Ok(kept) => {
+                if let Some(known) = kept.known() {
+                    return known;
+                }
+            }
+            // It is being opened.
+            Err(_) if patience.is_zero() => return None,
+            Err(_) => {}
         }
         if !self.bulk.knows(&peer) {
             return None;
         }
         let bulk = self.bulk.clone();
         let opening = span::spawn("bulk", async move {
-            let mut kept = links.bulk.lock().await;
+            let alone = which(&links);
+            let mut kept = alone.place.lock().await;
             if let Some(known) = kept.known() {
                 return known;
             }
             let started = Instant::now();
-            let link = bulk.dial(peer).await.map(Link::start);
-            let mut refused = links.refused.lock().expect("nobody panics while counting");
+            let link = bulk.dial(peer, purpose).await.map(Link::start);
+            let mut refused = alone.refused.lock().expect("nobody panics while counting");
             *kept = match &link {
                 Some(link) => {
                     *refused = None;
@@ -359,7 +392,7 @@ impl Handle {
             };
             link
         });
-        tokio::time::timeout(limits::BULK_PATIENCE, opening).await.ok()?.ok()?
+        tokio::time::timeout(patience, opening).await.ok()?.ok()?
     }
 
     /// The stream of Catalog Heads to a peer.
@@ -415,12 +448,12 @@ impl Handle {
         accepted.expect("each purpose is served by one loop")
     }
 
-    /// The bulk sockets that members open. Until somebody takes them, none are.
+    /// The bulk sockets that members open for Blobs, or for questions. Until somebody takes them, none are.
     ///
     /// # Panics
-    /// When it is called twice.
-    pub fn accept_bulk(&self) -> mpsc::Receiver<(PeerId, PeerStream)> {
-        self.bulk.accept()
+    /// When it is called twice for one purpose.
+    pub fn accept_bulk(&self, purpose: Purpose) -> mpsc::Receiver<(PeerId, PeerStream)> {
+        self.bulk.accept(purpose)
     }
 
     fn protocol(&self, purpose: Purpose) -> StreamProtocol {

@@ -61,7 +61,7 @@ pub const PIECE_STALL: Duration = Duration::from_secs(15);
 pub const OPEN_STALL: Duration = Duration::from_secs(5);
 /// How long a stream is not opened again that could not be opened.
 pub const OPEN_AGAIN: Duration = Duration::from_secs(1);
-/// Most bulk sockets at a time in one Network, of all peers together.
+/// Most bulk sockets of one purpose at a time in one Network, of all peers together.
 pub const MAX_BULK: usize = 128;
 /// Most of them to and from one peer: one each way, and one that is not yet known to have ended.
 pub const MAX_BULK_PER_PEER: usize = 4;

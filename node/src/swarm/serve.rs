@@ -81,8 +81,8 @@ pub fn serve(
         let beside = handle.accept(purpose);
         let beside = beside.map(|(peer, stream)| (peer, Box::new(stream.compat()) as PeerStream));
         let incoming = match purpose {
-            Purpose::Blob => {
-                let mut alone = handle.accept_bulk();
+            Purpose::Ask | Purpose::Blob => {
+                let mut alone = handle.accept_bulk(purpose);
                 stream::select(beside, stream::poll_fn(move |context| alone.poll_recv(context))).boxed()
             }
             _ => beside.boxed(),
@@ -235,7 +235,10 @@ async fn found(asker: &Asker, mut question: Question) -> Vec<Found> {
     question.actions.sort_unstable();
     question.actions.dedup();
     let engine = Arc::clone(outside.engine());
-    let found = asker.work(move || engine.tell_peer(&question)).await;
+    let found = match engine.tell_peer_at_once(&question) {
+        Some(found) => found,
+        None => asker.work(move || engine.tell_peer(&question)).await,
+    };
     found.unwrap_or_else(|error| {
         tracing::warn!(%error, "a peer's question cannot be answered");
         Vec::new()

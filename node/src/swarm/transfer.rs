@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use potluck_protocol::digest::Digest;
-use potluck_protocol::peer::{Blobs, End, Have, Inline, No, Piece, Run, Several, Stop, Want};
+use potluck_protocol::peer::{Blobs, End, Have, Inline, No, Packing, Piece, Run, Several, Stop, Want};
 use potluck_protocol::piece::{PieceList, Pieces, piece_count};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Handle, limits};
+use crate::content::Durability;
 use crate::engine::Engine;
 use crate::fetch::bits::Bits;
 use crate::fetch::download::Download;
@@ -19,7 +20,7 @@ use crate::fetch::event::{Brought, Event, Has, Need};
 use crate::gc::protect::Hold;
 use crate::link::{Answers, Link};
 use crate::observe::span;
-use crate::store::{Arriving, StoreError};
+use crate::store::{Arriving, StoreError, is_small, unpack};
 
 /// What to fetch.
 #[derive(Debug)]
@@ -318,7 +319,8 @@ impl Small<'_> {
         // What somebody else has brought meanwhile.
         let looked = span::blocking(move || {
             let view = store.index().view()?;
-            let here = |need: &Need| store.holds_in(&view, &need.digest, Hold::Promise);
+            let here =
+                |need: &Need| store.holds_sized(&view, (&need.digest, need.size), Hold::Promise);
             needs.into_iter().map(|need| Ok((need, here(&need)?))).collect::<Result<Vec<_>, StoreError>>()
         });
         match looked.await {
@@ -374,9 +376,7 @@ impl Small<'_> {
         self.engine.counts().fetched(bytes);
         self.from.0.came(self.from.1, bytes);
         let engine = Arc::clone(self.engine);
-        let kept = span::blocking(move || {
-            known.into_iter().map(|(need, inline)| (need, keep(&engine, &need, &inline))).collect::<Vec<_>>()
-        });
+        let kept = span::blocking(move || keep_all(&engine, known));
         for (need, kept) in kept.await {
             let brought = outcome(self.engine, (self.from.1, &need), kept.map(|()| Brought::Done));
             well &= brought == Brought::Done || brought == Brought::NoRoom;
@@ -386,7 +386,53 @@ impl Small<'_> {
     }
 }
 
-/// Checks and keeps a small Blob. Blocks.
+/// Checks and keeps small Blobs, those that lie in the index all at once. Blocks.
+fn keep_all(engine: &Engine, known: Vec<(Need, Inline)>) -> Vec<(Need, Result<(), Cut>)> {
+    let (mut kept, mut good, mut needs) = (Vec::with_capacity(known.len()), Vec::new(), Vec::new());
+    for (need, inline) in known {
+        if !is_small(need.size) {
+            kept.push((need, keep(engine, &need, &inline)));
+            continue;
+        }
+        match checked(&need, inline) {
+            Ok(bytes) => {
+                good.push((need.digest, bytes));
+                needs.push(need);
+            }
+            Err(wrong) => kept.push((need, Err(wrong))),
+        }
+    }
+    match engine.store().keep_checked(&good) {
+        Ok(()) => kept.extend(needs.into_iter().map(|need| (need, Ok(())))),
+        Err(error) => {
+            tracing::warn!(%error, "small blobs cannot be kept");
+            // Each for itself, so that it is known which of them are here.
+            let one_by_one = good.iter().zip(needs).map(|((_, bytes), need)| {
+                let again = engine.store().keep(bytes, Durability::Fast);
+                (need, again.map(drop).map_err(Cut::NoRoom))
+            });
+            kept.extend(one_by_one);
+        }
+    }
+    kept
+}
+
+/// The bytes of a small Blob, if they are what was asked for.
+fn checked(need: &Need, Inline { size, packing, bytes, .. }: Inline) -> Result<Vec<u8>, Cut> {
+    if size != need.size {
+        return Err(Cut::OtherSize(size));
+    }
+    let bytes = match packing {
+        Packing::Raw => bytes.into_inner(),
+        packed @ Packing::Zstd => unpack(packed, &bytes, size).map_err(cut)?,
+    };
+    if bytes.len() as u64 != size || Digest::of(&bytes) != need.digest {
+        return Err(Cut::Bad("it is not what its name says".to_owned()));
+    }
+    Ok(bytes)
+}
+
+/// Checks and keeps a Blob that goes with others and is a file of its own here. Blocks.
 fn keep(engine: &Engine, need: &Need, inline: &Inline) -> Result<(), Cut> {
     if inline.size != need.size {
         return Err(Cut::OtherSize(inline.size));

@@ -2,10 +2,14 @@
 //! A small hit from a peer on the same network, the question, its Entry, the Tree and the content: beside one round
 //! trip of libp2p's own request-response.
 
+use std::sync::Arc;
+
+use potluck_node::observe::span;
+
 use crate::door;
 use crate::material::noise;
 use crate::measure::{Figure, clock};
-use crate::party::{Party, network};
+use crate::party::{self, Party, network};
 use crate::scratch::{Report, scaled};
 use crate::wire;
 
@@ -33,15 +37,19 @@ pub(crate) fn part(report: &Report) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for part in 0..10 {
         let share = count / 10;
-        let took = runtime.block_on(async {
+        // As the daemon asks, and as the other side does: from a task of the runtime.
+        let engine = Arc::clone(bob.engine());
+        let asks = async move {
             let mut took = Vec::with_capacity(share);
             for n in part * share..(part + 1) * share {
                 let clock = clock();
-                assert!(bob.finds(&key(n)).await.is_some(), "it is found");
+                assert!(party::found(&engine, &key(n)).await.is_some(), "it is found");
                 took.push(clock());
             }
             took
-        });
+        };
+        let asking = runtime.block_on(async { span::spawn("bench", asks).await });
+        let took = asking.expect("it asks to the end");
         let asked = runtime.block_on(wire::requests(share));
         // The first part warms up.
         if part > 0 {

@@ -26,6 +26,7 @@ mod large;
 mod material;
 #[path = "../measure.rs"]
 mod measure;
+mod memory;
 mod miss;
 mod party;
 #[expect(dead_code, reason = "the benchmark of the store uses the rest")]
@@ -49,11 +50,15 @@ const PARTS: &[Part] = &[
     ("small-blobs", small::part),
     ("small-hit", hit::part),
     ("miss", miss::part),
+    ("memory", memory::part),
     ("publish", fresh::part),
 ];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == memory::CHILD) {
+        return memory::child(&args[1..]);
+    }
     // `cargo test --benches` only wants to see that it builds.
     if !args.iter().any(|arg| arg == "--bench") {
         return;

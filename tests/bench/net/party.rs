@@ -116,12 +116,17 @@ impl Party {
 
     /// What a key gave, brought here.
     pub(crate) async fn finds(&self, key: &[u8]) -> Option<Output> {
-        let keys = vec![key.to_vec()];
-        let deadline = Duration::from_secs(5);
-        let question = Question { project: door::project(), recipe: door::recipe(), keys, deadline };
-        match self.engine().lookup(question).await.expect("the door answers").pop() {
-            Some(Answer::Hit(output)) => Some(output),
-            _ => None,
-        }
+        found(self.engine(), key).await
+    }
+}
+
+/// What a key gave, as this node finds it.
+pub(crate) async fn found(engine: &Arc<Engine>, key: &[u8]) -> Option<Output> {
+    let keys = vec![key.to_vec()];
+    let deadline = Duration::from_secs(5);
+    let question = Question { project: door::project(), recipe: door::recipe(), keys, deadline };
+    match engine.lookup(question).await.expect("the door answers").pop() {
+        Some(Answer::Hit(output)) => Some(output),
+        _ => None,
     }
 }

@@ -151,7 +151,7 @@ async fn what_is_asked_comes_over_the_socket_and_not_over_the_stream() {
     let network = network();
     // The stranger serves sockets alone.
     let stranger = Stranger::enter(&network, &[]).await;
-    let mut opened = stranger.handle.accept_bulk();
+    let mut opened = stranger.handle.accept_bulk(Purpose::Blob);
     span::spawn("stranger", async move {
         while let Some((_, mut socket)) = opened.recv().await {
             while let Ok(Some(Blobs::Want(want))) = read_message(&mut socket).await {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sends Blobs to peers, those that are here and what came of those that are still coming.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,8 @@ use tokio::sync::mpsc;
 
 use super::gate::Turn;
 use super::{Asker, PeerStream, heard, send};
+use crate::engine::Engine;
+use crate::index::View;
 use crate::observe::clock;
 use crate::outside::Outside;
 use crate::plan::Moment;
@@ -115,10 +118,19 @@ impl Asker {
         let (outside, network) = (Arc::clone(&self.outside), Arc::clone(&self.peer.network));
         self.work(move || {
             let (mut blobs, mut room, mut lacks) = (Vec::new(), SMALL_BYTES, false);
+            let engine = outside.engine();
+            let view = match engine.store().index().view() {
+                Ok(view) => view,
+                Err(error) => {
+                    tracing::warn!(%error, "blobs cannot be served");
+                    return (blobs, VecDeque::new(), true);
+                }
+            };
+            let shared = shared_in(&outside, &network);
             while room >= MAX_INLINE_BYTES + SMALL_EXTRA
                 && let Some(digest) = digests.pop_front()
             {
-                match small(&digest, (&outside, &network)) {
+                match small(&digest, (engine, &view), &shared) {
                     Some(inline) => {
                         room -= inline.bytes.len() + SMALL_EXTRA;
                         blobs.push(inline);
@@ -132,11 +144,35 @@ impl Asker {
     }
 }
 
+/// Says which Projects are shared on a Network. Neighbours in a Tree are mostly of the same one, and whether that is
+/// shared is looked up once.
+fn shared_in(outside: &Outside, network: &str) -> impl Fn(&str) -> bool {
+    let last = RefCell::new((String::new(), false));
+    move |project| {
+        let mut last = last.borrow_mut();
+        if last.0 != project {
+            *last = (project.to_owned(), outside.shares(network, project));
+        }
+        last.1
+    }
+}
+
 /// A small Blob as it is stored, if it is one and may go to a Network. Blocks.
-fn small(digest: &Digest, (outside, network): (&Outside, &str)) -> Option<Inline> {
-    let shared = |project: &str| outside.shares(network, project);
+fn small(
+    digest: &Digest,
+    (engine, view): (&Engine, &View<'_>),
+    shared: &impl Fn(&str) -> bool,
+) -> Option<Inline> {
     let look = || {
-        let Some(blob) = outside.engine().blob_for_peer(digest, shared)? else { return Ok(None) };
+        if !view.belongs(digest, shared)? {
+            return Ok(None);
+        }
+        if let Some(bytes) = engine.store().small_as_it_is(view, digest)? {
+            let size = bytes.len() as u64;
+            let whole = |bytes| Inline { digest: *digest, size, packing: Packing::Raw, bytes };
+            return Ok(Bytes::new(bytes).map(whole));
+        }
+        let Some(blob) = engine.store().blob(digest)? else { return Ok(None) };
         let size = blob.pieces().size();
         if size > MAX_INLINE_BYTES as u64 {
             return Ok(None);
