@@ -107,10 +107,11 @@ impl Stall {
         Self { path, run, stance, limits }
     }
 
-    /// How long the daemon may take to say hello; nothing when it is not to be asked.
-    pub fn hello(&self) -> Option<Duration> {
+    /// How long the daemon may take to say hello; nothing when it is not to be asked. Whoever grants look-ups more than
+    /// is usual has time for that as well.
+    pub fn hello(&self, deadline: Duration) -> Option<Duration> {
         match self.stance {
-            Stance::Usual => Some(HELLO[0]),
+            Stance::Usual => Some(HELLO[0].max(deadline / 4)),
             Stance::Tired => Some(HELLO[1]),
             Stance::Alone => None,
         }
@@ -186,17 +187,21 @@ mod tests {
         let limits = [Limits::USUAL, Limits::TIRED];
         let find = |run: &str| Stall::of(path.clone(), Some(run.to_owned()), limits);
         let first = find("a");
-        assert_eq!((first.limits(), first.hello()), (Limits::USUAL, Some(HELLO[0])));
+        assert_eq!((first.limits(), first.hello(Duration::ZERO)), (Limits::USUAL, Some(HELLO[0])));
         assert_eq!(first.deadline(LEAVE_ALONE), LEAVE_ALONE);
         first.note(false);
         let second = find("a");
-        assert_eq!((second.limits(), second.hello()), (Limits::TIRED, Some(HELLO[1])));
+        assert_eq!((second.limits(), second.hello(LEAVE_ALONE)), (Limits::TIRED, Some(HELLO[1])));
         assert_eq!(
             (second.deadline(LEAVE_ALONE), second.deadline(Duration::ZERO)),
             (AT_HAND, Duration::ZERO)
         );
         second.note(false);
-        assert_eq!((find("a").hello(), find("b").hello()), (None, None), "twice is enough for all");
+        assert_eq!(
+            (find("a").hello(LEAVE_ALONE), find("b").hello(LEAVE_ALONE)),
+            (None, None),
+            "twice is enough for all"
+        );
         std::fs::write(&path, "late a".to_owned() + &"b".repeat(1 << 20)).unwrap();
         assert_eq!(find("a").stance, Stance::Tired);
     }
