@@ -88,7 +88,7 @@ fn call(args: Vec<OsString>, home: Option<&Home>) -> Call {
 /// The daemon, if it is there and answers.
 async fn door(home: &Home, call: &Call) -> Option<Client> {
     let stalled = call.stalled.as_ref()?;
-    match Client::connect(&socket(home), "potluck-rustc", stalled.hello()?).await {
+    match Client::connect(&socket(home), "potluck-rustc", stalled.hello(call.deadline)?).await {
         Ok(client) => Some(client),
         Err(error) => {
             if matches!(error, CacheError::Late) {

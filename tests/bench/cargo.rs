@@ -323,7 +323,7 @@ fn figures(all: &[Round]) -> Vec<Figure> {
     let share = |name: &str, part: &[f64], of: &[f64]| figure(name, ratio(part, of), "x");
     let mut hits: Vec<f64> = all.iter().flat_map(|round| round.hits.clone()).collect();
     hits.sort_by(f64::total_cmp);
-    let at = |share: f64| hits.get((hits.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
+    let at = |percent: usize| hits.get(hits.len() * percent / 100).copied().unwrap_or(f64::NAN);
     let mut figures = vec![
         time("plain cargo, cold", &plain),
         time("plain cargo, cold, processor", &plain_cpu),
@@ -335,8 +335,8 @@ fn figures(all: &[Round]) -> Vec<Figure> {
         share("second checkout, from the local store / plain", &local, &plain),
         time("second checkout, from a peer", &peer),
         share("second checkout, from a peer / plain", &peer, &plain).at_most(0.25),
-        figure("wrapper of a local hit, p50", at(0.5), "ms"),
-        figure("wrapper of a local hit, p90", at(0.9), "ms"),
+        figure("wrapper of a local hit, p50", at(50), "ms"),
+        figure("wrapper of a local hit, p90", at(90), "ms"),
     ];
     let theirs = |took: fn(&Round) -> Option<Took>| -> Option<Vec<f64>> {
         all.iter().map(|round| Some(took(round)?.wall)).collect()

@@ -129,6 +129,8 @@ impl Place {
         let path = [toolchain().join("bin")].into_iter().chain(std::env::split_paths(&path));
         cargo.env("PATH", std::env::join_paths(path).unwrap());
         cargo.env("CARGO_HOME", &self.cargo_home).env("CARGO_TERM_COLOR", "never");
+        // However busy the machine is, the daemon is heard.
+        cargo.env("POTLUCK_DEADLINE_MS", "60000");
         cargo.env("RUSTDOC", toolchain().join("bin/rustdoc")).env("CARGO_BUILD_JOBS", "1");
         cargo
     }

@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use potluck_tests::program::{Person, toolchain};
@@ -34,13 +35,20 @@ struct Case<'a> {
     says: [&'a str; 2],
 }
 
+/// A build with a daemon that is heard, however busy the machine is.
+fn patient(workspace: &Workspace, person: &Person) -> Command {
+    let mut command = workspace.command(person);
+    command.env("POTLUCK_DEADLINE_MS", "60000");
+    command
+}
+
 /// Builds a checkout; gives what became of the unit, and what the app says.
 fn built((person, case): (&Person, &Case<'_>), place: &str, change: Option<&Change<'_>>) -> (String, String) {
     let workspace = Workspace::new(person.path(&format!("{place}/{}", case.name)));
     for (name, text) in case.files {
         workspace.write(name, text);
     }
-    let mut command = workspace.command(person);
+    let mut command = patient(&workspace, person);
     match change {
         None => {}
         Some(Change::File(name, text)) => workspace.write(name, text),
@@ -159,7 +167,7 @@ fn what_names_its_folder_is_made_in_each() {
         let workspace = Workspace::new(person.path(place));
         workspace
             .write("dish/src/lib.rs", "pub fn serve() -> &'static str { env!(\"CARGO_MANIFEST_DIR\") }\n");
-        let printed = workspace.build(&person).printed;
+        let printed = workspace.built(&mut patient(&workspace, &person)).printed;
         assert_eq!(printed.trim(), workspace.folder().join("dish").display().to_string());
         let rows = log(&person);
         let dish = rows.iter().find(|(name, _)| name == "dish").unwrap();
@@ -173,18 +181,19 @@ fn what_names_its_folder_is_made_in_each() {
 fn an_edit_of_a_restored_checkout_is_seen() {
     let person = Person::at_home();
     let _daemon = person.daemon();
-    Workspace::new(person.path("a")).build(&person);
+    let first = Workspace::new(person.path("a"));
+    first.built(&mut patient(&first, &person));
     let there = Workspace::new(person.path("b"));
-    there.build(&person);
+    there.built(&mut patient(&there, &person));
     assert!(log(&person).iter().any(|(name, row)| name == "dish" && row == "restored: "));
     there.write("dish/src/lib.rs", EDITED);
-    assert_eq!(there.build(&person).printed, "soup\n");
+    assert_eq!(there.built(&mut patient(&there, &person)).printed, "soup\n");
     let path = there.folder().join("dish/src/lib.rs");
     fs::write(&path, EDITED.replace("soup", "pie")).unwrap();
     let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
     fs::remove_dir_all(there.folder().join("target")).unwrap();
-    assert_eq!(there.build(&person).printed, "pie\n");
+    assert_eq!(there.built(&mut patient(&there, &person)).printed, "pie\n");
 }
 
 /// A toolchain of links to the files of the one that is used, with a compiler that is a copy.
@@ -224,7 +233,7 @@ fn another_toolchain_shares_nothing_with_this_one() {
     for (place, folder, restored) in [("a", &equal, 0), ("b", &equal, 3), ("c", &other, 0), ("d", &other, 3)]
     {
         let workspace = Workspace::new(person.path(place));
-        let mut command = workspace.command(&person);
+        let mut command = patient(&workspace, &person);
         command.env("RUSTC", folder.join("bin/rustc"));
         assert_eq!(workspace.built(&mut command).printed, "stew with salt\n");
         let mut rows = log(&person);

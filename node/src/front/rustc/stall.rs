@@ -44,7 +44,7 @@ impl Limits {
         publish: Some(Duration::from_secs(10)),
     };
     /// Those of a build that has waited in vain.
-    const TIRED: Self =
+    pub(super) const TIRED: Self =
         Self { answer: Duration::from_millis(200), whole: Duration::from_secs(2), publish: None };
 }
 
@@ -86,31 +86,32 @@ pub struct Stall {
     path: PathBuf,
     run: Option<String>,
     stance: Stance,
-    usual: Limits,
+    limits: [Limits; 2],
 }
 
 impl Stall {
     /// Looks at the mark of this home, for the build that called this process.
     pub fn find(home: &Path) -> Self {
         let run = Run::of_this_process().map(|run| run.name);
-        Self::of(home.join("stalled"), run, Limits::USUAL)
+        Self::of(home.join("stalled"), run, [Limits::USUAL, Limits::TIRED])
     }
 
-    /// The same by a path, for a build of that name and with limits of its own.
-    pub(super) fn of(path: PathBuf, run: Option<String>, usual: Limits) -> Self {
+    /// The same by a path, for a build of that name, with its usual limits and those after it has waited in vain.
+    pub(super) fn of(path: PathBuf, run: Option<String>, limits: [Limits; 2]) -> Self {
         let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
         let stance = modified.map_or(Stance::Usual, |at| {
             let mut text = std::fs::read(&path).unwrap_or_default();
             text.truncate(MAX_MARK);
             Stance::of(&String::from_utf8_lossy(&text), clock::now().since(at.into()), run.as_deref())
         });
-        Self { path, run, stance, usual }
+        Self { path, run, stance, limits }
     }
 
-    /// How long the daemon may take to say hello; nothing when it is not to be asked.
-    pub fn hello(&self) -> Option<Duration> {
+    /// How long the daemon may take to say hello; nothing when it is not to be asked. Whoever grants look-ups more than
+    /// is usual has time for that as well.
+    pub fn hello(&self, deadline: Duration) -> Option<Duration> {
         match self.stance {
-            Stance::Usual => Some(HELLO[0]),
+            Stance::Usual => Some(HELLO[0].max(deadline / 4)),
             Stance::Tired => Some(HELLO[1]),
             Stance::Alone => None,
         }
@@ -123,7 +124,7 @@ impl Stall {
 
     /// What each step may take.
     pub(super) fn limits(&self) -> Limits {
-        if self.stance == Stance::Tired { Limits::TIRED } else { self.usual }
+        self.limits[usize::from(self.stance == Stance::Tired)]
     }
 
     /// It was waited for in vain. Where that cannot be noted, each finds out for itself.
@@ -183,19 +184,24 @@ mod tests {
     fn what_one_notes_the_next_one_finds() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stalled");
-        let find = |run: &str| Stall::of(path.clone(), Some(run.to_owned()), Limits::USUAL);
+        let limits = [Limits::USUAL, Limits::TIRED];
+        let find = |run: &str| Stall::of(path.clone(), Some(run.to_owned()), limits);
         let first = find("a");
-        assert_eq!((first.limits(), first.hello()), (Limits::USUAL, Some(HELLO[0])));
+        assert_eq!((first.limits(), first.hello(Duration::ZERO)), (Limits::USUAL, Some(HELLO[0])));
         assert_eq!(first.deadline(LEAVE_ALONE), LEAVE_ALONE);
         first.note(false);
         let second = find("a");
-        assert_eq!((second.limits(), second.hello()), (Limits::TIRED, Some(HELLO[1])));
+        assert_eq!((second.limits(), second.hello(LEAVE_ALONE)), (Limits::TIRED, Some(HELLO[1])));
         assert_eq!(
             (second.deadline(LEAVE_ALONE), second.deadline(Duration::ZERO)),
             (AT_HAND, Duration::ZERO)
         );
         second.note(false);
-        assert_eq!((find("a").hello(), find("b").hello()), (None, None), "twice is enough for all");
+        assert_eq!(
+            (find("a").hello(LEAVE_ALONE), find("b").hello(LEAVE_ALONE)),
+            (None, None),
+            "twice is enough for all"
+        );
         std::fs::write(&path, "late a".to_owned() + &"b".repeat(1 << 20)).unwrap();
         assert_eq!(find("a").stance, Stance::Tired);
     }

@@ -140,7 +140,7 @@ struct Checkout {
     /// More arguments.
     args: Vec<String>,
     source: String,
-    limits: Limits,
+    limits: [Limits; 2],
 }
 
 impl Checkout {
@@ -153,7 +153,7 @@ impl Checkout {
         // One for all, so that the compiler is hashed once.
         let toolchains = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/toolchains");
         let (env, args, source) = (Vec::new(), Vec::new(), "src/lib.rs".to_owned());
-        let limits = Limits::USUAL;
+        let limits = [Limits::USUAL, Limits::TIRED];
         Self { folder: folder.to_path_buf(), toolchains, env, args, source, limits }
     }
 

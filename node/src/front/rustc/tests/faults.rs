@@ -51,7 +51,8 @@ async fn a_door_that_dawdles_is_waited_for_once() {
         let door = if publishes { Memory::default() } else { full.clone() };
         door.set(Fault::Dawdles(at));
         let mut one = Checkout::new(&folder.path().join(at), CODE);
-        one.limits = brief;
+        // However busy this machine is, what is at hand comes in time.
+        one.limits = [brief, Limits { whole: Duration::from_secs(60), ..Limits::TIRED }];
         let line = one.build(&door).await;
         assert_eq!(
             (&line["outcome"], &line["published"]),
@@ -59,7 +60,8 @@ async fn a_door_that_dawdles_is_waited_for_once() {
             "{at}: {line}"
         );
         assert_eq!(line["reason"], "the daemon took too long", "{at}: {line}");
-        assert!(door.called("missing") > 0, "{at}: it was asked whether it is alive");
+        // Reading may take less than it takes until that is asked.
+        assert!(at == "read" || door.called("missing") > 0, "{at}: it was asked whether it is alive");
         assert_eq!(fs::read_to_string(one.folder.join("target/stalled")).unwrap(), "late 1-a");
         // What is at hand is still used; nothing is sent any more.
         door.set(Fault::None);
@@ -111,8 +113,7 @@ async fn what_a_killed_wrapper_has_left_is_swept_away_later() {
     let (old, young) = (one.output(".potluck-old"), one.output(".potluck-young"));
     fs::write(&young, "").unwrap();
     let file = fs::File::create(&old).unwrap();
-    file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000))
-        .unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
     assert_eq!(one.build(&Memory::default()).await["published"], true);
     assert!(!old.exists() && young.exists());
 }
