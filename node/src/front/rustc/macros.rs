@@ -87,10 +87,15 @@ pub(super) fn needs(
     scope.needs(seen, covered)
 }
 
-/// Whether a file is a library whose content is in the key.
+/// Whether a file is a library whose content is in the key. The metadata beside a library is that of the library: the
+/// compiler takes the two together only where their hashes of the crate are the same.
 fn holds(gathered: &Gathered, path: &Path) -> bool {
-    gathered.libraries.contains(path)
-        || fs::canonicalize(path).is_ok_and(|real| gathered.libraries.contains(&real))
+    let known = |path: &Path| {
+        let metadata = path.extension().is_some_and(|ending| ending == "rmeta");
+        gathered.libraries.contains(path)
+            || (metadata && gathered.libraries.contains(&path.with_extension("rlib")))
+    };
+    known(path) || fs::canonicalize(path).is_ok_and(|real| known(&real))
 }
 
 /// Where this build's own libraries lie, a linker has read only those that are in the key, and what the unit itself is
