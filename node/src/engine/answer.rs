@@ -214,12 +214,7 @@ impl Engine {
         found.iter().zip(claims).map(told).collect()
     }
 
-    fn told(
-        &self,
-        space: &Space,
-        found: &Found,
-        told: Vec<Signed<Entry>>,
-    ) -> Result<Verdict, StoreError> {
+    fn told(&self, space: &Space, found: &Found, told: Vec<Signed<Entry>>) -> Result<Verdict, StoreError> {
         let Weighed { all, fresh, refused, mut verdict, .. } = self.weigh(space, &found.action, told)?;
         if let Known::Here(output) | Known::Lacks { output, .. } = &verdict {
             let output = output.clone();

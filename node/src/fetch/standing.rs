@@ -275,7 +275,7 @@ mod tests {
         assert!(!standing.bad(&odd, &blob));
         assert_eq!([(); 3].map(|()| standing.bad(&liar, &blob)), [false, false, true]);
         let all = [liar.clone(), odd.clone(), ann.clone(), ben.clone()];
-        assert_eq!(standing.rank(all), [ben, ann.clone(), odd]);
+        assert_eq!(standing.rank(all), [ben, ann.clone(), odd.clone()]);
         standing.good(&ann);
         assert_eq!(standing.of(&ann).failures, 0);
         assert!(!standing.is_fit(&liar));

@@ -186,7 +186,8 @@ impl Pending {
         let landing = {
             let waiting = self.read();
             let belongs = waiting.belongs.iter();
-            let pairs = belongs.flat_map(|(digest, projects)| projects.iter().map(|one| (*digest, Arc::clone(one))));
+            let pairs =
+                belongs.flat_map(|(digest, projects)| projects.iter().map(|one| (*digest, Arc::clone(one))));
             Landing {
                 blobs: waiting.blobs.iter().map(|(name, bytes)| (*name, Arc::clone(bytes))).collect(),
                 claims: waiting.claims.values().flatten().cloned().collect(),

@@ -116,11 +116,19 @@ impl View<'_> {
             return Ok(true);
         }
         // It may have waited until just now.
-        if self.index.pending.landings() == self.landings { Ok(false) } else { self.index.belongs(digest, shared) }
+        if self.index.pending.landings() == self.landings {
+            Ok(false)
+        } else {
+            self.index.belongs(digest, shared)
+        }
     }
 
     /// The same, as the table has it.
-    pub(super) fn row_belongs(&self, digest: &Digest, shared: impl Fn(&str) -> bool) -> Result<bool, IndexError> {
+    pub(super) fn row_belongs(
+        &self,
+        digest: &Digest,
+        shared: impl Fn(&str) -> bool,
+    ) -> Result<bool, IndexError> {
         let fail = |error: redb::Error| self.index.redb(error);
         let table = match self.belongs.get() {
             Some(table) => table,

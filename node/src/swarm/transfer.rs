@@ -319,8 +319,7 @@ impl Small<'_> {
         // What somebody else has brought meanwhile.
         let looked = span::blocking(move || {
             let view = store.index().view()?;
-            let here =
-                |need: &Need| store.holds_sized(&view, (&need.digest, need.size), Hold::Promise);
+            let here = |need: &Need| store.holds_sized(&view, (&need.digest, need.size), Hold::Promise);
             needs.into_iter().map(|need| Ok((need, here(&need)?))).collect::<Result<Vec<_>, StoreError>>()
         });
         match looked.await {

@@ -56,10 +56,12 @@ pub(crate) fn part(report: &Report) {
 /// A home that has made so many Entries, with a Catalog that lists them.
 fn publish(folder: &Path) {
     let engine = door::engine(folder);
-    let pair = door::home(folder).ring().expect("there are keys").load("me", || None).expect("it is not locked");
+    let pair =
+        door::home(folder).ring().expect("there are keys").load("me", || None).expect("it is not locked");
     let (store, issued) = (engine.store(), clock::now());
     let blob = noise(200, 1);
-    let output = BlobOutput { digest: store.keep(&blob, Durability::Durable).expect("it is kept"), size: 200 };
+    let output =
+        BlobOutput { digest: store.keep(&blob, Durability::Durable).expect("it is kept"), size: 200 };
     threads(WRITERS, |thread| {
         for n in (0..own()).skip(thread).step_by(WRITERS) {
             let (project, recipe) = (door::project(), door::recipe());
