@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
 use potluck_keys::signed::Signed;
@@ -17,8 +17,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cache::Miss;
 use crate::catalog::evidence::{Evidence, Exhibit};
+use crate::drive::Spot;
 use crate::engine::{Engine, Seeker, Seeking};
 use crate::fetch::event::{Need, Space};
+use crate::fetch::plan::Fetch;
 use crate::observe::{clock, span};
 use crate::peer::Peer;
 use crate::swarm::Handle;
@@ -95,6 +97,8 @@ pub struct Outside {
     holds: Mutex<BTreeSet<Topic>>,
     ledger: Mutex<Ledger>,
     evidence: Mutex<Evidence>,
+    /// The fetch Plan, as long as it runs.
+    fetching: OnceLock<Weak<Spot<Fetch>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -116,7 +120,21 @@ impl Outside {
             holds: Mutex::default(),
             ledger: Mutex::new(ledger),
             evidence: Mutex::default(),
+            fetching: OnceLock::new(),
         })
+    }
+
+    /// This Plan searches and fetches; only the first call counts.
+    pub fn fetches(&self, plan: &Arc<Spot<Fetch>>) {
+        let _ = self.fetching.set(Arc::downgrade(plan));
+    }
+
+    /// Tells the fetch Plan what happened, on the spot where it runs already. Gives whether anybody hears it.
+    pub async fn fetch(&self, event: fetch::event::Event) -> bool {
+        match self.fetching.get() {
+            None => self.plans.fetch.send(event).await.is_ok(),
+            Some(plan) => plan.upgrade().map(|plan| plan.feed(event)).is_some(),
+        }
     }
 
     /// This node is in a Network from now on, where nothing is shared yet.
@@ -414,7 +432,7 @@ impl Search {
             });
             let event = fetch::event::Event::Look { look, space, actions, until };
             // Without a Plan nobody answers, and the waits end with their other halves.
-            let sent = outside.plans.fetch.send(event).await.is_ok();
+            let sent = outside.fetch(event).await;
             drop(outside);
             let mut misses = Vec::with_capacity(waits.len());
             for wait in waits {

@@ -41,7 +41,8 @@ fn claimed_bytes(entry: &Signed<Entry>) -> u64 {
 fn is_small(found: &[Found]) -> bool {
     let inline = || found.iter().flat_map(|found| &found.blobs);
     found.len() <= SOON_ACTIONS
-        && found.iter().all(|found| found.entries.len() <= SOON_ENTRIES)
+        // Each may carry several signatures, which are looked at here.
+        && found.iter().map(|found| found.entries.len()).sum::<usize>() <= SOON_ENTRIES
         && inline().all(|blob| blob.size <= index::MAX_INLINE_BYTES as u64)
         && inline().map(|blob| blob.size).sum::<u64>() <= SOON_BYTES
 }

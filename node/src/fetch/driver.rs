@@ -18,7 +18,7 @@ use super::plan::Fetch;
 use super::remembered::{self, MAX_FILE_BYTES};
 use super::small::Lines;
 use super::standing::Record;
-use crate::drive::drive;
+use crate::drive::Spot;
 use crate::observe::{clock, span};
 use crate::outside::Outside;
 use crate::peer::Peer;
@@ -41,7 +41,11 @@ pub async fn run(outside: Arc<Outside>, events: mpsc::Receiver<Event>, remembere
     });
     let plan = Fetch::new(salt).remembering(known.await);
     let driven = Driven { outside, downloads, small: Arc::default(), remembered };
-    drive(plan, events, |action| perform(&driven, action)).await;
+    let known = Arc::clone(&driven.outside);
+    let spot = Spot::new(plan, events, move |action| perform(&driven, action));
+    known.fetches(&spot);
+    drop(known);
+    spot.run().await;
 }
 
 /// Keeps what is known about peers for the next run.
@@ -88,10 +92,11 @@ fn perform(Driven { outside, downloads, small, remembered }: &Driven, action: Ac
         Action::Ask { question, peer, space, actions } => {
             let outside_too = Arc::clone(outside);
             outside.engine().traces().asking(&peer, &actions);
-            tell(outside, async move {
+            span::spawn("fetch", async move {
                 let verdicts = ask(&outside_too, &peer, &space, actions.clone()).await;
                 outside_too.engine().traces().asked(&peer, &actions, verdicts.as_deref());
-                Event::Answered { question, verdicts }
+                // A tool waits for just this.
+                outside_too.fetch(Event::Answered { question, verdicts }).await;
             });
         }
         Action::Open { need, projects } => {

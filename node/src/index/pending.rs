@@ -106,6 +106,17 @@ impl Pending {
         waiting.rows >= MAX_ROWS || waiting.bytes >= MAX_BYTES
     }
 
+    /// How many rows wait.
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> usize {
+        let waiting = self.read();
+        let claims = waiting.claims.values().map(Vec::len).sum::<usize>();
+        let belongs = waiting.belongs.values().map(Vec::len).sum::<usize>();
+        assert_eq!(waiting.rows, waiting.blobs.len() + claims + belongs);
+        assert!(waiting.rows > 0 || waiting.bytes == 0);
+        waiting.rows
+    }
+
     /// The bytes of a Blob.
     pub(super) fn get(&self, digest: &Digest) -> Option<Arc<[u8]>> {
         self.read().blobs.get(digest).cloned()

@@ -164,6 +164,7 @@ fn what_is_learnt_in_steps_is_everything() {
         for number in 0..50 {
             index.keep_entry(&entry(&ann, number, &[number]), &[], Durability::Fast).unwrap();
         }
+        index.settle().unwrap();
         let fresh = presence::Presence::new(presence::MAX_KEYS);
         let mut index = index;
         (index.presence, index.learnt) = (fresh, Mutex::default());
@@ -175,6 +176,73 @@ fn what_is_learnt_in_steps_is_everything() {
         index.keep_entry(&entry(&ann, 99, b"later"), &[], Durability::Fast).unwrap();
         assert_eq!(index.entries(&ActionId::from_bytes([99; 32])).unwrap().len(), 1);
     }
+}
+
+#[test]
+fn what_waits_for_the_next_change_is_there_for_all_who_look() {
+    let (_folder, indices) = both();
+    let ann = Pair::from_seed(&[1; 32], "");
+    let blob = Digest::of(b"blob");
+    for index in indices {
+        let view = index.view().unwrap();
+        let action = ActionId::from_bytes([1; 32]);
+        let claim = entry(&ann, 1, b"a");
+        let project = claim.authentic().unwrap().project.clone();
+        let here = |name: &str| name == project.as_str();
+        index.keep_entry(&claim, &[blob], Durability::Fast).unwrap();
+        index.keep_entry(&claim, &[blob], Durability::Fast).unwrap();
+        assert!(!index.pending.is_empty(), "nothing was committed yet");
+        // Also to somebody who has been looking for a while, before it is committed and after.
+        let found = |view: &View<'_>| {
+            let entries = view.entries(&action).unwrap();
+            assert!(entries.len() == 1 && entries[0].bytes() == claim.bytes());
+            assert!(view.belongs(&blob, here).unwrap() && !view.belongs(&blob, |_| false).unwrap());
+        };
+        found(&view);
+        found(&index.view().unwrap());
+        assert!(index.belongs(&blob, here).unwrap());
+        index.land().unwrap();
+        assert!(index.pending.is_empty());
+        found(&view);
+        found(&index.view().unwrap());
+        // Whoever goes through all of them sees those that wait, and what he then removes does not come back.
+        let other = entry(&ann, 2, b"b");
+        index.keep_entry(&other, &[], Durability::Fast).unwrap();
+        index.belong(&[Digest::of(b"another")], &project, Durability::Fast).unwrap();
+        assert_eq!(index.actions(None, 10).unwrap().len(), 2);
+        index.keep_entry(&entry(&ann, 3, b"c"), &[], Durability::Fast).unwrap();
+        assert_eq!(index.entry_count().unwrap(), 3);
+        let page = index.entry_page(None, 10).unwrap();
+        let names: Vec<_> = page.entries.iter().map(|kept| kept.name).collect();
+        index.keep_entry(&claim, &[blob], Durability::Fast).unwrap();
+        assert_eq!(index.forget_entries(names, None).unwrap().entries, 3);
+        assert_eq!(index.entry_count().unwrap(), 0);
+        index.belong(&[blob], &project, Durability::Fast).unwrap();
+        index.forget_blobs(&[blob, Digest::of(b"another")]).unwrap();
+        index.land().unwrap();
+        assert!(
+            !index.belongs(&blob, here).unwrap() && !index.belongs(&Digest::of(b"another"), here).unwrap()
+        );
+    }
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let (ann, index) = (Pair::from_seed(&[1; 32], ""), Index::in_memory().unwrap());
+    let mut most = 0;
+    for number in 0..3000_u32 {
+        let bytes = number.to_be_bytes();
+        index.keep_small(&Digest::of(&bytes), &bytes, Durability::Fast).unwrap();
+        index.belong(&[Digest::of(&bytes)], &project("a"), Durability::Fast).unwrap();
+        if number % 100 == 0 {
+            let number = u8::try_from(number / 100).unwrap();
+            index.keep_entry(&entry(&ann, number, &bytes), &[], Durability::Fast).unwrap();
+        }
+        most = most.max(index.pending.rows());
+    }
+    assert!(most <= 1024 + 2, "{most}");
+    assert_eq!((index.entry_count().unwrap(), index.small_count().unwrap()), (30, 3000));
+    assert_eq!(index.pending.rows(), 0, "the sums agree");
 }
 
 #[test]

@@ -44,21 +44,16 @@ pub trait Addressed {
 
 /// The asking end of a kept stream. Clones share it; when the last one goes, it closes.
 pub struct Link<Out, In> {
-    asks: mpsc::Sender<Ask<Out, In>>,
+    says: mpsc::Sender<Out>,
+    open: Arc<Open<In>>,
     places: Arc<Semaphore>,
 }
 
 impl<Out, In> Clone for Link<Out, In> {
     fn clone(&self) -> Self {
-        Self { asks: self.asks.clone(), places: Arc::clone(&self.places) }
+        let (says, open, places) = (self.says.clone(), Arc::clone(&self.open), Arc::clone(&self.places));
+        Self { says, open, places }
     }
-}
-
-enum Ask<Out, In> {
-    /// Opens a question: the message is made once its id is known.
-    Open(Box<dyn FnOnce(u64) -> Out + Send>, mpsc::Sender<In>, mpsc::Sender<u64>),
-    /// Says something more.
-    Say(Out),
 }
 
 /// The answers to one question. Dropping it means that no more are wanted.
@@ -84,28 +79,33 @@ where
 {
     /// Runs a stream until it breaks or nobody asks any more.
     pub fn start(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
-        let (asks, from) = mpsc::channel(MAX_OPEN);
-        crate::observe::span::spawn("link", run(stream, from));
-        Self { asks, places: Arc::new(Semaphore::new(MAX_OPEN)) }
+        let (says, from) = mpsc::channel(MAX_OPEN);
+        let open = Arc::new(Open(Mutex::new(Pending::new(MAX_OPEN))));
+        crate::observe::span::spawn("link", run(stream, from, Arc::clone(&open)));
+        Self { says, open, places: Arc::new(Semaphore::new(MAX_OPEN)) }
     }
 
     /// Whether the stream has broken.
     pub fn is_closed(&self) -> bool {
-        self.asks.is_closed()
+        self.says.is_closed()
     }
 
     /// Asks a question, once there is a place for it; nothing when the stream has broken.
-    pub async fn ask(&self, message: impl FnOnce(u64) -> Out + Send + 'static) -> Option<Answers<In>> {
+    pub async fn ask(&self, message: impl FnOnce(u64) -> Out + Send) -> Option<Answers<In>> {
         let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
         let (to, from) = mpsc::channel(ANSWERS);
-        let (id_to, mut id_from) = mpsc::channel(1);
-        self.asks.send(Ask::Open(Box::new(message), to, id_to)).await.ok()?;
-        Some(Answers { id: id_from.recv().await?, from, _place: place })
+        let id = self.open.open(to)?;
+        if self.says.send(message(id)).await.is_err() {
+            // It broke, and nobody is left who would forget it.
+            self.open.lock().close(id);
+            return None;
+        }
+        Some(Answers { id, from, _place: place })
     }
 
     /// Says something that needs no answer of its own; gives whether the stream still stood.
     pub async fn say(&self, message: Out) -> bool {
-        self.asks.send(Ask::Say(message)).await.is_ok()
+        self.says.send(message).await.is_ok()
     }
 }
 
@@ -113,24 +113,14 @@ where
 struct Open<In>(Mutex<Pending<mpsc::Sender<In>>>);
 
 impl<In> Open<In> {
-    /// What is to be said; nothing when whoever asked has gone already, or too many questions are open.
-    fn message<Out>(&self, ask: Ask<Out, In>) -> Option<Out> {
-        let (make, to, id_to) = match ask {
-            Ask::Say(message) => return Some(message),
-            Ask::Open(make, to, id_to) => (make, to, id_to),
-        };
+    /// Opens a question; nothing when too many are open.
+    fn open(&self, to: mpsc::Sender<In>) -> Option<u64> {
         let mut pending = self.lock();
         if pending.len() >= MAX_OPEN {
             // Those who went away without an answer, which may never come.
             pending.purge(mpsc::Sender::is_closed);
         }
-        let id = pending.open(to)?;
-        if id_to.try_send(id).is_err() {
-            pending.close(id);
-            return None;
-        }
-        drop(pending);
-        Some(make(id))
+        pending.open(to)
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending<mpsc::Sender<In>>> {
@@ -138,19 +128,31 @@ impl<In> Open<In> {
     }
 }
 
+/// The end of a stream, however it comes about: nobody waits for an answer any more.
+struct Ended<In>(Arc<Open<In>>);
+
+impl<In> Drop for Ended<In> {
+    fn drop(&mut self) {
+        self.0.lock().purge(|_| true);
+    }
+}
+
 /// Both halves at once: while one waits for the other side to read, what that side says must still be heard, or two
 /// that talk to each other would wait for each other.
 async fn run<Out: Message + Send + Sync + 'static, In: Message + Addressed + Send + 'static>(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
-    mut asks: mpsc::Receiver<Ask<Out, In>>,
+    says: mpsc::Receiver<Out>,
+    open: Arc<Open<In>>,
 ) {
+    let _ended = Ended(Arc::clone(&open));
+    // Dropped before that one: what is said from then on is refused, and what was said before is forgotten.
+    let mut says = says;
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let open = Open(Mutex::new(Pending::new(MAX_OPEN)));
     let hearing = hear(&mut reader, &open);
     tokio::pin!(hearing);
     tokio::select! {
         () = &mut hearing => return,
-        well = speak(&mut writer, &mut asks, &open) => if !well { return },
+        well = speak(&mut writer, &mut says) => if !well { return },
     }
     // Nobody asks any more. What was asked is still answered, as long as somebody waits for it.
     loop {
@@ -164,19 +166,14 @@ async fn run<Out: Message + Send + Sync + 'static, In: Message + Addressed + Sen
 
 /// Says what is asked, until nobody asks any more; gives whether the stream still stands then. What waits at the same
 /// time is said at once: on a stream without a multiplexer each write costs a packet.
-async fn speak<Out: Message, In>(
-    writer: &mut (impl AsyncWrite + Unpin),
-    asks: &mut mpsc::Receiver<Ask<Out, In>>,
-    open: &Open<In>,
-) -> bool {
-    while let Some(ask) = asks.recv().await {
-        let (mut bytes, mut next) = (Vec::new(), Some(ask));
-        while let Some(ask) = next {
-            if let Some(message) = open.message(ask) {
-                let Ok(frame) = frame(&message) else { return false };
-                bytes.extend(frame);
-            }
-            next = if bytes.len() < TOGETHER { asks.try_recv().ok() } else { None };
+async fn speak<Out: Message>(writer: &mut (impl AsyncWrite + Unpin), says: &mut mpsc::Receiver<Out>) -> bool {
+    while let Some(message) = says.recv().await {
+        let Ok(mut bytes) = frame(&message) else { return false };
+        while bytes.len() < TOGETHER
+            && let Ok(message) = says.try_recv()
+        {
+            let Ok(frame) = frame(&message) else { return false };
+            bytes.extend(frame);
         }
         let saying = async {
             writer.write_all(&bytes).await?;

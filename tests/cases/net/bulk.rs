@@ -8,7 +8,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, tls};
 use potluck_node::link::{read_message, write_message};
 use potluck_protocol::frame::frame;
-use potluck_protocol::peer::{Blobs, End, No, Run, Want};
+use potluck_protocol::peer::{Answer as Told, Ask, Blobs, End, No, Question as Asked, Run, Want};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
@@ -168,6 +168,31 @@ async fn what_is_asked_comes_over_the_socket_and_not_over_the_stream() {
     })
     .await;
     assert_eq!((handle.bulk_sockets(), stranger.handle.bulk_sockets()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_have_a_socket_of_their_own_too() {
+    let network = network();
+    // The stranger answers on sockets alone.
+    let stranger = Stranger::enter(&network, &[]).await;
+    let mut opened = stranger.handle.accept_bulk(Purpose::Ask);
+    span::spawn("stranger", async move {
+        while let Some((_, mut socket)) = opened.recv().await {
+            while let Ok(Some(Ask::Question(asked))) = read_message(&mut socket).await {
+                let told = Told { id: asked.id, found: Vec::new(), last: true };
+                write_message(&mut socket, &Ask::Answer(told)).await.unwrap();
+            }
+        }
+    });
+    let (handle, _folder, _events) = enter_with(&stranger, network).await;
+    let peer = stranger.handle.peer();
+    let question = |id| Ask::Question(Asked { id, project: project(), actions: Vec::new(), inline: 0 });
+    until("it is answered", || async {
+        let mut answers = handle.ask(peer).await?.ask(question).await?;
+        matches!(answers.next().await?, Ask::Answer(told) if told.last).then_some(())
+    })
+    .await;
+    assert_eq!((handle.bulk_sockets(), stranger.handle.bulk_sockets()), (0, 0), "Blobs have others");
 }
 
 #[tokio::test(flavor = "multi_thread")]
