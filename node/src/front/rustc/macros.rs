@@ -6,6 +6,7 @@
 //! unit gets a second key, over the first and over what the names that remain hold here, in the way of build scripts
 //! ([`super::script`]). Where it could not be watched, the Entry says so by a taint, and the policy decides.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -114,9 +115,43 @@ fn nothing_unknown(
             continue;
         }
         let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if !placed.unit.is_own(own) && !holds(gathered, path) {
+        if !placed.unit.is_own(own) && !holds(gathered, path) && !is_variant(own, &gathered.libraries) {
             return Err(Unfit::Unknown(name.clone()));
         }
     }
     Ok(())
+}
+
+/// Whether it is a procedural macro of which another variant is in the key, such as that of another profile. The compiler
+/// takes one by its hash, and looks into all of that name before; none of them becomes a part of what is linked.
+fn is_variant(name: &str, libraries: &BTreeSet<PathBuf>) -> bool {
+    let plain = |name: &str| {
+        let (plain, suffix) = name.strip_suffix(".so")?.rsplit_once('-')?;
+        let hashed = suffix.len() == 16 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit());
+        hashed.then(|| plain.to_owned())
+    };
+    let Some(wanted) = plain(name) else { return false };
+    let known = libraries.iter().filter_map(|path| plain(path.file_name()?.to_str()?));
+    known.into_iter().any(|known| known == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_variant_of_a_macro_is_no_unknown_library() {
+        let known = ["/t/deps/libspice-0123456789abcdef.so", "/t/deps/libdish-0123456789abcdef.rlib"];
+        let known = known.map(PathBuf::from).into();
+        for (name, expected) in [
+            ("libspice-fedcba9876543210.so", true),
+            ("libspice-fedcba9876543210.rlib", false),
+            ("libspice-other.so", false),
+            ("libspice.so", false),
+            ("libdish-fedcba9876543210.so", false),
+            ("libsalt-fedcba9876543210.so", false),
+        ] {
+            assert_eq!(is_variant(name, &known), expected, "{name}");
+        }
+    }
 }

@@ -260,7 +260,8 @@ impl Sources {
             }
             if path.is_file() {
                 let text = path.to_str().ok_or_else(|| SourceError::Name(path.clone()))?;
-                let digest = self.file(&path, place)?;
+                let real = fs::canonicalize(&path).map_err(|error| SourceError::Read(path.clone(), error))?;
+                let digest = self.file(&path, real, place)?;
                 self.files.insert(place.roots.encode_str(text), digest);
             } else if path.is_dir() {
                 let files = self.named(Walk { top: path, nested: false, byproducts: true }, place)?;
@@ -280,18 +281,24 @@ impl Sources {
     fn folder(&mut self, walk: Walk, place: &Place) -> Result<BTreeMap<String, Digest>, SourceError> {
         let listed = walk.list()?;
         let mut files = BTreeMap::new();
+        // No link was followed on the way down, so that asking for each file is not needed.
+        let real = fs::canonicalize(&walk.top).map_err(|error| SourceError::Read(walk.top.clone(), error))?;
         for (name, found) in &listed {
             let path = walk.top.join(name);
-            let digest = if found.is_link { link(&path, &walk.top)? } else { self.file(&path, place)? };
+            let digest = if found.is_link {
+                link(&path, &walk.top)?
+            } else {
+                self.file(&path, real.join(name), place)?
+            };
             files.insert(name.clone(), digest);
         }
         self.walks.push((walk, listed));
         Ok(files)
     }
 
-    fn file(&mut self, path: &Path, place: &Place) -> Result<Digest, SourceError> {
+    /// A file, and where it is with all links followed.
+    fn file(&mut self, path: &Path, real: PathBuf, place: &Place) -> Result<Digest, SourceError> {
         let failed = |error| SourceError::Read(path.to_path_buf(), error);
-        let real = fs::canonicalize(path).map_err(failed)?;
         let mut file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         let is_code = path.extension().is_some_and(|ext| ext == "rs");
