@@ -378,9 +378,16 @@ impl Engine {
         let now = clock::now();
         let want = want(space, action);
         let mut lacking = None;
-        let policy = self.trusting.now();
-        // What was made here needs nobody's permission; what others made needs the owner's.
-        for policy in [self.own.policy(), &policy] {
+        // What was made here needs nobody's permission; what others made needs the owner's, whose files are looked at only
+        // then.
+        for own in [true, false] {
+            let owner;
+            let policy = if own {
+                self.own.policy()
+            } else {
+                owner = self.trusting.now();
+                &owner
+            };
             let choice = policy.choose(entries, &want, now);
             for found in &choice.equivocations {
                 let (earlier, later) = (claim_digest(found.earlier), claim_digest(found.later));

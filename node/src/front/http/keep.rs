@@ -10,6 +10,7 @@ use potluck_protocol::action::Recipe;
 use potluck_protocol::codec::Text;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{BlobOutput, Labels, Output};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::map::{Dialect, Operation, Part, Stored, etag, packed_etag, part, wants_zstd, webdav};
@@ -19,6 +20,7 @@ use crate::fetch::event::Space;
 use crate::front::listen::asked::Asked;
 use crate::front::listen::body::{Body, Stream, Upload};
 use crate::front::listen::{Answer, Door, plain, said};
+use crate::index::MAX_INLINE_BYTES;
 
 /// Largest body that is taken and forgotten.
 const MAX_DROPPED_BYTES: u64 = 64 * 1024;
@@ -122,8 +124,8 @@ async fn find(door: &Door, dialect: &Dialect, asked: &Asked, key: String) -> Opt
 /// Begins to read a Blob; nothing when it cannot be read, which is a miss.
 pub(super) async fn open(engine: &Arc<Engine>, blob: BlobOutput) -> Option<Found> {
     let read = async {
-        if let Some(small) = engine.small(&blob.digest, blob.size)? {
-            return Ok(Some((Bytes::from(small), None)));
+        if let Some(whole) = engine.whole(blob.digest, blob.size).await? {
+            return Ok(Some((whole, None)));
         }
         let mut rest = engine.read(blob.digest, None).await?;
         match rest.recv().await.transpose()? {
@@ -170,7 +172,7 @@ pub(super) async fn give(
         return answer;
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    if rest.is_some()
+    if size > MAX_INLINE_BYTES as u64
         && range.is_none()
         && !head
         && wants_zstd(asked.headers())
@@ -237,11 +239,14 @@ async fn put(
     if upload.length() > dialect.most {
         return Stored::TooLarge;
     }
-    let (digest, size) = match door.engine().write(upload.read()).await {
-        Ok(written) => written,
+    let length = upload.length();
+    let taken = match door.engine().take(upload.read(), length).await {
+        Ok(taken) => taken,
         Err(error) => return failed(dialect, &error),
     };
-    claim(door, dialect, (asked, key), Output::Blob(BlobOutput { digest, size })).await
+    let space = space(dialect, asked);
+    let publication = move |output| publication(dialect, space, (key, output));
+    claimed(dialect, timeout(CLAIM_WITHIN, door.engine().publish_taken(taken, publication)).await)
 }
 
 /// Claims that a key gave an output.
@@ -251,11 +256,19 @@ pub(super) async fn claim(
     (asked, key): (&Asked, String),
     output: Output,
 ) -> Stored {
-    let Space { project, recipe } = space(dialect, asked);
+    let publication = publication(dialect, space(dialect, asked), (key, output));
+    claimed(dialect, timeout(CLAIM_WITHIN, door.engine().publish_over(publication)).await)
+}
+
+fn publication(dialect: &Dialect, space: Space, (key, output): (String, Output)) -> Publication {
+    let Space { project, recipe } = space;
     let labels = Labels { tool: Text::new(dialect.tool), ..Labels::default() };
-    let key = key.into_bytes();
-    let publication = Publication { project, recipe, key, output, labels, taints: Vec::new() };
-    match timeout(CLAIM_WITHIN, door.engine().publish_over(publication)).await {
+    Publication { project, recipe, key: key.into_bytes(), output, labels, taints: Vec::new() }
+}
+
+/// What a tool is told of a claim.
+fn claimed(dialect: &Dialect, claim: Result<Result<Digest, CacheError>, Elapsed>) -> Stored {
+    match claim {
         Ok(Ok(_)) => Stored::Done,
         Ok(Err(error)) => failed(dialect, &error),
         Err(_) => Stored::NotKept,
