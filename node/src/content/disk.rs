@@ -38,6 +38,8 @@ pub const MAX_QUARANTINED: usize = 16;
 /// How much of a file is written before the system is told to begin bringing it to the disk, in bytes: so that whoever
 /// waits for all of it waits for the last stretch only.
 const AHEAD_BYTES: u64 = 1 << 20;
+/// Of a file that does not become longer than this the whole is such a stretch, in bytes.
+const AHEAD_FROM: u64 = 2 << 20;
 
 #[derive(Debug)]
 struct Folders {
@@ -329,6 +331,7 @@ impl DiskDraft {
     fn go_ahead(&mut self) {
         if let Some(len) = NonZeroU64::new(self.written.saturating_sub(self.ahead))
             && len.get() >= AHEAD_BYTES
+            && self.written >= AHEAD_FROM
         {
             let _ = fadvise(&self.file, self.ahead, Some(len), Advice::DontNeed);
             self.ahead = self.written;

@@ -231,8 +231,8 @@ impl Engine {
                     self.tell(News::Holds(Topic { signer, project: space.project.clone() }));
                 }
             }
-            let by = (&self.store.index().view()?, &*self.trusting.seen());
-            verdict = self.judge_by(by, (space, &found.action), &all)?;
+            let view = self.store.index().view()?;
+            verdict = self.judge_by((&view, &|| self.trusting.seen()), (space, &found.action), &all)?;
         }
         // What only lacks the agreement of others waits for it.
         if let Known::Refused = verdict {
@@ -273,7 +273,8 @@ impl Engine {
         }
         all.extend(fresh.iter().cloned());
         let policy = self.trusting.seen();
-        let verdict = self.judge_by((&self.store.index().view()?, &policy), (space, action), &all)?;
+        let verdict =
+            self.judge_by((&self.store.index().view()?, &|| Arc::clone(&policy)), (space, action), &all)?;
         let choice = || policy.choose(&all, &want(space, action), clock::now()).outcome.err();
         let refusal = if let Known::Refused = verdict { choice() } else { None };
         Ok(Weighed { all, fresh, known, refused, verdict, refusal })

@@ -368,13 +368,13 @@ impl Engine {
         if entries.is_empty() {
             return Ok(Known::Nothing);
         }
-        self.judge_by((view, &self.trusting.now()), of, entries)
+        self.judge_by((view, &|| self.trusting.now()), of, entries)
     }
 
-    /// The same by a policy that was looked at a moment ago.
+    /// The same by this policy, which is asked for only where it counts.
     fn judge_by(
         &self,
-        (view, policy): (&View<'_>, &Policy),
+        (view, policy): (&View<'_>, &dyn Fn() -> Arc<Policy>),
         (space, action): (&Space, &ActionId),
         entries: &[Signed<Entry>],
     ) -> Result<Known, StoreError> {
@@ -391,8 +391,16 @@ impl Engine {
         let now = clock::now();
         let want = want(space, action);
         let mut lacking = None;
-        // What was made here needs nobody's permission; what others made needs the owner's.
-        for policy in [self.own.policy(), policy] {
+        // What was made here needs nobody's permission; what others made needs the owner's, whose files are looked at only
+        // then.
+        for own in [true, false] {
+            let owner;
+            let policy = if own {
+                self.own.policy()
+            } else {
+                owner = policy();
+                &owner
+            };
             let choice = policy.choose(entries, &want, now);
             for found in &choice.equivocations {
                 let (earlier, later) = (claim_digest(found.earlier), claim_digest(found.later));

@@ -9,22 +9,28 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use potluck_keys::pair::Signer;
 use potluck_keys::policy::Policy;
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::{ActionId, Recipe};
 use potluck_protocol::digest::Digest;
-use potluck_protocol::entry::{Entry, Output, claim_digest};
+use potluck_protocol::entry::{BlobOutput, Entry, Output, claim_digest};
+use potluck_protocol::piece::PIECE_BYTES;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Engine, Known, News, want};
-use crate::cache::{CacheError, Publication, Question};
+use crate::cache::{Cache as _, CacheError, Publication, Question};
+use crate::content::Durability;
 use crate::fetch::event::Space;
 use crate::gc::protect::Hold;
-use crate::index::View;
 use crate::index::collect::EntryName;
+use crate::index::{MAX_INLINE_BYTES, View};
 use crate::observe::{clock, span};
 use crate::store::StoreError;
 
@@ -47,11 +53,21 @@ impl Engine {
     /// ones: what it lacks is looked for.
     pub(super) fn judge_newest(
         &self,
-        (view, policy): (&View<'_>, &Policy),
+        (view, policy): (&View<'_>, &dyn Fn() -> Arc<Policy>),
         (space, action): (&Space, &ActionId),
         entries: &[Signed<Entry>],
     ) -> Result<Known, StoreError> {
         let (now, want) = (clock::now(), want(space, action));
+        let own = |entry: &Signed<Entry>| entry.signers().all(|signer| Some(signer) == self.signer());
+        if entries.iter().all(own) {
+            // What was made here needs nobody's permission, and the owner's could add nothing to it.
+            let good = entries.iter().filter_map(|entry| self.own.policy().judge(entry, &want, now).ok());
+            let good: Vec<_> = good.map(|found| found.signed()).collect();
+            if !good.is_empty() {
+                return self.newest_of(view, &good);
+            }
+        }
+        let policy = &policy();
         let mut good = Vec::with_capacity(entries.len());
         for entry in entries {
             // A rule that takes several to agree accepts none alone, see below.
@@ -60,6 +76,11 @@ impl Engine {
             }
         }
         good.extend(policy.choose(entries, &want, now).outcome.map(|found| found.signed()));
+        self.newest_of(view, &good)
+    }
+
+    /// What the newest of some acceptable claims amounts to.
+    fn newest_of(&self, view: &View<'_>, good: &[&Signed<Entry>]) -> Result<Known, StoreError> {
         let newest = good.iter().filter_map(|entry| entry.authentic().ok());
         // Of two at the same instant all nodes choose the same.
         let Some(newest) = newest.max_by_key(|entry| (entry.issued, Reverse(*entry.output.digest()))) else {
@@ -96,14 +117,64 @@ impl Engine {
     /// [`CacheError`].
     pub async fn publish_over(self: &Arc<Self>, publication: Publication) -> Result<Digest, CacheError> {
         let engine = Arc::clone(self);
-        span::blocking(move || {
-            let Publication { project, recipe, key, .. } = &publication;
-            let action = ActionId::derive(project, recipe, key, None);
-            let claimed = engine.publish_as(publication, true)?;
-            if let (Ok(action), Some(own)) = (action, engine.signer()) {
-                engine.thin(&action, |signer| signer == own)?;
+        span::blocking(move || engine.publish_over_now(publication)).await
+    }
+
+    /// The same. Blocks.
+    fn publish_over_now(&self, publication: Publication) -> Result<Digest, CacheError> {
+        let Publication { project, recipe, key, .. } = &publication;
+        let action = ActionId::derive(project, recipe, key, None).ok();
+        // Where there was nothing before, nothing can be let go.
+        let action = action.filter(|action| self.store.index().maybe(action));
+        let claimed = self.publish_as(publication, true)?;
+        if let (Some(action), Some(own)) = (action, self.signer()) {
+            self.thin(&action, |signer| signer == own)?;
+        }
+        Ok(claimed)
+    }
+
+    /// Takes a value of at most so many bytes that comes: into memory if that is little, else into the store.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn take(
+        self: &Arc<Self>,
+        mut from: impl AsyncRead + Send + Unpin,
+        most: u64,
+    ) -> Result<Taken, CacheError> {
+        let Some(most) = usize::try_from(most).ok().filter(|most| *most <= PIECE_BYTES) else {
+            let (digest, size) = self.write(from).await?;
+            return Ok(Taken::Stored(BlobOutput { digest, size }));
+        };
+        // With room for more than may come, the end is found without growing.
+        let mut bytes = Vec::with_capacity(most + 64);
+        while from.read_buf(&mut bytes).await.map_err(CacheError::Source)? > 0 {
+            if bytes.len() > most {
+                return Err(CacheError::Source(io::ErrorKind::InvalidData.into()));
             }
-            Ok(claimed)
+        }
+        Ok(Taken::Here(bytes))
+    }
+
+    /// Claims that a key gave such a value, over whatever was claimed before; it is stored first, all on one thread.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn publish_taken(
+        self: &Arc<Self>,
+        taken: Taken,
+        publication: impl FnOnce(Output) -> Publication + Send + 'static,
+    ) -> Result<Digest, CacheError> {
+        let engine = Arc::clone(self);
+        span::blocking(move || {
+            let blob = match taken {
+                Taken::Stored(blob) => blob,
+                Taken::Here(bytes) => {
+                    let digest = engine.store.keep(&bytes, Durability::Fast)?;
+                    BlobOutput { digest, size: bytes.len() as u64 }
+                }
+            };
+            engine.publish_over_now(publication(Output::Blob(blob)))
         })
         .await
     }
@@ -164,9 +235,48 @@ impl Engine {
     /// # Errors
     /// [`CacheError`].
     pub fn small(&self, digest: &Digest, size: u64) -> Result<Option<Vec<u8>>, CacheError> {
-        if size > crate::index::MAX_INLINE_BYTES as u64 {
+        if size > MAX_INLINE_BYTES as u64 {
             return Ok(None);
         }
         Ok(self.store.bytes(digest, size)?)
+    }
+
+    /// All of a Blob of so many bytes, if that is at most a piece; nothing as well when many are read at the moment.
+    ///
+    /// # Errors
+    /// [`CacheError`].
+    pub async fn whole(&self, digest: Digest, size: u64) -> Result<Option<Bytes>, CacheError> {
+        if size <= MAX_INLINE_BYTES as u64 {
+            return Ok(self.small(&digest, size)?.map(Bytes::from));
+        }
+        let Some(place) = self.store.ahead().filter(|_| size <= PIECE_BYTES as u64) else { return Ok(None) };
+        let store = self.store.clone();
+        // One thread opens and reads it; it keeps its place until it was sent.
+        let read = span::blocking(move || {
+            let blob = store.blob(&digest)?.filter(|blob| blob.pieces().count() == 1);
+            blob.map(|blob| store.lend_piece(&blob, 0)).transpose()
+        });
+        Ok(read.await?.map(|bytes| Bytes::from_owner(Placed { bytes, _place: place })))
+    }
+}
+
+/// A value that came.
+#[derive(Debug)]
+pub enum Taken {
+    /// It is in memory.
+    Here(Vec<u8>),
+    /// It is in the store.
+    Stored(BlobOutput),
+}
+
+/// Bytes that take a place of those that may be read ahead.
+struct Placed {
+    bytes: Bytes,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Placed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }

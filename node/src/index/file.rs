@@ -7,7 +7,7 @@ use std::ops::{Bound, Deref, DerefMut};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -35,16 +35,44 @@ struct IndexFile {
     file: File,
     files: Files,
     path: PathBuf,
-    failed: Arc<AtomicBool>,
+    failed: Arc<Failed>,
 }
 
 impl IndexFile {
     /// Remembers that something failed.
     fn tell<T>(&self, done: io::Result<T>) -> io::Result<T> {
-        if done.is_err() {
-            self.failed.store(true, Ordering::SeqCst);
+        done.inspect_err(|error| self.failed.tell(error))
+    }
+}
+
+/// Whether a file could not be read or written, and why at last.
+#[derive(Debug, Default)]
+struct Failed {
+    yes: AtomicBool,
+    why: Mutex<Option<(io::ErrorKind, String)>>,
+}
+
+impl Failed {
+    fn tell(&self, error: &io::Error) {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some((error.kind(), error.to_string()));
+        self.yes.store(true, Ordering::SeqCst);
+    }
+
+    fn is_so(&self) -> bool {
+        self.yes.load(Ordering::SeqCst)
+    }
+
+    fn forget(&self) {
+        self.yes.store(false, Ordering::SeqCst);
+    }
+
+    /// The same as an error, where redb swallows its own: when a file is closed.
+    fn told(&self) -> Result<(), redb::Error> {
+        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match why.filter(|_| self.is_so()) {
+            Some((kind, text)) => Err(redb::Error::Io(io::Error::new(kind, text))),
+            None => Ok(()),
         }
-        done
     }
 }
 
@@ -58,7 +86,7 @@ pub(super) struct Db {
     live: Arc<()>,
     /// How many changes have ended, whether well or not.
     ended: Arc<AtomicU64>,
-    failed: Arc<AtomicBool>,
+    failed: Arc<Failed>,
     /// Where it can be opened again, unless it is in memory.
     place: Option<(PathBuf, Files)>,
 }
@@ -71,7 +99,7 @@ impl Db {
 
     /// A database in a file that is open.
     pub(super) fn over(file: File, path: &Path, files: &Files) -> Result<Self, DatabaseError> {
-        let failed = Arc::default();
+        let failed = Arc::<Failed>::default();
         let db = database(file, path, files, &failed)?;
         let place = Some((path.to_owned(), files.clone()));
         Ok(Self { slot: RwLock::new(Some(db)), live: Arc::default(), ended: Arc::default(), failed, place })
@@ -104,7 +132,7 @@ impl Db {
     pub(super) fn close(self) -> Result<(), redb::Error> {
         let Self { slot, failed, .. } = self;
         drop(slot);
-        closed(&failed)
+        failed.told()
     }
 
     /// Where it lies, unless it is in memory.
@@ -126,7 +154,7 @@ impl Db {
         let Some((path, files)) = &self.place else { return Ok(false) };
         for _ in 0..TRIES {
             let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
-            if self.ended() != ended || self.failed.load(Ordering::SeqCst) {
+            if self.ended() != ended || self.failed.is_so() {
                 return Ok(false);
             }
             if Arc::strong_count(&self.live) > 1 {
@@ -136,17 +164,17 @@ impl Db {
             }
             *slot = None;
             // Whoever comes next opens it again.
-            closed(&self.failed)?;
+            self.failed.told()?;
             let moved = files.rename(by, path);
             // Nothing may be written to the new one that a power cut would take back along with its name.
             let moved = moved.and_then(|()| files.sync_folder(path.parent().unwrap_or(Path::new("."))));
             let file = File::options().read(true).write(true).open(path);
             let opened = file.map_err(DatabaseError::from).and_then(|file| {
-                self.failed.store(false, Ordering::SeqCst);
+                self.failed.forget();
                 database(file, path, files, &self.failed)
             });
             // One that cannot be opened now is tried again by whoever comes next.
-            *slot = Some(opened.inspect_err(|_| self.failed.store(true, Ordering::SeqCst))?);
+            *slot = Some(opened.inspect_err(|error| self.failed.tell(&io::Error::other(error.to_string())))?);
             moved.map_err(redb::Error::Io)?;
             return Ok(true);
         }
@@ -154,30 +182,23 @@ impl Db {
     }
 
     fn db(&self) -> Result<RwLockReadGuard<'_, Option<Database>>, redb::Error> {
-        if self.failed.load(Ordering::SeqCst)
+        if self.failed.is_so()
             && let Some((path, files)) = &self.place
         {
             let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
-            if self.failed.load(Ordering::SeqCst) {
+            if self.failed.is_so() {
                 // The old one lets go of the file first.
                 *slot = None;
                 let file = File::options().read(true).write(true).open(path)?;
-                self.failed.store(false, Ordering::SeqCst);
+                self.failed.forget();
                 let opened = database(file, path, files, &self.failed);
-                *slot = Some(opened.inspect_err(|_| self.failed.store(true, Ordering::SeqCst))?);
+                *slot =
+                    Some(opened.inspect_err(|error| self.failed.tell(&io::Error::other(error.to_string())))?);
                 tracing::warn!(path = %path.display(), "the index was opened again after an error");
             }
         }
         Ok(self.slot.read().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// Whether a file was closed without a fault, of which redb says nothing.
-fn closed(failed: &AtomicBool) -> Result<(), redb::Error> {
-    if failed.load(Ordering::SeqCst) {
-        return Err(redb::Error::Io(io::Error::other("it could not be closed")));
-    }
-    Ok(())
 }
 
 /// A read transaction, as long as which the file stays open.
@@ -267,12 +288,7 @@ pub(super) fn make<E>(
     Ok(Ok(()))
 }
 
-fn database(
-    file: File,
-    path: &Path,
-    files: &Files,
-    failed: &Arc<AtomicBool>,
-) -> Result<Database, DatabaseError> {
+fn database(file: File, path: &Path, files: &Files, failed: &Arc<Failed>) -> Result<Database, DatabaseError> {
     let (again, path, failed) = (file.try_clone()?, path.to_owned(), Arc::clone(failed));
     let file = IndexFile { inner: FileBackend::new(file)?, file: again, files: files.clone(), path, failed };
     builder().create_with_backend(file)

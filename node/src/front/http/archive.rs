@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures::Stream;
 use potluck_protocol::digest::Digest;
+use potluck_protocol::entry::BlobOutput;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::StreamReader;
 
@@ -16,34 +17,37 @@ use super::alike::sccache::{self, END_BYTES, Stretch};
 use super::alike::{Archive, ccache};
 use crate::cache::{Cache as _, CacheError, Stretches};
 use crate::engine::Engine;
+use crate::engine::newest::Taken;
 
 /// Bytes of an entry of ccache that are looked at together.
 const STRETCH: usize = 64 * 1024;
 
-/// Stores a value; gives the name and size of what is kept.
+/// Takes a value of so many bytes, in the form in which it is kept.
 ///
 /// # Errors
 /// [`CacheError`].
-pub(super) async fn write(
+pub(super) async fn take(
     engine: &Arc<Engine>,
     archive: Archive,
-    from: impl AsyncRead + Send + Unpin,
-) -> Result<(Digest, u64), CacheError> {
-    match archive {
-        Archive::Opaque => engine.write(from).await,
-        Archive::Ccache => engine.write(Rewritten::new(from)).await,
+    (from, length): (impl AsyncRead + Send + Unpin, u64),
+) -> Result<Taken, CacheError> {
+    let (digest, size) = match archive {
+        Archive::Opaque => return engine.take(from, length).await,
+        // The new header is never longer than the one that came.
+        Archive::Ccache => return engine.take(Rewritten::new(from), length).await,
         Archive::Sccache => {
             let came = engine.write(from).await?;
             // What cannot be arranged is kept as it came.
             match arrange(engine, came).await {
-                Ok(arranged) => Ok(arranged.unwrap_or(came)),
+                Ok(arranged) => arranged.unwrap_or(came),
                 Err(error) => {
                     tracing::debug!(%error, "an archive is kept as it came");
-                    Ok(came)
+                    came
                 }
             }
         }
-    }
+    };
+    Ok(Taken::Stored(BlobOutput { digest, size }))
 }
 
 /// An archive of sccache, arranged; nothing when it stays as it is. What came before goes with what nobody names.

@@ -11,6 +11,7 @@ use potluck_protocol::codec::Text;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{BlobOutput, Labels, Output};
 use tokio::io::AsyncRead;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::archive;
@@ -21,6 +22,7 @@ use crate::fetch::event::Space;
 use crate::front::listen::asked::Asked;
 use crate::front::listen::body::{Body, Stream, Upload};
 use crate::front::listen::{Answer, Door, plain, said};
+use crate::index::MAX_INLINE_BYTES;
 
 /// Largest body that is taken and forgotten.
 const MAX_DROPPED_BYTES: u64 = 64 * 1024;
@@ -65,6 +67,7 @@ fn properties(path: &str, size: Option<u64>) -> Answer {
 }
 
 /// A key of a tool in a Project.
+#[derive(Clone)]
 pub(super) struct Slot {
     pub(super) dialect: &'static Dialect,
     pub(super) project: Project,
@@ -79,6 +82,13 @@ impl Slot {
     fn space(&self) -> Space {
         let recipe = Recipe::new(self.dialect.recipe).expect("each dialect names a recipe");
         Space { project: self.project.clone(), recipe }
+    }
+
+    fn publication(&self, output: Output) -> Publication {
+        let Space { project, recipe } = self.space();
+        let labels = Labels { tool: Text::new(self.dialect.tool), ..Labels::default() };
+        let key = self.key.clone().into_bytes();
+        Publication { project, recipe, key, output, labels, taints: Vec::new() }
     }
 
     fn question(&self, door: &Door) -> Question {
@@ -148,8 +158,8 @@ pub(super) async fn find(door: &Door, slot: &Slot) -> Option<Found> {
 /// Begins to read a Blob; nothing when it cannot be read, which is a miss.
 pub(super) async fn open(engine: &Arc<Engine>, blob: BlobOutput) -> Option<Found> {
     let read = async {
-        if let Some(small) = engine.small(&blob.digest, blob.size)? {
-            return Ok(Some((Bytes::from(small), None)));
+        if let Some(whole) = engine.whole(blob.digest, blob.size).await? {
+            return Ok(Some((whole, None)));
         }
         let mut rest = engine.read(blob.digest, None).await?;
         match rest.recv().await.transpose()? {
@@ -196,7 +206,7 @@ pub(super) async fn give(
         return answer;
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    if rest.is_some()
+    if size > MAX_INLINE_BYTES as u64
         && range.is_none()
         && !head
         && wants_zstd(asked.headers())
@@ -263,22 +273,26 @@ pub(super) async fn put(
     if length > dialect.most {
         return Stored::TooLarge;
     }
-    let (digest, size) = match archive::write(door.engine(), dialect.archive, from).await {
-        Ok(written) => written,
+    let taken = match archive::take(door.engine(), dialect.archive, (from, length)).await {
+        Ok(taken) => taken,
         Err(error) => return failed(dialect, &error),
     };
-    claim(door, slot, Output::Blob(BlobOutput { digest, size })).await
+    let slot = slot.clone();
+    let publication = move |output| slot.publication(output);
+    claimed(dialect, timeout(CLAIM_WITHIN, door.engine().publish_taken(taken, publication)).await)
 }
 
 /// Claims that a key gave an output.
 pub(super) async fn claim(door: &Door, slot: &Slot, output: Output) -> Stored {
-    let Space { project, recipe } = slot.space();
-    let labels = Labels { tool: Text::new(slot.dialect.tool), ..Labels::default() };
-    let key = slot.key.clone().into_bytes();
-    let publication = Publication { project, recipe, key, output, labels, taints: Vec::new() };
-    match timeout(CLAIM_WITHIN, door.engine().publish_over(publication)).await {
+    let publication = slot.publication(output);
+    claimed(slot.dialect, timeout(CLAIM_WITHIN, door.engine().publish_over(publication)).await)
+}
+
+/// What a tool is told of a claim.
+fn claimed(dialect: &Dialect, claim: Result<Result<Digest, CacheError>, Elapsed>) -> Stored {
+    match claim {
         Ok(Ok(_)) => Stored::Done,
-        Ok(Err(error)) => failed(slot.dialect, &error),
+        Ok(Err(error)) => failed(dialect, &error),
         Err(_) => Stored::NotKept,
     }
 }
