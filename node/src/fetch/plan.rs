@@ -172,7 +172,13 @@ impl Fetch {
         let more = search.open == 0 || search.hedges > 0 && all_asked;
         // Who is found later is asked later, as long as a tool waits.
         let finding = more && self.peers.find(now, &search.topics);
-        if search.open == 0 && !finding {
+        if search.open > 0 || finding {
+            return;
+        }
+        // Answers that came at the same time were judged without each other, and it may take several claims.
+        if search.refused > 1 && !std::mem::replace(&mut search.reconsidered, true) {
+            self.review(action);
+        } else {
             self.fail(now, action);
         }
     }
@@ -257,7 +263,7 @@ impl Fetch {
                 search.parts.renew(blobs);
                 self.fetch_more(now, For::Action(action));
             }
-            Verdict::Refused => search.refused = true,
+            Verdict::Refused => search.refused += 1,
             Verdict::Nothing => {}
         }
     }

@@ -120,7 +120,10 @@ pub(super) struct Search {
     pub(super) hedge_at: Option<Moment>,
     pub(super) parts: Parts,
     pub(super) reviewing: bool,
-    pub(super) refused: bool,
+    /// How often claims were refused.
+    pub(super) refused: usize,
+    /// Whether all of them were looked at together since.
+    pub(super) reconsidered: bool,
     pub(super) undeliverable: bool,
     /// How long a tool waits for the Blobs, once it is known which.
     pub(super) grant: Option<Duration>,
@@ -141,7 +144,8 @@ impl Search {
             hedge_at: None,
             parts,
             reviewing: false,
-            refused: false,
+            refused: 0,
+            reconsidered: false,
             undeliverable: false,
             grant: None,
             ends,
@@ -182,7 +186,7 @@ impl Search {
 
     /// Why it comes to nothing, if it does.
     pub(super) fn miss(&self) -> Miss {
-        match (self.undeliverable, self.refused) {
+        match (self.undeliverable, self.refused > 0) {
             (true, _) => Miss::Undeliverable,
             (false, true) => Miss::Refused,
             (false, false) => Miss::Unclaimed,

@@ -322,6 +322,21 @@ fn refused_claims_are_told_from_none_and_remembered_as_such() {
 }
 
 #[test]
+fn claims_that_came_together_are_judged_together_before_they_come_to_nothing() {
+    for (verdict, miss) in [(Verdict::Here, None), (Verdict::Refused, Some(Miss::Refused))] {
+        let mut case = Case::with(&["ann", "ben"]);
+        let looked = case.look(1, 1, 5000);
+        let asks = asked(&looked);
+        assert_eq!(asks.len(), 2);
+        for (ask, _) in asks {
+            case.answer(ask, 1, Verdict::Refused);
+        }
+        assert_eq!(case.found(&[]), [Action::Review(space(), action(1))]);
+        assert_eq!(case.reviewed(1, verdict), [settle(1, 1, miss)]);
+    }
+}
+
+#[test]
 fn a_tool_is_told_at_its_deadline_and_the_search_goes_on_for_the_next() {
     let mut case = Case::with(&["ann"]);
     let ask = question(&case.look(1, 1, 100));

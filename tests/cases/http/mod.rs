@@ -123,14 +123,16 @@ fn agree<T: Tool>(tool: &T) {
     }
     fs::write(&config, text).unwrap();
     let carol_up = up(&carol, &boot);
-    carol.until("both catalogs", |status| {
+    carol.until("both catalogs, and whom to ask about each", |status| {
         ["ann", "bob"].iter().all(|name| {
-            let whole = |row: &Value| row["signer"] == *name && row["keys"].as_u64() >= Some(T::KEYS);
-            list(&status["catalogs"]).iter().any(whole)
+            let of = |row: &Value| row["signer"] == *name;
+            let whole = |row: &Value| of(row) && row["keys"].as_u64() >= Some(T::KEYS);
+            let holds = |peer: &Value| list(&peer["holds"]).iter().any(of);
+            list(&status["catalogs"]).iter().any(whole) && list(&status["peers"]).iter().any(holds)
         })
     });
     let hers = build(tool, &carol, &carol_up, "some/where/else");
-    assert_eq!((hers.hits, hers.made), (T::PARTS, 0), "{hers:?}");
+    assert_eq!((hers.hits, hers.made), (T::PARTS, 0), "{hers:?} {:#}", carol.status());
     let audit: Value = serde_json::from_str(&carol.run(["--json", "audit"]).ok()).unwrap();
     assert_eq!((&audit["agreed"], &audit["disputed"]), (&T::KEYS.into(), &0.into()), "{audit:#}");
 }
