@@ -254,7 +254,15 @@ impl Policy {
     /// Verifies together what is still unverified of many claims, so that judging them one by one is cheap: for
     /// answers and imports that bring many at once. What signers outside the policy have signed is left alone.
     pub fn verify<T: Claim>(&self, claims: &[Signed<T>]) {
-        if claims.len() > 1 {
+        if let [claim] = claims {
+            // Whoever asks for the claim itself would have to find out first whether its key is one.
+            for (index, signer) in claim.signers().enumerate() {
+                if let Some(known) = self.known.get(&signer) {
+                    // One that does not fit is refused, with its reason, by whoever asks.
+                    let _ = claim.verify(index, &known.key);
+                }
+            }
+        } else if claims.len() > 1 {
             let claims: Vec<_> = claims.iter().collect();
             verify_batch(&claims, |signer| self.known.get(signer).map(|known| &known.key));
         }

@@ -17,6 +17,7 @@ use super::trace::Refused;
 use super::{Engine, Known, News, SOON_ENTRIES, files, is_soon, newest, output_bytes, want};
 use crate::content::Durability;
 use crate::fetch::event::{Space, Verdict};
+use crate::gc::protect::Hold;
 use crate::index;
 use crate::observe::{clock, span};
 use crate::store::{StoreError, unpack};
@@ -311,7 +312,8 @@ impl Engine {
             if Digest::of(&bytes) != *digest {
                 return Ok(None);
             }
-            if !self.store.has(digest)? {
+            let view = self.store.index().view()?;
+            if !self.store.holds_sized(&view, (digest, inline.size), Hold::Promise)? {
                 self.counts.fetched(inline.bytes.len() as u64);
                 self.store.keep(&bytes, Durability::Fast)?;
             }
