@@ -39,7 +39,7 @@ fn build_patiently(person: &Person, workspace: &Workspace) -> Built {
 fn moment(seed: u64, number: u64) -> Duration {
     let hash = blake3::hash(format!("{seed} {number}").as_bytes());
     let bytes = hash.as_bytes().first_chunk::<8>().expect("a hash is longer");
-    Duration::from_millis(u64::from_le_bytes(*bytes) % 1500)
+    Duration::from_millis(u64::from_le_bytes(*bytes) % 4000)
 }
 
 /// Builds while somebody kills the daemon over and over, and starts it again at once.
@@ -57,7 +57,8 @@ fn build_among_kills(person: &Person, workspace: &Workspace, seed: u64) -> (Buil
             }
             kills
         });
-        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| workspace.build(person)));
+        let build = || build_patiently(person, workspace);
+        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build));
         done.store(true, Ordering::Relaxed);
         let kills = killer.join().expect("the daemon starts after each kill");
         (built.unwrap_or_else(|_| panic!("seed {seed}, {kills} kills")), kills)
@@ -70,7 +71,7 @@ fn builds_go_well_while_the_daemon_is_killed() {
     let full = std::env::var("POTLUCK_BUILDS").is_ok_and(|how| how == "full");
     let builds = if full { 20 } else { 4 };
     let person = Person::at_home();
-    let (mut kills, mut restored) = (0, 0);
+    let (mut kills, mut restored, mut published) = (0, 0, 0);
     for build in 0..builds {
         let number = build / 2;
         let plain = numbered(&person, "plain", number);
@@ -82,9 +83,11 @@ fn builds_go_well_while_the_daemon_is_killed() {
         let (built, killed) = build_among_kills(&person, &wrapped, build);
         assert_eq!(built, plain, "seed {build}, {killed} kills");
         kills += killed;
-        restored += count(&log(&person), "restored");
+        let rows = rows(&person);
+        restored += count(&rows, "restored");
+        published += count(&rows, "compiled: unclaimed");
     }
-    eprintln!("{builds} builds, {kills} kills, {restored} units restored");
+    eprintln!("{builds} builds, {kills} kills, {restored} units restored, {published} published");
     // What all of that has left behind is whole, and of use.
     let _ = std::fs::remove_file(person.home().join("stalled"));
     let _daemon = person.daemon();

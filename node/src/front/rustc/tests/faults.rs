@@ -71,6 +71,7 @@ async fn a_door_that_dawdles_is_waited_for_once() {
         assert_eq!(door.called("write") + door.called("publish"), 0, "{at}");
         let asked = door.0.lock().unwrap().deadlines.clone();
         assert!(asked.iter().all(|deadline| *deadline < Duration::from_millis(50)), "{asked:?}");
+        full.set(Fault::None);
         one.write("src/lib.rs", CODE);
         let line = one.build(&full).await;
         assert_eq!(line["outcome"], "restored", "{at}: {line}");
