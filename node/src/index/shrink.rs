@@ -253,6 +253,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "a disk may have no room")]
     fn room(_: u64) -> Result<(), IndexError> {
         Ok(())
     }
@@ -266,22 +267,17 @@ mod tests {
         let before = len();
         assert_eq!(index.shrink(before, room, &mut || true).unwrap(), Shrunk::Tight, "it is short");
         // One who reads while the copy takes the place of the file is waited for.
-        let (done, mut reads) = (std::sync::atomic::AtomicBool::new(false), 0);
+        let done = std::sync::atomic::AtomicBool::new(false);
         let shrunk = std::thread::scope(|scope| {
-            let reading = scope.spawn(|| {
-                let mut reads = 0;
+            scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     assert!(index.small(&blob(20).0).unwrap().is_some());
-                    reads += 1;
                 }
-                reads
             });
             let shrunk = index.shrink(0, room, &mut || true);
             done.store(true, std::sync::atomic::Ordering::Relaxed);
-            reads = reading.join().unwrap();
             shrunk.unwrap()
         });
-        assert!(reads > 0);
         // Somebody who reads without a pause may have kept it from taking place.
         if shrunk == Shrunk::Spoilt {
             assert!(matches!(index.shrink(0, room, &mut || true), Ok(Shrunk::Done { .. })));
