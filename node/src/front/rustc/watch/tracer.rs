@@ -269,8 +269,7 @@ fn runs(script: &Path) -> Option<PathBuf> {
     let mut line = Vec::new();
     File::open(script).ok()?.take(MAX_LINE).read_to_end(&mut line).ok()?;
     let line = line.strip_prefix(b"#!")?.trim_ascii_start();
-    let program =
-        line.split(|byte| byte.is_ascii_whitespace()).next().filter(|name| name.starts_with(b"/"))?;
+    let program = line.split(u8::is_ascii_whitespace).next().filter(|name| name.starts_with(b"/"))?;
     Some(plain(Path::new(OsStr::from_bytes(program))))
 }
 
