@@ -230,9 +230,9 @@ fn what_a_build_will_ask_for_is_here_before_it_does() {
     assert!(one_question >= COMPILED - 1, "{one_question} of {COMPILED} were asked for together");
     // This wrapper is none that build scripts would be run by.
     assert_eq!(count(&theirs.units(), "restored"), COMPILED);
-    // Only the first unit and the list itself were asked for by anybody while they were not here.
+    // Only the first unit, with the list of what it reads, and the list of all were asked for while they were not here.
     let fetched = carol.status()["remote_hits"].as_u64().unwrap();
-    assert!(fetched <= 2, "{fetched} were fetched when they were asked for");
+    assert!(fetched <= 3, "{fetched} were fetched when they were asked for");
     assert!(theirs.program("small-app") == hers.program("small-app"));
 }
 
@@ -264,7 +264,8 @@ fn two_builders_agree_and_who_wants_both_takes_what_they_agree_about() {
     let hers = at_work(&ann, &publish);
     assert_eq!((&hers["counts"]["same"], &hers["failed"]), (&UNITS.into(), &0.into()), "{hers:#}");
     assert_eq!(hers["counts"]["only mine"], UNITS, "{hers:#}");
-    let listed = |row: &Value| row["signer"] == "ann" && row["keys"].as_u64() >= Some(CLAIMS as u64);
+    // All of them, and the list of what her build asked for.
+    let listed = |row: &Value| row["signer"] == "ann" && row["keys"].as_u64() > Some(CLAIMS as u64);
     bob.until("ann's catalog", |status| list(&status["catalogs"]).iter().any(listed));
     let his = at_work(&bob, &publish);
     assert_eq!((&his["counts"]["same"], &his["counts"]["agreed"]), (&UNITS.into(), &UNITS.into()), "{his:#}");
@@ -312,15 +313,21 @@ fn what_comes_out_differently_here_is_not_believed_any_more() {
         let mut bytes = fs::read(&program).unwrap();
         bytes.extend(b"and something more");
         fs::write(&program, bytes).unwrap();
+        // What is read for it is as it was.
+        let (read, folder) =
+            (hers.list_of("build-script").unwrap(), mallory.path("list").display().to_string());
+        ann.run(["get", "--recipe", RECIPE, "--key", &read, &folder]).ok();
     }
     let _mallory_up = up(&mallory, &boot);
     let key = hers.key_of("build-script").unwrap();
     let folder = mallory.path("it").display().to_string();
     mallory.run(["put", "--recipe", RECIPE, "--key", &key, &folder]).ok();
+    let (read, folder) = (hers.list_of("build-script").unwrap(), mallory.path("list").display().to_string());
+    mallory.run(["put", "--recipe", RECIPE, "--key", &read, &folder]).ok();
 
     let ben = lab.member(Some(&mallory));
     let _ben_up = up(&ben, &boot);
-    let listed = |row: &Value| row["signer"] == "ann" && row["keys"] == 1;
+    let listed = |row: &Value| row["signer"] == "ann" && row["keys"] == 2;
     ben.until("the liar's catalog", |status| list(&status["catalogs"]).iter().any(listed));
     let his = Checkout::new(&ben, &sample(), "ben");
     let units = his.build(&ben);

@@ -119,10 +119,22 @@ impl Checkout {
     /// # Panics
     /// When there was no build.
     pub fn key_of(&self, kind: &str) -> Option<String> {
+        self.of(kind, "key")
+    }
+
+    /// The key of the list of what the first unit of a kind has read.
+    ///
+    /// # Panics
+    /// When there was no build.
+    pub fn list_of(&self, kind: &str) -> Option<String> {
+        self.of(kind, "list")
+    }
+
+    fn of(&self, kind: &str, what: &str) -> Option<String> {
         let log = fs::read_to_string(&self.log).expect("the wrapper has kept a log");
         let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
         let mut of = lines.filter(|line| line["kind"] == kind);
-        of.find_map(|line| line["key"].as_str().map(str::to_owned))
+        of.find_map(|line| line[what].as_str().map(str::to_owned))
     }
 
     /// What became of each unit of the last build that a cache can hold.

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use potluck_tests::program::{Person, toolchain};
 
-use super::workspace::{Workspace, became, count, log};
+use super::workspace::{Workspace, count, log};
 
 /// What cargo said, but for how long it took and where.
 fn said(workspace: &Workspace, command: &mut Command) -> Vec<String> {
@@ -79,53 +79,70 @@ fn checks_builds_tests_releases_and_documentation_have_entries_of_their_own() {
     }
 }
 
-#[test]
-fn clippy_says_what_it_says_without_a_cache() {
+const CLIPPY: &str = "clippy --offline -j1 --workspace";
+
+/// Something that clippy has something to say about; nothing where there is no clippy.
+fn clippy() -> Option<impl Fn(&Workspace)> {
     if !toolchain().join("bin/cargo-clippy").is_file() {
         eprintln!("skipped: this toolchain has no clippy");
-        return;
+        return None;
     }
+    Some(|workspace: &Workspace| {
+        workspace.write(
+            "dish/src/lib.rs",
+            "include!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\n\
+             pub fn serve() -> String { if MADE.is_empty() == true { return format!(\"x\"); } \
+             format!(\"{MADE} with {}\", spice::spice!()) }\n\
+             #[allow(dead_code)] fn many(_: u8, _: u8, _: u8) {}\n",
+        );
+    })
+}
+
+fn dish(rows: &[(String, String)]) -> &str {
+    rows.iter().find(|(unit, _)| unit == "dish").map_or("", |(_, outcome)| outcome)
+}
+
+#[test]
+fn clippy_says_what_it_says_without_a_cache() {
+    let Some(make) = clippy() else { return };
     let person = Person::at_home();
     let _daemon = person.daemon();
-    let make = |workspace: &Workspace| {
-        workspace.write("dish/src/lib.rs", "include!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\npub fn serve() -> String { if MADE.is_empty() == true { return format!(\"x\"); } format!(\"{MADE} with {}\", spice::spice!()) }\n\
-             #[allow(dead_code)] fn many(_: u8, _: u8, _: u8) {}\n");
-    };
-    let line = "clippy --offline -j1 --workspace";
-    let [first, second] = thrice(&person, "plain", line, &make);
+    let [first, second] = thrice(&person, "plain", CLIPPY, &make);
     assert_eq!((first.len(), count(&first, "compiled: unclaimed")), (6, 6), "{first:?}");
     assert_eq!((second.len(), count(&second, "restored")), (6, 6), "{second:?}");
-    // Other settings, wherever they stand, and other arguments.
-    let setting = |name: &'static str| {
-        move |workspace: &Workspace| {
-            make(workspace);
+    let [first, _] = thrice(&person, "check", "check --offline -j1 --workspace", &make);
+    assert_eq!(dish(&first), "compiled: unclaimed", "what clippy made is no check");
+}
+
+#[test]
+fn what_clippy_is_told_counts_wherever_it_stands() {
+    let Some(make) = clippy() else { return };
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let built = |place: &str, setting: Option<&str>, line: &str| {
+        let workspace = Workspace::new(person.path(place));
+        make(&workspace);
+        if let Some(name) = setting {
             workspace.write(name, "too-many-arguments-threshold = 2\n");
         }
+        let said = said(&workspace, &mut workspace.cargo(&person, line));
+        (dish(&log(&person)).to_owned(), said.iter().any(|line| line.contains("too many arguments")))
     };
-    for (name, line, make) in [
-        ("of-the-package", line.to_owned(), &setting("dish/clippy.toml") as &dyn Fn(&Workspace)),
-        ("of-the-workspace", line.to_owned(), &setting(".clippy.toml")),
-        ("arguments", format!("{line} -- -W clippy::pedantic"), &make),
+    let pedantic = format!("{CLIPPY} -- -W clippy::pedantic");
+    for (name, setting, line, finds) in [
+        ("plain", None, CLIPPY, false),
+        ("of-the-package", Some("dish/clippy.toml"), CLIPPY, true),
+        ("of-the-workspace", Some(".clippy.toml"), CLIPPY, true),
+        ("arguments", None, &pedantic, false),
     ] {
-        let [first, second] = thrice(&person, name, &line, make);
-        let dish =
-            |rows: &[(String, String)]| rows.iter().find(|(unit, _)| unit == "dish").unwrap().1.clone();
-        assert_eq!(
-            (dish(&first), dish(&second)),
-            ("compiled: unclaimed".into(), "restored: ".into()),
-            "{name}"
-        );
+        let [first, second] = ["a", "deeper/b"].map(|place| built(&format!("{place}/{name}"), setting, line));
+        assert_eq!(first, ("compiled: unclaimed".to_owned(), finds), "{name}");
+        assert_eq!(second, ("restored: ".to_owned(), finds), "{name}");
     }
-    let [first, _] = thrice(&person, "check", "check --offline -j1 --workspace", &make);
-    let dish = first.iter().find(|(unit, _)| unit == "dish").unwrap();
-    assert_eq!(dish.1, "compiled: unclaimed", "what clippy made is no check");
     // Settings above the workspace are nobody's who has it elsewhere.
     fs::write(person.path("clippy.toml"), "too-many-arguments-threshold = 2\n").unwrap();
-    let workspace = Workspace::new(person.path("beneath"));
-    make(&workspace);
-    said(&workspace, &mut workspace.cargo(&person, line));
-    let outcome = became(&person, "dish", "lib").0;
-    assert!(outcome.contains("clippy.toml, which the key does not hold"), "{outcome}");
+    let (outcome, finds) = built("beneath", None, CLIPPY);
+    assert!(outcome.contains("clippy.toml, which the key does not hold") && finds, "{outcome}");
 }
 
 #[test]

@@ -78,6 +78,8 @@ pub struct Row {
     pub published: bool,
     /// Its key, in hexadecimal digits.
     pub key: Option<String>,
+    /// The key of the list of what was read beside what the unit's own key holds, where there is one.
+    pub list: Option<String>,
     /// The key's Recipe.
     pub recipe: Option<String>,
     /// The Project.

@@ -16,7 +16,7 @@ use potluck_protocol::entry::Output;
 
 use super::compile;
 use super::externs;
-use super::fields::Fields;
+use super::fields::{Fields, Memory};
 use super::key::{Inputs, RECIPE, traced};
 use super::log::{self, Line};
 use super::macros::{self, list_key, second_key};
@@ -63,6 +63,17 @@ impl Gathered {
             fields.note_reads(reads);
         }
         fields
+    }
+
+    /// The key of the list of what was read, where there is one.
+    fn list(&self, reads: Option<&State>) -> Option<String> {
+        reads.map(|_| spelled(list_key(self.key)))
+    }
+
+    /// The first field in which this differs from the most similar unit before.
+    fn differs(&self, memory: &Memory, reads: Option<&State>) -> Option<String> {
+        let key = reads.map_or(self.key, |reads| second_key(self.key, reads));
+        memory.difference(&spelled(key), &self.fields(reads))
     }
 }
 
@@ -118,9 +129,8 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         Ok(gathered) => gathered,
         Err(reason) => return as_called(&call, Some(&placed), &reason, started),
     };
-    let hex = spelled(gathered.key);
     let mut line = Line::new(&call, Some(&placed.unit), "restored");
-    (line.0.key, line.0.recipe) = (Some(hex.clone()), Some(RECIPE.to_owned()));
+    (line.0.key, line.0.recipe) = (Some(spelled(gathered.key)), Some(RECIPE.to_owned()));
     let memory = caught(async { log::memory(&call, &placed.unit) }).await.flatten();
     // Of what is linked, the list is asked for first.
     let first = if placed.unit.links() { list_key(gathered.key) } else { gathered.key };
@@ -143,6 +153,7 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     match asked {
         Ok((key, restored)) => {
             (line.0.key, line.0.bytes) = (Some(spelled(key)), restored.bytes);
+            line.0.list = gathered.list(known.state.as_ref());
             launch(&call, &placed);
             say(&restored);
             // cargo has heard of it by now, and goes on with others.
@@ -154,10 +165,7 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         }
         Err(missed) => line.0.reason = Some(missed.to_string()),
     }
-    let differs = async {
-        let key = known.state.as_ref().map_or(gathered.key, |state| second_key(gathered.key, state));
-        memory.as_ref()?.difference(&spelled(key), &gathered.fields(known.state.as_ref()))
-    };
+    let differs = async { gathered.differs(memory.as_ref()?, known.state.as_ref()) };
     line.0.differs = caught(differs).await.flatten();
     let flags = placed.place.flags();
     let how = compile::How { flags: &flags, watched: placed.unit.is_watched(), held: false };
@@ -174,6 +182,7 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         match caught(compiled.publish(&door)).await.unwrap_or(Err(Unpublished::Fault)) {
             Ok(Published { key, bytes, state }) => {
                 (line.0.key, line.0.published, line.0.bytes) = (Some(spelled(key)), true, bytes);
+                line.0.list = gathered.list(state.as_ref());
                 if let Some(memory) = memory {
                     memory.remember(&spelled(key), &gathered.fields(state.as_ref()));
                 }
