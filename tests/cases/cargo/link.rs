@@ -53,26 +53,26 @@ struct Case<'a> {
 
 fn holds(person: &Person, case: &Case<'_>) {
     let name = case.name;
-    let built = |place: &str, change: Option<(&dyn Fn(&Workspace), &[(&str, &str)])>| {
+    let built = |place: &str, changed: bool| {
         let workspace = Workspace::new(person.path(&format!("{place}/{name}")));
         (case.make)(&workspace);
         let mut command = workspace.command(person);
         command.envs(case.env.iter().copied());
-        if let Some((change, env)) = change {
-            change(&workspace);
-            command.envs(env.iter().copied());
+        if changed {
+            (case.change)(&workspace);
+            command.envs(case.changed_env.iter().copied());
         }
         let path = format!("{}:{}", workspace.folder().join("bin").display(), std::env::var("PATH").unwrap());
         let printed = workspace.built(command.env("PATH", path)).printed;
         let app = fs::read(workspace.folder().join("target/debug/app")).unwrap();
         (became(person, "app", "bin"), printed, app)
     };
-    let (outcome, printed, app) = built("a", None);
+    let (outcome, printed, app) = built("a", false);
     assert_eq!(outcome.0, "compiled: unclaimed", "{name}");
-    let (outcome, equally, equal) = built("deeper/by/far/b", None);
+    let (outcome, equally, equal) = built("deeper/by/far/b", false);
     assert_eq!(outcome.0, "restored: ", "{name}: an equal one: {}", outcome.1);
     assert!(app == equal && printed == equally, "{name}: an equal one");
-    let (outcome, otherwise, other) = built("c", Some((case.change, case.changed_env)));
+    let (outcome, otherwise, other) = built("c", true);
     assert!(outcome.0.starts_with("compiled: "), "{name}: {outcome:?}");
     assert!(outcome.1.starts_with(case.differs), "{name}: {outcome:?}");
     assert_eq!(other != app || otherwise != printed, case.shows, "{name}: another one");
@@ -223,7 +223,7 @@ fn the_linker_itself_and_its_surroundings_are_in_the_key() {
                 workspace.write(
                     "app/src/main.rs",
                     "fn main() { println!(\"{} {}\", dish::serve(), cfg!(test_other)); }",
-                )
+                );
             },
             env: &[],
             change: NOTHING,
