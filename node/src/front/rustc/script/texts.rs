@@ -12,11 +12,11 @@ use object::{Object as _, ObjectSection as _, SectionFlags, elf};
 const WORDS: &[&[u8]] = &[b"ASCII", b"CAPACITY"];
 
 /// The data of a program.
-pub struct Texts<'a>(Vec<&'a [u8]>);
+pub(super) struct Texts<'a>(Vec<&'a [u8]>);
 
 impl<'a> Texts<'a> {
     /// Of an ELF file the sections that are loaded and hold no code (gABI, "Section Attribute Flags"); all of any other.
-    pub fn of(program: &'a [u8]) -> Self {
+    pub(super) fn of(program: &'a [u8]) -> Self {
         let Ok(file) = object::File::parse(program) else { return Self(vec![program]) };
         let mut parts = Vec::new();
         for section in file.sections() {
@@ -32,7 +32,7 @@ impl<'a> Texts<'a> {
     }
 
     /// Whether `name` stands in it.
-    pub fn hold(&self, name: &str) -> bool {
+    pub(super) fn hold(&self, name: &str) -> bool {
         let name = name.as_bytes();
         self.0.iter().any(|part| memmem::find_iter(part, name).any(|at| !within_a_word(part, at, name)))
     }
