@@ -26,9 +26,7 @@ use potluck_node::bundle::{BundleError, Name};
 use potluck_node::catalog::evidence::{self, Evidence};
 use potluck_node::content::{Content as _, DiskContent};
 use potluck_node::front::gocache::line::{self, Command, MAX_LINE_BYTES};
-use potluck_node::front::http::alike;
 use potluck_node::front::http::map::{Operation, Part, bazel, ccache, gradle, nx, part, result, webdav};
-use potluck_node::front::http::socket;
 use potluck_node::front::listen::asked::{Access, Asked, MAX_BODY_BYTES, sample};
 use potluck_node::front::nix::map as nix;
 use potluck_node::front::nix::narinfo::NarInfo;
@@ -60,8 +58,8 @@ pub const DECODERS: &[Decoder] = &[
     ("blobs", message::<Blobs>),
     ("bundle", bundle),
     ("catalog", catalog),
-    ("ccache_entry", ccache_entry),
-    ("ccache_request", ccache_request),
+    ("ccache_entry", crate::archives::ccache_entry),
+    ("ccache_request", crate::archives::ccache_request),
     ("dep_info", dep_info),
     ("entry", claim::<Entry>),
     ("evidence", evidence),
@@ -87,7 +85,7 @@ pub const DECODERS: &[Decoder] = &[
     ("request", message::<Request>),
     ("revocation", claim::<Revocation>),
     ("rules", rules),
-    ("sccache_archive", sccache_archive),
+    ("sccache_archive", crate::archives::sccache_archive),
     ("segment", segment),
     ("signed_entry", judged::<Entry>),
     ("signed_head", judged::<Head>),
@@ -129,34 +127,6 @@ fn gocache(bytes: &[u8]) {
             assert!(taken.is_err() || left == 0, "no less than was announced");
         }
     }
-}
-
-/// An entry comes out the same however it comes in, and who made it when is told once at most.
-fn ccache_entry(bytes: &[u8]) {
-    let once = alike::ccache::rewritten(bytes, 4096);
-    assert_eq!(alike::ccache::rewritten(bytes, 5), once);
-    assert_eq!(alike::ccache::rewritten(&once, 7), once, "twice is once");
-    assert!(once.len() <= bytes.len());
-}
-
-/// All that a ccache says, as the daemon hears it.
-fn ccache_request(mut bytes: &[u8]) {
-    while let socket::Head::Is(ask, used) = socket::head(bytes) {
-        assert!(used > 0 && used <= socket::MAX_HEAD_BYTES);
-        let value = match ask {
-            socket::Ask::Put { length, .. } => usize::try_from(length).unwrap_or(usize::MAX),
-            _ => 0,
-        };
-        bytes = bytes.get(used.saturating_add(value)..).unwrap_or_default();
-    }
-    assert!(bytes.len() < socket::MAX_HEAD_BYTES || socket::head(bytes) == socket::Head::Unknown);
-}
-
-/// What is arranged is as large as before, and stays so.
-fn sccache_archive(bytes: &[u8]) {
-    let Some(arranged) = alike::sccache::whole(bytes) else { return };
-    assert_eq!(arranged.len(), bytes.len());
-    assert_eq!(alike::sccache::whole(&arranged), None, "twice is once");
 }
 
 fn narinfo(bytes: &[u8]) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tests share.
 
+mod archives;
 pub mod cargo;
 pub mod circle;
 pub mod decoders;

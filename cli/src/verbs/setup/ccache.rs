@@ -125,7 +125,7 @@ mod tests {
         assert!(wired("remote_storage = redis://host\n", URL, URL).is_err());
         assert!(wired("secondary_storage=http://host\n", URL, URL).is_err());
         let by_http = format!("remote_storage = {URL}|layout=flat\n");
-        assert_eq!(wired(&by_http, "crsh:/home/ccache.sock", URL).unwrap(), by_http);
+        assert_eq!(wired(&by_http, "crsh:/potluck/ccache.sock", URL).unwrap(), by_http);
     }
 
     #[test]
