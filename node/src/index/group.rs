@@ -158,7 +158,10 @@ impl Group {
         loop {
             match fate.get() {
                 Some(true) => return Ok(()),
-                Some(false) => break,
+                Some(false) => {
+                    drop(state);
+                    break;
+                }
                 None if state.led => {
                     state = self.ended.wait(state).expect("changes run behind catch_unwind");
                 }
