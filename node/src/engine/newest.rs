@@ -5,7 +5,7 @@
 //! nobody. Some tools keep something under a key that grows, such as the manifests of ccache. They have a Recipe in
 //! `CHANGING`; of all acceptable claims about such a key the newest counts, whoever made it, and a signer that says
 //! something new does not contradict itself. A node that has an answer still asks whether there is a newer one, for as
-//! long as `GLANCE`.
+//! long as a `GLANCE`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -37,8 +37,8 @@ use crate::store::StoreError;
 /// The Recipes whose keys keep something that changes.
 const CHANGING: &[&str] = &["ccache@1"];
 
-/// How long a tool waits for news of something that it could have at once.
-const GLANCE: Duration = Duration::from_millis(20);
+/// Which part of what a tool would wait for an answer it waits for news of something that it could have at once.
+const GLANCE: u32 = 5;
 
 /// Most Entries of one signer about one key; then all but the newest go, which replaces them.
 const MOST_OF_ONE: usize = 4;
@@ -103,7 +103,7 @@ impl Engine {
         let action = ActionId::derive(project, recipe, keys.first()?, None).ok()?;
         let topics = self.followed().probe(project, &action);
         let seeker = self.seeker.get().filter(|_| !topics.is_empty())?;
-        seeker.seek(space.clone(), vec![(action, topics)], GLANCE.min(*deadline)).await;
+        seeker.seek(space.clone(), vec![(action, topics)], *deadline / GLANCE).await;
         match self.all_known(&space, &[action]).await.pop()? {
             Ok(Known::Here(output)) => Some(output),
             _ => None,

@@ -192,11 +192,11 @@ fn list(top: &Path, folder: &Path, files: &mut Vec<String>) {
 }
 
 /// What was restored in the last build, of what a cache could hold.
-fn restored(person: &Person) -> (usize, usize) {
+fn restored(person: &Person) -> (usize, usize, String) {
     let text = fs::read_to_string(person.path("log")).unwrap_or_default();
     let _ = fs::remove_file(person.path("log"));
     let count = |outcome: &str| text.matches(&format!("\"outcome\":\"{outcome}\"")).count();
-    (count("restored"), count("compiled"))
+    (count("restored"), count("compiled"), text.clone())
 }
 
 #[test]
@@ -225,8 +225,11 @@ fn all_that_cargo_does_comes_to_the_same() {
         for (place, is_second) in [(first, false), (second, true)] {
             let wrapped = place.came(&mut place.cargo(&person, args));
             assert_eq!(wrapped, came, "{args:?}, {}", if is_second { "restored" } else { "made" });
-            let (hits, misses) = restored(&person);
-            assert!(hits > 0 && misses == 0 || !is_second, "{args:?}: {hits} restored, {misses} compiled");
+            let (hits, misses, log) = restored(&person);
+            assert!(
+                hits > 0 && misses == 0 || !is_second,
+                "{args:?}: {hits} restored, {misses} compiled: {log}"
+            );
         }
     }
 }

@@ -17,7 +17,10 @@ fn said(workspace: &Workspace, command: &mut Command) -> Vec<String> {
     assert!(status.success(), "{text}");
     let here = workspace.folder().display().to_string();
     let lines = text.lines().filter(|line| !line.contains("Finished") && !line.contains("finished in"));
-    lines.map(|line| line.replace(&here, "[WORKSPACE]")).collect()
+    let mut lines: Vec<_> = lines.map(|line| line.replace(&here, "[WORKSPACE]")).collect();
+    // What does not depend on each other comes in any order.
+    lines.sort();
+    lines
 }
 
 /// Runs a command in three checkouts, one of them without a cache; gives what became of the units of the other two.

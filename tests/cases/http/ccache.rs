@@ -9,7 +9,7 @@ use potluck_tests::circle::{Circle, up};
 use potluck_tests::program::Person;
 use potluck_tests::tools;
 
-use super::{Built, Tool, agree, build, files, listed, outlive, program, said, share, stalled};
+use super::{Built, Tool, agree, build, files, listed, outlive, patient, program, said, share, stalled};
 
 const UNITS: usize = 6;
 
@@ -153,6 +153,7 @@ fn the_newest_manifest_counts_whoever_made_it() {
     let ann_up = up(&ann, &boot);
     build(&tool, &ann, &ann_up, "src");
     let ben = circle.member(Some(&ann));
+    patient(&ben);
     let ben_up = up(&ben, &boot);
     listed(&ben, &ann, Ccache::KEYS);
     // He has her manifests now.

@@ -67,6 +67,7 @@ fn share<T: Tool>(tool: &T) {
     assert_eq!((hers.hits, hers.made), (0, T::PARTS), "{hers:?}");
 
     let ben = circle.member(Some(&ann));
+    patient(&ben);
     let ben_up = up(&ben, &boot);
     listed(&ben, &ann, T::KEYS);
     let his = build(tool, &ben, &ben_up, "some/where/else");
@@ -95,6 +96,16 @@ fn share<T: Tool>(tool: &T) {
     assert_eq!((theirs.hits, theirs.made), (0, T::PARTS), "what she made is not used any more: {theirs:?}");
 }
 
+/// Waits for others as long as a machine that is busy may need.
+fn patient(person: &Person) {
+    let config = person.home().join("config.toml");
+    let mut text = fs::read_to_string(&config).unwrap();
+    for front in ["bazel", "ccache", "gradle", "nx", "webdav"] {
+        text += &format!("\n[front.{front}]\ndeadline = \"30s\"\n");
+    }
+    fs::write(&config, text).unwrap();
+}
+
 /// Somebody who wants two builders to agree takes what both have built, each for himself; and is told that they agree.
 fn agree<T: Tool>(tool: &T) {
     let circle = Circle::new();
@@ -116,12 +127,7 @@ fn agree<T: Tool>(tool: &T) {
     let both = format!("{before}agree = 2\naccept = [\"ann\", \"bob\"]{}", &after[accept.len()..]);
     fs::write(&path, both).unwrap();
     // It takes two to agree, and she would rather wait for both than make it herself.
-    let config = carol.home().join("config.toml");
-    let mut text = fs::read_to_string(&config).unwrap();
-    for front in ["ccache", "webdav"] {
-        text += &format!("\n[front.{front}]\ndeadline = \"30s\"\n");
-    }
-    fs::write(&config, text).unwrap();
+    patient(&carol);
     let carol_up = up(&carol, &boot);
     carol.until("both catalogs, and whom to ask about each", |status| {
         ["ann", "bob"].iter().all(|name| {
