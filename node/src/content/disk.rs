@@ -282,14 +282,12 @@ impl Folders {
     /// What takes the name of a Blob that was just written, if its table is sound. If it is not, it loses its name.
     fn known(&self, digest: &Digest) -> Result<Option<u64>, ContentError> {
         let Some(kept) = self.kept(digest)? else { return Ok(None) };
-        match Opened::new(kept, digest, Arc::clone(&self.packers)) {
-            Ok(opened) => Ok(Some(opened.stored_bytes())),
-            Err(ContentError::Damaged { .. }) => {
-                self.quarantine(digest)?;
-                Ok(None)
-            }
-            Err(error) => Err(error),
+        let opened = Opened::new(kept, digest, Arc::clone(&self.packers));
+        if let Err(ContentError::Damaged { .. }) = opened {
+            self.quarantine(digest)?;
+            return Ok(None);
         }
+        Ok(Some(opened?.stored_bytes()))
     }
 
     fn quarantine(&self, digest: &Digest) -> Result<bool, ContentError> {

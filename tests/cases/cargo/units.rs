@@ -64,8 +64,9 @@ fn checks_builds_tests_releases_and_documentation_have_entries_of_their_own() {
         ("build", "build --offline -j1", 5, true),
         ("check", "check --offline -j1", 6, true),
         ("release", "build --offline -j1 --release", 6, true),
-        // Tests are linked with what was built, and documentation is made by what was checked.
-        ("test", "test --offline -j1 --workspace", 8, false),
+        // For tests of a macro cargo gives it, and all that is built on it, another name.
+        ("test", "test --offline -j1 --workspace", 7, true),
+        // Documentation is made by what was checked.
         ("doc", "doc --offline -j1 --no-deps", 5, false),
     ] {
         let [first, second] = thrice(&person, name, line, NOTHING);
