@@ -363,6 +363,8 @@ impl<'a> Scope<'a> {
             return Err(io::Error::other("a library in a folder"));
         }
         let found = self.libraries.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+        // One of the toolchain's own is found without that search as well.
+        let found = found.filter(|path| !self.apart.iter().any(|apart| path.starts_with(apart)));
         found.map_or_else(|| Ok(b"none".to_vec()), |path| self.content(&path))
     }
 
