@@ -313,6 +313,29 @@ fn an_executable_that_knows_where_it_was_built_is_not_shared() {
     }
 }
 
+/// A linker that fails where it is watched links all the same, and what it made is nobody else's.
+#[test]
+fn a_linker_that_cannot_be_watched_is_left_alone() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    for place in ["a", "b"] {
+        let workspace = Workspace::new(person.path(place));
+        write_program(
+            &workspace,
+            "bin/shycc",
+            "#!/bin/sh\ngrep -q 'TracerPid:.*[1-9]' /proc/self/status && exit 1\nexec cc \"$@\"\n",
+        );
+        let path = format!("{}:{}", workspace.folder().join("bin").display(), std::env::var("PATH").unwrap());
+        let mut command = workspace.command(&person);
+        for target in ["X86_64", "AARCH64"] {
+            command.env(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_LINKER"), "shycc");
+        }
+        assert_eq!(workspace.built(command.env("PATH", path)).printed, "stew with salt\n");
+        let (outcome, _) = became(&person, "app", "bin");
+        assert!(outcome.starts_with("compiled: "), "{place}: {outcome}");
+    }
+}
+
 /// All kinds of libraries and tests; a build after they were restored has nothing to do.
 #[test]
 fn all_that_is_linked_is_restored_as_it_was() {

@@ -167,9 +167,7 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     }
     let differs = async { gathered.differs(memory.as_ref()?, known.state.as_ref()) };
     line.0.differs = caught(differs).await.flatten();
-    let flags = placed.place.flags();
-    let how = compile::How { flags: &flags, watched: placed.unit.is_watched(), held: false };
-    let ran = match compile::run(&call, &placed.place, how).await {
+    let ran = match make(&call, &placed).await {
         Ok(ran) => ran,
         Err(error) => return as_called(&call, Some(&placed), &Reason::Spawn(error), started),
     };
@@ -198,6 +196,19 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         launch(&call, &placed);
     }
     compile::end_as(status)
+}
+
+/// Compiles a unit.
+async fn make(call: &Call, placed: &Placed) -> std::io::Result<compile::Ran> {
+    let flags = placed.place.flags();
+    let how = compile::How { flags: &flags, watched: placed.unit.is_watched(), held: false };
+    let ran = compile::run(call, &placed.place, how).await?;
+    // There may be linkers that cannot be watched. What they have said has been shown by now, and is shown again.
+    let linking = |said: &Vec<u8>| memchr::memmem::find(said, b"linking with `").is_some();
+    if how.watched && !ran.status.success() && ran.stderr.as_ref().is_some_and(linking) {
+        return compile::run(call, &placed.place, compile::How { watched: false, ..how }).await;
+    }
+    Ok(ran)
 }
 
 /// A key as it is written down.
