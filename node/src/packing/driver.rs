@@ -23,6 +23,8 @@ const NICE: i32 = 19;
 pub async fn run(store: Store) {
     let (to, events) = mpsc::channel(QUEUE);
     store.watch(to.clone());
+    // Whoever has started is about to be asked for something.
+    let _ = to.try_send(Event::Stirred);
     let gate = Arc::<Gate>::default();
     let _stop = Stop(Arc::clone(&gate));
     let (begin, begun) = jobs::sync_channel(1);
