@@ -199,7 +199,10 @@ impl<T: Claim> Signed<T> {
             let bytes = pair.sign(&to_be_signed(&protected::<T>(&signer), &payload));
             Signature { signer, bytes }
         });
-        Self::assemble(&payload, signatures.collect())
+        let signed = Self::assemble(&payload, signatures.collect())?;
+        // Whoever has just signed it need not do the arithmetic backwards to know.
+        (0..signed.signatures.len()).for_each(|index| signed.mark_verified(index));
+        Ok(signed)
     }
 
     /// Adds the signatures of `other`, which must be on the same payload.

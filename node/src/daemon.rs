@@ -421,8 +421,18 @@ fn listening(mut config: Config, options: &Options) -> Config {
     config
 }
 
+fn lock_path(home: &Home) -> PathBuf {
+    home.root().join("lock")
+}
+
+/// Whether a daemon has a home to itself. One that cannot be asked about is not held.
+pub fn is_held(home: &Home) -> bool {
+    let locked = File::open(lock_path(home)).map(|file| file.try_lock_shared());
+    matches!(locked, Ok(Err(TryLockError::WouldBlock)))
+}
+
 fn lock(home: &Home) -> Result<File, StartError> {
-    let path = home.root().join("lock");
+    let path = lock_path(home);
     let fail = |source| StartError::Lock { path: path.clone(), source };
     let mut file =
         OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;

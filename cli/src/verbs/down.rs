@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use potluck_node::cache::CacheError;
 use potluck_node::control::client::{Client, HELLO};
-use potluck_node::daemon::socket;
+use potluck_node::daemon::{is_held, socket};
 use potluck_node::home::Home;
 use serde_json::json;
 
@@ -37,7 +37,8 @@ impl Down {
             client.stop().await?;
             let gone = async {
                 client.gone().await;
-                while socket(home).exists() {
+                // It lets go of its home at the very end: the next one may be started at once.
+                while is_held(home) {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };

@@ -38,12 +38,17 @@ fn pair(seed: u8) -> Pair {
     Pair::from_seed(&[seed; 32], "test")
 }
 
+/// A signed claim as whoever receives it has it: nothing of it is verified.
+fn arrived(note: &Note, pairs: &[&Pair]) -> Signed<Note> {
+    Signed::decode(Signed::sign(note, pairs).unwrap().bytes()).unwrap()
+}
+
 #[test]
 fn a_signed_claim_reads_back_with_any_number_of_signatures() {
     let pairs: Vec<_> = (0..16).map(pair).collect();
     for count in 1..=MAX_SIGNATURES {
         let pairs: Vec<_> = pairs[..count].iter().collect();
-        let signed = Signed::sign(&Note { number: 7 }, &pairs).unwrap();
+        let signed = arrived(&Note { number: 7 }, &pairs);
         let read = Signed::<Note>::decode(signed.bytes()).unwrap();
         assert_eq!(read.authentic().unwrap(), &Note { number: 7 });
         assert_eq!(read.signers().len(), count);
@@ -54,12 +59,12 @@ fn a_signed_claim_reads_back_with_any_number_of_signatures() {
 fn signatures_made_apart_join_to_the_same_bytes() {
     let (a, b) = (pair(1), pair(2));
     let note = Note { number: 7 };
-    let both = Signed::sign(&note, &[&a, &b]).unwrap();
-    let (one, two) = (Signed::sign(&note, &[&a]).unwrap(), Signed::sign(&note, &[&b]).unwrap());
+    let both = arrived(&note, &[&a, &b]);
+    let (one, two) = (arrived(&note, &[&a]), arrived(&note, &[&b]));
     assert_eq!(one.join(&two).unwrap(), both);
     assert_eq!(two.join(&one).unwrap(), both);
     assert_eq!(both.join(&one).unwrap(), both);
-    let other = Signed::sign(&Note { number: 8 }, &[&b]).unwrap();
+    let other = arrived(&Note { number: 8 }, &[&b]);
     assert_eq!(one.join(&other).unwrap_err(), ClaimError::OtherClaim);
 }
 
@@ -75,7 +80,7 @@ fn too_many_signatures_none_and_one_key_twice_are_refused() {
 
 #[test]
 fn a_forged_repetition_of_one_key_is_refused() {
-    let signed = Signed::sign(&Note { number: 7 }, &[&pair(1)]).unwrap();
+    let signed = arrived(&Note { number: 7 }, &[&pair(1)]);
     let signature = signed.signatures[0].clone();
     let mut to = Writer::new();
     to.tag(COSE_SIGN1_TAG);
@@ -97,7 +102,7 @@ fn a_forged_repetition_of_one_key_is_refused() {
 
 #[test]
 fn every_flip_of_a_bit_and_every_prefix_is_refused() {
-    let signed = Signed::sign(&Note { number: 7 }, &[&pair(1), &pair(2)]).unwrap();
+    let signed = arrived(&Note { number: 7 }, &[&pair(1), &pair(2)]);
     let good = signed.bytes();
     for at in 0..good.len() {
         for bit in 0..8 {
@@ -115,7 +120,7 @@ fn every_flip_of_a_bit_and_every_prefix_is_refused() {
 
 #[test]
 fn a_claim_of_one_kind_is_none_of_another() {
-    let signed = Signed::sign(&Note { number: 7 }, &[&pair(1)]).unwrap();
+    let signed = arrived(&Note { number: 7 }, &[&pair(1)]);
     let error = Signed::<Other>::decode(signed.bytes()).unwrap_err();
     assert!(matches!(error, ClaimError::WrongContext { .. }), "{error}");
     // Rewriting the kind without the key breaks the signature.
@@ -130,7 +135,7 @@ fn a_signature_with_an_unreduced_scalar_is_refused() {
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
     ];
-    let signed = Signed::sign(&Note { number: 7 }, &[&pair(1)]).unwrap();
+    let signed = arrived(&Note { number: 7 }, &[&pair(1)]);
     let mut signature = signed.signatures[0].clone();
     let mut carry = 0;
     for (byte, add) in signature.bytes[32..].iter_mut().zip(ORDER) {
@@ -152,9 +157,7 @@ fn a_batch_finds_just_the_bad_ones() {
     let pairs: Vec<_> = (0..8).map(pair).collect();
     let keys: Vec<_> = pairs.iter().map(Pair::public).collect();
     let mut claims: Vec<_> = (0..70_u64)
-        .map(|number| {
-            Signed::sign(&Note { number }, &[&pairs[usize::try_from(number % 8).unwrap()]]).unwrap()
-        })
+        .map(|number| arrived(&Note { number }, &[&pairs[usize::try_from(number % 8).unwrap()]]))
         .collect();
     for bad in [3, 44] {
         let signatures = claims[bad + 8].signatures.clone();
@@ -173,6 +176,8 @@ fn a_seal_spares_verifying_and_vouches_for_nothing_else() {
     let (ann, ben) = (pair(1), pair(2));
     let key = SealKey::generate().unwrap();
     let signed = Signed::sign(&Note { number: 7 }, &[&ann, &ben]).unwrap();
+    assert!(signed.seal(&key).is_some(), "whoever signs knows");
+    let signed = Signed::<Note>::decode(signed.bytes()).unwrap();
     assert_eq!(signed.seal(&key), None, "nothing was verified yet");
     signed.verify(0, &PublicKey::from_signer(&signed.signatures[0].signer).unwrap()).unwrap();
     assert_eq!(signed.seal(&key), None, "one of two");

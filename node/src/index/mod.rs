@@ -496,24 +496,24 @@ impl Index {
         durability: Durability,
     ) -> Result<(), IndexError> {
         if durability == Durability::Fast && blobs.len() <= SOON_BLOBS {
-            return self.keep_entry_soon(entry, blobs);
+            return self.keep_entry_soon(entry, blobs, false);
         }
         self.change(durability, |change| self.keep_entry_in(change, entry, blobs))
     }
 
-    fn keep_entry_soon(&self, entry: &Signed<Entry>, blobs: &[Digest]) -> Result<(), IndexError> {
+    fn keep_entry_soon(&self, entry: &Signed<Entry>, blobs: &[Digest], own: bool) -> Result<(), IndexError> {
         let claim = entry.authentic()?;
         if self.is_full() {
             self.land()?;
         }
         self.presence.insert(&claim.action);
-        self.pending.belong(blobs, &claim.project);
-        self.pending.claim(pending::Claimed {
+        let claimed = pending::Claimed {
             action: claim.action,
             signers: entry.signers().collect(),
             name: claim_digest(entry),
             row: self.entry_row(entry),
-        });
+        };
+        self.pending.claim(claimed, (blobs, &claim.project), own);
         Ok(())
     }
 
@@ -540,16 +540,28 @@ impl Index {
         Ok(())
     }
 
-    /// Keeps an Entry of this node's own, and that a Catalog has yet to list it: both or neither.
+    /// Keeps an Entry of this node's own, and that a Catalog has yet to list it: both or neither. They go along with the
+    /// next change; those that may not be lost are waited for until then.
     ///
     /// # Errors
-    /// [`IndexError`].
+    /// [`IndexError`]. The Entry may be kept by a later change all the same.
     pub fn publish(
         &self,
         entry: &Signed<Entry>,
         blobs: &[Digest],
         durability: Durability,
     ) -> Result<(), IndexError> {
+        if blobs.len() <= SOON_BLOBS {
+            self.keep_entry_soon(entry, blobs, true)?;
+            return match durability {
+                Durability::Durable => self.group.ride(&self.db).map_err(|trouble| self.told(trouble)),
+                Durability::Fast => Ok(()),
+            };
+        }
+        if self.pending.lists(&entry.authentic()?.action) {
+            // An older one that went along would be listed in the place of this one.
+            self.land()?;
+        }
         self.change(durability, |change| {
             self.keep_entry_in(change, entry, blobs)?;
             let claim = entry.authentic()?;
@@ -565,6 +577,7 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn outbox(&self, project: &Project, most: usize) -> Result<Vec<(ActionId, Digest)>, IndexError> {
+        self.land()?;
         let read = redb!(self, self.db.begin_read())?;
         let table = redb!(self, read.open_table(rows::OUTBOX))?;
         let (low, high) = ([0; 32], [0xff; 32]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What was written and may still be lost waits in memory and goes along with the next change of the index, whoever
-//! makes it: small Blobs, Entries of others, and to which Projects Blobs belong. A publication of sixteen Blobs is one
+//! makes it: small Blobs, Entries, which of them a Catalog has yet to list, and to which Projects Blobs belong. A publication of sixteen Blobs is one
 //! change then and not seventeen, all that several publish at a time is one, and what a peer told is answered before
 //! there is any.
 //!
@@ -38,6 +38,8 @@ struct Waiting {
     claims: HashMap<ActionId, Vec<Arc<Claimed>>>,
     /// The Projects of Blobs. Who is told from his equal by where he lies.
     belongs: HashMap<Digest, Vec<Arc<str>>>,
+    /// Own Entries that a Catalog has yet to list: the newest about each action.
+    listings: HashMap<ActionId, Arc<Listing>>,
     bytes: usize,
     rows: usize,
 }
@@ -52,17 +54,26 @@ pub(super) struct Claimed {
     pub(super) row: Vec<u8>,
 }
 
+/// An own Entry that a Catalog has yet to list. Its action says in which Project.
+struct Listing {
+    project: Arc<str>,
+    action: ActionId,
+    /// The Digest of its payload.
+    name: Digest,
+}
+
 /// What goes with a transaction.
 #[derive(Default)]
 pub(super) struct Landing {
     blobs: Vec<(Digest, Arc<[u8]>)>,
     claims: Vec<Arc<Claimed>>,
     belongs: Vec<(Digest, Arc<str>)>,
+    listings: Vec<Arc<Listing>>,
 }
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.blobs.is_empty() && self.claims.is_empty() && self.belongs.is_empty()
+        self.blobs.is_empty() && self.claims.is_empty() && self.belongs.is_empty() && self.listings.is_empty()
     }
 
     fn came(&mut self, bytes: usize) {
@@ -73,6 +84,32 @@ impl Waiting {
     fn went(&mut self, bytes: usize) {
         self.bytes -= bytes;
         self.rows -= 1;
+    }
+
+    /// Takes an Entry, in place of its equal.
+    fn claim(&mut self, claimed: Claimed) {
+        let bytes = claimed.row.len();
+        let claims = self.claims.entry(claimed.action).or_default();
+        let equal = |other: &Arc<Claimed>| other.name == claimed.name && other.signers == claimed.signers;
+        match claims.iter_mut().find(|other| equal(other)) {
+            Some(other) => {
+                let before = std::mem::replace(other, Arc::new(claimed));
+                self.went(before.row.len());
+            }
+            None => claims.push(Arc::new(claimed)),
+        }
+        self.came(bytes);
+    }
+
+    fn belong(&mut self, digests: &[Digest], project: &Arc<str>) {
+        for digest in digests {
+            let projects = self.belongs.entry(*digest).or_default();
+            if !projects.iter().any(|known| **known == **project) {
+                // One of its own for each Blob: they are told apart by where they lie.
+                projects.push(Arc::from(&**project));
+                self.came(project.len());
+            }
+        }
     }
 
     /// Forgets that a Blob belongs to those Projects of which `gone` says so.
@@ -112,7 +149,7 @@ impl Pending {
         let waiting = self.read();
         let claims = waiting.claims.values().map(Vec::len).sum::<usize>();
         let belongs = waiting.belongs.values().map(Vec::len).sum::<usize>();
-        assert_eq!(waiting.rows, waiting.blobs.len() + claims + belongs);
+        assert_eq!(waiting.rows, waiting.blobs.len() + claims + belongs + waiting.listings.len());
         assert!(waiting.rows > 0 || waiting.bytes == 0);
         waiting.rows
     }
@@ -143,32 +180,33 @@ impl Pending {
         true
     }
 
-    /// Takes an Entry, in place of its equal.
-    pub(super) fn claim(&self, claimed: Claimed) {
+    /// Takes an Entry, in place of its equal, with the Blobs that belong to its Project. `own` is one that a Catalog of
+    /// this node has yet to list.
+    pub(super) fn claim(&self, claimed: Claimed, (blobs, project): (&[Digest], &Project), own: bool) {
+        let project: Arc<str> = project.as_str().into();
+        let (action, name) = (claimed.action, claimed.name);
+        // Under one lock: all of it goes with the same transaction.
         let mut waiting = self.write();
-        let bytes = claimed.row.len();
-        let claims = waiting.claims.entry(claimed.action).or_default();
-        let equal = |other: &Arc<Claimed>| other.name == claimed.name && other.signers == claimed.signers;
-        match claims.iter_mut().find(|other| equal(other)) {
-            Some(other) => {
-                let before = std::mem::replace(other, Arc::new(claimed));
-                waiting.went(before.row.len());
+        waiting.belong(blobs, &project);
+        waiting.claim(claimed);
+        if own {
+            let bytes = project.len();
+            let listing = Arc::new(Listing { project, action, name });
+            if let Some(before) = waiting.listings.insert(action, listing) {
+                waiting.went(before.project.len());
             }
-            None => claims.push(Arc::new(claimed)),
+            waiting.came(bytes);
         }
-        waiting.came(bytes);
+    }
+
+    /// Whether an own Entry about an action waits that a Catalog has yet to list.
+    pub(super) fn lists(&self, action: &ActionId) -> bool {
+        self.read().listings.contains_key(action)
     }
 
     /// Notes that Blobs belong to a Project.
     pub(super) fn belong(&self, digests: &[Digest], project: &Project) {
-        let mut waiting = self.write();
-        for digest in digests {
-            let projects = waiting.belongs.entry(*digest).or_default();
-            if !projects.iter().any(|known| **known == *project.as_str()) {
-                projects.push(project.as_str().into());
-                waiting.came(project.as_str().len());
-            }
-        }
+        self.write().belong(digests, &project.as_str().into());
     }
 
     /// Forgets some Blobs, and where they belong; gives how many bytes each had. One that is just being committed is in
@@ -203,6 +241,7 @@ impl Pending {
                 blobs: waiting.blobs.iter().map(|(name, bytes)| (*name, Arc::clone(bytes))).collect(),
                 claims: waiting.claims.values().flatten().cloned().collect(),
                 belongs: pairs.collect(),
+                listings: waiting.listings.values().cloned().collect(),
             }
         };
         if !landing.blobs.is_empty() {
@@ -232,12 +271,18 @@ impl Pending {
                 table.insert((digest.as_bytes(), &**project), ())?;
             }
         }
+        if !landing.listings.is_empty() {
+            let mut table = change.open_table(rows::OUTBOX)?;
+            for listing in &landing.listings {
+                table.insert((&*listing.project, listing.action.as_bytes()), listing.name.as_bytes())?;
+            }
+        }
         Ok(landing)
     }
 
     /// The transaction was committed.
-    pub(super) fn landed(&self, Landing { blobs, claims, belongs }: Landing) {
-        if blobs.is_empty() && claims.is_empty() && belongs.is_empty() {
+    pub(super) fn landed(&self, Landing { blobs, claims, belongs, listings }: Landing) {
+        if blobs.is_empty() && claims.is_empty() && belongs.is_empty() && listings.is_empty() {
             return;
         }
         // Before they go: see `landings`.
@@ -264,6 +309,12 @@ impl Pending {
         }
         for (digest, project) in belongs {
             waiting.part(&digest, |now| Arc::ptr_eq(now, &project));
+        }
+        for listing in listings {
+            if waiting.listings.get(&listing.action).is_some_and(|now| Arc::ptr_eq(now, &listing)) {
+                waiting.listings.remove(&listing.action);
+                waiting.went(listing.project.len());
+            }
         }
     }
 }

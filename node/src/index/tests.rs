@@ -44,6 +44,25 @@ fn entries_are_found_by_their_action() {
 }
 
 #[test]
+fn a_catalog_lists_the_newest_of_what_waits_and_what_does_not() {
+    let index = Index::in_memory().unwrap();
+    let ann = Pair::from_seed(&[1; 32], "");
+    let many: Vec<_> = (0..=SOON_BLOBS as u64).map(|n| Digest::of(&n.to_le_bytes())).collect();
+    let name = |entry: &Signed<Entry>| vec![(ActionId::from_bytes([1; 32]), claim_digest(entry))];
+    let [first, second, third] = [b"a", b"b", b"c"].map(|blob| entry(&ann, 1, blob));
+    index.publish(&first, &many[..1], Durability::Fast).unwrap();
+    assert_eq!(index.pending.rows(), 3, "the entry, its blob's project, and that it is to be listed");
+    assert_eq!(index.entries(&ActionId::from_bytes([1; 32])).unwrap(), [first]);
+    // Too many Blobs to wait for another change.
+    index.publish(&second, &many, Durability::Fast).unwrap();
+    assert_eq!(index.pending.rows(), 0);
+    assert_eq!(index.outbox(&project("p"), 10).unwrap(), name(&second));
+    index.publish(&third, &[], Durability::Fast).unwrap();
+    assert_eq!(index.outbox(&project("p"), 10).unwrap(), name(&third));
+    assert_eq!(index.entries(&ActionId::from_bytes([1; 32])).unwrap().len(), 3);
+}
+
+#[test]
 fn the_outbox_keeps_what_came_while_a_catalog_was_made() {
     let index = Index::in_memory().unwrap();
     let ann = Pair::from_seed(&[1; 32], "");

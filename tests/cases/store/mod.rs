@@ -143,6 +143,16 @@ fn a_second_daemon_says_who_has_the_home() {
     put(&person, 0).ok();
 }
 
+#[test]
+fn a_daemon_may_be_started_as_soon_as_another_has_ended() {
+    let person = Person::at_home();
+    for number in 0..5 {
+        person.run(["up"]).ok();
+        put(&person, number).ok();
+        person.run(["down"]).ok();
+    }
+}
+
 /// Runs a script in a mount namespace, with a home of 12 MiB of its own, the program in `$POTLUCK`, and shorthands.
 /// Gives nothing where this machine allows no such thing.
 fn in_small_home(person: &Person, script: &str) -> Option<Ran> {
