@@ -12,8 +12,10 @@ use crate::gc::budget::Floor;
 use crate::observe::clock;
 use crate::plan::Moment;
 
-/// How often the system is asked at most.
+/// How often the system is asked at most, while there is room by what it said.
 const EVERY: Duration = Duration::from_millis(250);
+/// The same where there is none: somebody may just have made some.
+const EVERY_REFUSAL: Duration = Duration::from_millis(10);
 
 /// What a disk has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,7 @@ impl Room {
 
     /// What there is, as of a moment ago.
     pub(crate) fn space(&self) -> Result<Space, ContentError> {
-        self.look(clock::moment(), 0)
+        self.look(clock::moment(), 0, EVERY)
     }
 
     /// Takes room for so many bytes.
@@ -90,18 +92,23 @@ impl Room {
 
     fn take_at(&self, now: Moment, bytes: u64) -> Result<(), ContentError> {
         // Where the system does not say what there is, writing will tell.
-        let Ok(space) = self.look(now, 0) else { return Ok(()) };
-        let floor = self.floor.of(space.total);
-        if space.free.saturating_sub(bytes) < floor {
-            return Err(ContentError::Floor { path: self.path.clone(), free: space.free, floor });
+        let look = |every| self.look(now, 0, every).map(|space| (space.free, self.floor.of(space.total)));
+        let refused = |(free, floor): &(u64, u64)| free.saturating_sub(bytes) < *floor;
+        let Ok(mut room) = look(EVERY) else { return Ok(()) };
+        if refused(&room) {
+            room = look(EVERY_REFUSAL).unwrap_or(room);
         }
-        self.look(now, bytes).map(drop)
+        if refused(&room) {
+            let (free, floor) = room;
+            return Err(ContentError::Floor { path: self.path.clone(), free, floor });
+        }
+        self.look(now, bytes, EVERY).map(drop)
     }
 
-    fn look(&self, now: Moment, taken: u64) -> Result<Space, ContentError> {
+    fn look(&self, now: Moment, taken: u64, every: Duration) -> Result<Space, ContentError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, mut space) = match *seen {
-            Some((at, space)) if now.since(at) < EVERY => (at, space),
+            Some((at, space)) if now.since(at) < every => (at, space),
             _ => {
                 let space = (self.probe)(&self.path);
                 (now, space.map_err(|error| ContentError::io("ask for room below", &self.path, error))?)
@@ -148,10 +155,13 @@ mod tests {
             room.take_at(at(2), 0).unwrap();
             assert_eq!(asked.load(Ordering::SeqCst), 1, "what was let in is taken off without asking again");
             free.store(60_000, Ordering::SeqCst);
-            assert!(room.take_at(at(249), 1).is_err());
-            room.take_at(at(250), 10_000).unwrap();
-            assert!(room.take_at(at(251), 1).is_err());
+            assert!(room.take_at(at(9), 1).is_err());
+            room.take_at(at(10), 5_000).unwrap();
+            room.take_at(at(11), 5_000).unwrap();
+            assert!(room.take_at(at(12), 1).is_err());
             assert_eq!(asked.load(Ordering::SeqCst), 2);
+            room.take_at(at(260), 0).unwrap();
+            assert_eq!(asked.load(Ordering::SeqCst), 3);
         }
     }
 

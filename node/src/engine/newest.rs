@@ -156,7 +156,8 @@ impl Engine {
         Ok(Taken::Here(bytes))
     }
 
-    /// Claims that a key gave such a value, over whatever was claimed before; it is stored first, all on one thread.
+    /// Claims that a key gave such a value, over whatever was claimed before; it is stored first, all on one thread. What
+    /// is small, new, and may be lost needs no disk, and so no other thread.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -165,18 +166,27 @@ impl Engine {
         taken: Taken,
         publication: impl FnOnce(Output) -> Publication + Send + 'static,
     ) -> Result<Digest, CacheError> {
-        let engine = Arc::clone(self);
-        span::blocking(move || {
-            let blob = match taken {
-                Taken::Stored(blob) => blob,
-                Taken::Here(bytes) => {
-                    let digest = engine.store.keep(&bytes, Durability::Fast)?;
-                    BlobOutput { digest, size: bytes.len() as u64 }
-                }
+        let bytes = match taken {
+            Taken::Stored(blob) => return self.publish_over(publication(Output::Blob(blob))).await,
+            Taken::Here(bytes) => bytes,
+        };
+        let size = bytes.len() as u64;
+        let Some(digest) = self.store.keep_at_once(&bytes)? else {
+            let engine = Arc::clone(self);
+            let publish = move || {
+                let digest = engine.store.keep(&bytes, Durability::Fast)?;
+                engine.publish_over_now(publication(Output::Blob(BlobOutput { digest, size })))
             };
-            engine.publish_over_now(publication(Output::Blob(blob)))
-        })
-        .await
+            return span::blocking(publish).await;
+        };
+        let publication = publication(Output::Blob(BlobOutput { digest, size }));
+        let Publication { project, recipe, key, .. } = &publication;
+        let action = ActionId::derive(project, recipe, key, None);
+        let new = action.is_ok_and(|action| !self.store.index().maybe(&action));
+        if new && self.durability(recipe) == Durability::Fast {
+            return self.publish_over_now(publication);
+        }
+        self.publish_over(publication).await
     }
 
     /// Lets go of Entries that newer ones of the same signer replace, when there are many about one key.
