@@ -8,10 +8,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use potluck_tests::program::{Person, potluck};
+use potluck_tests::program::{Person, Still, potluck};
 use potluck_tests::tools;
 
-use super::{Built, Still, Tool, files, outlive, program, said, share, stalled};
+use super::{Built, Tool, files, outlive, program, said, share, stalled};
 
 const PROJECTS: [&str; 2] = ["soup", "bread"];
 
