@@ -43,7 +43,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Whom to share with", &["network", "share", "unshare"]),
     ("By hand", &["put", "get", "export", "import"]),
     ("What is kept", &["gc", "pin", "verify"]),
-    ("Your tools", &["setup", "doctor", "cargo", "gocacheprog"]),
+    ("Your tools", &["setup", "doctor", "cargo", "gocacheprog", "nx"]),
     ("For your shell", &["completions", "man"]),
 ];
 

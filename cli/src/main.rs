@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     };
     let mut say = Say::new(&args.global);
     match verbs::run(args, &mut say) {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err(failure) => {
             say.failure(&failure);
             failure.exit.into()

@@ -106,6 +106,7 @@ Your tools:
   doctor        Say whether the node, or a tool with it, works as it should; and if not, what to do
   cargo         See what became of the last build, what spoils sharing, and whether it is right; build for others
   gocacheprog   Answer go on standard input and output; `potluck setup go` has go start it
+  nx            Run a command of Nx so that it does not fail when the daemon ends: `potluck nx npx nx run-many -t build`
 
 For your shell:
   completions   Print completions for a shell
@@ -565,7 +566,7 @@ fn shells_and_manuals_know_every_verb() {
     }
     assert!(person.run(["man"]).ok().contains(".SH SUBCOMMANDS"));
     person.run(["man", "--dir", "pages"]).ok();
-    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 47);
+    assert_eq!(fs::read_dir(person.path("pages")).unwrap().count(), 48);
 }
 
 #[test]

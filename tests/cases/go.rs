@@ -229,6 +229,32 @@ fn a_daemon_that_is_killed_while_a_large_object_comes_costs_nothing_but_the_cach
 }
 
 #[test]
+fn whoever_waits_for_a_peer_that_stands_still_compiles() {
+    if tools::go().is_none() {
+        return;
+    }
+    let circle = Circle::new();
+    let boot = circle.up();
+    let ann = circle.member(None);
+    let ann_up = up(&ann, &boot);
+    let hers = Module::new(&ann, "src");
+    let made = hers.build();
+    let ben = circle.member(Some(&ann));
+    let _ben_up = up(&ben, &boot);
+    followed(&ben, &ann);
+    // Her Catalog is what he has of hers.
+    let before = ben.status();
+    let still = ann_up.still();
+    let his = Module::new(&ben, "some/where/else");
+    assert_eq!(his.build(), made, "he makes all of it himself");
+    assert!(still.is_still(), "it was all the time");
+    assert_nothing_taken(&ben, &before);
+    assert_eq!(his.says(), "soup\n");
+    drop(still);
+    assert!(his.program() == hers.program(), "the programs differ");
+}
+
+#[test]
 fn go_is_set_up_and_as_it_was_before() {
     if tools::go().is_none() {
         return;

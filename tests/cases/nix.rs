@@ -184,3 +184,29 @@ fn a_daemon_that_is_killed_costs_nothing_but_the_cache() {
     let (path, _) = nix.build();
     assert_eq!(nix.content(&path), "dish\n");
 }
+
+#[test]
+fn whoever_waits_for_a_peer_that_stands_still_builds() {
+    if tools::nix("nix").is_none() {
+        return;
+    }
+    let circle = Circle::new();
+    let boot = circle.up();
+    let ann = circle.member(None);
+    let ann_up = up(&ann, &boot);
+    let hers = Nix::new(&ann, &ann_up);
+    let key = hers.key("ann");
+    let (path, _) = hers.build();
+    hers.copy(&path, Some("ann"));
+    let ben = circle.member(Some(&ann));
+    let ben_up = up(&ben, &boot);
+    followed(&ben, &ann);
+    let before = ben.status();
+    let still = ann_up.still();
+    let his = Nix::new(&ben, &ben_up).trusts(&key);
+    assert_eq!(his.build(), (path.clone(), false));
+    assert!(still.is_still(), "it was all the time");
+    assert_nothing_taken(&ben, &before);
+    assert_eq!(his.content(&path), "dish\n");
+    drop(still);
+}

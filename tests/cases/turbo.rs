@@ -136,3 +136,25 @@ fn a_daemon_that_is_killed_while_turbo_runs_costs_nothing_but_the_cache() {
     assert!(said.contains("1 successful"), "{said}");
     assert!(!work.is_cached(), "and without one from the beginning");
 }
+
+#[test]
+fn whoever_waits_for_a_peer_that_stands_still_runs() {
+    if tools::turbo().is_none() {
+        return;
+    }
+    let circle = Circle::new();
+    let boot = circle.up();
+    let ann = circle.member(None);
+    let ann_up = up(&ann, &boot);
+    assert!(!Work::new(&ann, &ann_up, "src", None).is_cached());
+    let ben = circle.member(Some(&ann));
+    let ben_up = up(&ben, &boot);
+    followed(&ben, &ann);
+    let before = ben.status();
+    let still = ann_up.still();
+    let his = Work::new(&ben, &ben_up, "src", None);
+    assert!(!his.is_cached());
+    assert!(still.is_still(), "it was all the time");
+    assert_nothing_taken(&ben, &before);
+    drop(still);
+}

@@ -281,7 +281,50 @@ impl Person {
     }
 }
 
+/// A process that stands still until this is dropped.
+pub struct Still(String);
+
+impl Still {
+    /// Stops a process.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn new(pid: String) -> Self {
+        let told = Command::new("kill").args(["-STOP", &pid]).status();
+        assert!(told.is_ok_and(|told| told.success()), "{pid} is not there");
+        let still = Self(pid);
+        // Each of its threads stops on its own.
+        while !still.is_still() {
+            std::thread::yield_now();
+        }
+        still
+    }
+
+    /// Whether it stands still, as it should.
+    ///
+    /// # Panics
+    /// When it is not there any more.
+    pub fn is_still(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).expect("the process is there");
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-CONT", &self.0]).status();
+    }
+}
+
 impl Up<'_> {
+    /// Has it stand still.
+    ///
+    /// # Panics
+    /// When it does not run any more.
+    pub fn still(&self) -> Still {
+        Still::new(self.ready["pid"].to_string())
+    }
+
     /// Where it listens in a Network, and its identity there.
     ///
     /// # Panics

@@ -14,6 +14,7 @@ mod init;
 mod key;
 mod man;
 mod network;
+mod nx;
 mod pin;
 mod setup;
 mod share;
@@ -24,11 +25,12 @@ mod up;
 mod verify;
 mod why;
 
+use std::process::ExitCode;
+
 use clap::Subcommand;
 use potluck_node::home::Home;
 
 use crate::args::Args;
-use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::say::Say;
 
@@ -60,12 +62,13 @@ pub(crate) enum Verb {
     Completions(completions::Completions),
     Man(man::Man),
     Gocacheprog(gocacheprog::Gocacheprog),
+    Nx(nx::Nx),
 }
 
 /// Does it.
-pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
+pub(crate) fn run(args: Args, say: &mut Say) -> Result<ExitCode, Failure> {
     let home = || Home::locate(args.global.home);
-    match args.verb {
+    let exit = match args.verb {
         Verb::Demo(verb) => verb.run(say),
         Verb::Init(verb) => verb.run(&home()?, say),
         Verb::Up(verb) => verb.run(home()?.must_exist()?, say),
@@ -91,5 +94,7 @@ pub(crate) fn run(args: Args, say: &mut Say) -> Result<Exit, Failure> {
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(say),
         Verb::Gocacheprog(verb) => verb.run(home().ok()),
-    }
+        Verb::Nx(verb) => return verb.run(home().ok()),
+    };
+    exit.map(ExitCode::from)
 }

@@ -155,7 +155,7 @@ fn stalled<T: Tool>(tool: &T) {
     listed(&ben, &ann, T::KEYS);
     // Her Catalog is what he has of hers.
     let before = ben.status()["bytes_fetched"].clone();
-    let still = Still::new(ann_up.ready["pid"].to_string());
+    let still = ann_up.still();
     let his = build(tool, &ben, &ben_up, "some/where/else");
     assert!(still.is_still(), "it was all the time");
     assert_eq!((his.hits, his.made), (0, T::PARTS), "{his:?}");
@@ -163,32 +163,6 @@ fn stalled<T: Tool>(tool: &T) {
     assert!(status["misses"].as_u64() >= Some(T::PARTS as u64), "{status:#}");
     assert_eq!(status["bytes_fetched"], before, "{status:#}");
     drop(still);
-}
-
-/// A process that stands still until this is dropped.
-struct Still(String);
-
-impl Still {
-    fn new(pid: String) -> Self {
-        said(Command::new("kill").args(["-STOP", &pid]));
-        let still = Self(pid);
-        // Each of its threads stops on its own.
-        while !still.is_still() {
-            std::thread::yield_now();
-        }
-        still
-    }
-
-    fn is_still(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-    }
-}
-
-impl Drop for Still {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-CONT", &self.0]).status();
-    }
 }
 
 /// A build goes on when the daemon is killed in the middle of it, and another one without any daemon works as well.

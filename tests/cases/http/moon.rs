@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use potluck_tests::program::Person;
 use potluck_tests::tools;
 
-use super::{Built, Tool, files, outlive, program, said, share};
+use super::{Built, Tool, files, outlive, program, said, share, stalled};
 
 struct Moon(PathBuf);
 
@@ -66,5 +66,12 @@ fn outputs_of_tasks_are_shared() {
 fn a_build_outlives_the_daemon() {
     if let Some(moon) = tools::moon() {
         outlive(&Moon(moon));
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_peer_that_stands_still_builds() {
+    if let Some(moon) = tools::moon() {
+        stalled(&Moon(moon));
     }
 }

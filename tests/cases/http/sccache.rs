@@ -10,7 +10,7 @@ use potluck_tests::program::{Person, toolchain};
 use potluck_tests::tools;
 use serde_json::Value;
 
-use super::wire::{ask, connect};
+use super::wire::{ask, blobs, connect};
 use super::{Built, Tool, agree, files, outlive, program, said, share, stalled};
 
 const UNITS: usize = 4;
@@ -181,4 +181,21 @@ fn the_order_of_outputs_is_not_kept() {
     odd.push(0);
     assert!(trip("3", &odd) == odd, "what is not understood is another thing now");
     assert!(trip("4", b"PK\x05\x06") == b"PK\x05\x06");
+}
+
+/// How it came is not kept beside how it is stored.
+#[test]
+fn an_archive_that_is_arranged_is_written_once() {
+    let person = Person::at_home();
+    let up = person.up(&[]);
+    // More than lies in the index, and no smaller when it is packed.
+    let mut object = vec![0; 300 << 10];
+    blake3::Hasher::new().finalize_xof().fill(&mut object);
+    let outputs: [(&str, &[u8]); 2] = [("unit.o", &object), ("unit.d", b"unit: unit.c")];
+    let archive = sample(&outputs);
+    let arranged = whole(&archive).unwrap();
+    let say = |line: &str, body: &[u8]| ask(&mut connect(&up.http()), line, &[], body);
+    assert_eq!(say("PUT /webdav/a/b/c/1", &archive).status, 201);
+    assert_eq!(blobs(&person.home().join("store/blobs")).len(), 1);
+    assert!(say("GET /webdav/a/b/c/1", b"").body == arranged);
 }

@@ -13,11 +13,14 @@ pub(super) const MOON: Tool =
 fn nx(around: &Surroundings) -> Result<Plan, Failure> {
     let url = served::url(around, "nx")?;
     let notes = vec![
+        "Nx has no settings of a person. Put potluck before the command, and no run fails because of it:\n  \
+         potluck nx npx nx run-many -t build"
+            .to_owned(),
         format!(
-            "Nx has no settings of a person. Put this where your shell reads it:\n  \
-             export NX_SELF_HOSTED_REMOTE_CACHE_SERVER={url} NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN=potluck"
+            "Or put this where your shell reads it:\n  \
+             export NX_SELF_HOSTED_REMOTE_CACHE_SERVER={url} NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN=potluck\n\
+             Nx then fails a run when the daemon does not answer: unset it when that is not to run"
         ),
-        "Nx fails a run when its server does not answer: unset it when the daemon is not to run".to_owned(),
     ];
     Ok(Plan { edits: Vec::new(), notes })
 }

@@ -31,26 +31,27 @@ pub(super) async fn take(
     archive: Archive,
     (from, length): (impl AsyncRead + Send + Unpin, u64),
 ) -> Result<Taken, CacheError> {
-    let (digest, size) = match archive {
-        Archive::Opaque => return engine.take(from, length).await,
+    match archive {
+        Archive::Opaque => engine.take(from, length).await,
         // The new header is never longer than the one that came.
-        Archive::Ccache => return engine.take(Rewritten::new(from), length).await,
-        Archive::Sccache => {
-            let came = engine.write(from).await?;
-            // What cannot be arranged is kept as it came.
-            match arrange(engine, came).await {
-                Ok(arranged) => arranged.unwrap_or(came),
+        Archive::Ccache => engine.take(Rewritten::new(from), length).await,
+        // What cannot be arranged is kept as it came.
+        Archive::Sccache => Ok(match engine.take(from, length).await? {
+            Taken::Here(came) => Taken::Here(sccache::whole(&came).unwrap_or(came)),
+            Taken::Stored(came) => Taken::Stored(match arrange(engine, (came.digest, came.size)).await {
+                Ok(Some((digest, size))) => BlobOutput { digest, size },
+                Ok(None) => came,
                 Err(error) => {
                     tracing::debug!(%error, "an archive is kept as it came");
                     came
                 }
-            }
-        }
-    };
-    Ok(Taken::Stored(BlobOutput { digest, size }))
+            }),
+        }),
+    }
 }
 
-/// An archive of sccache, arranged; nothing when it stays as it is. What came before goes with what nobody names.
+/// A stored archive of sccache, arranged; nothing when it stays as it is. Which output comes first is told by its end, so
+/// that it is written a second time; what came goes with what nobody names.
 async fn arrange(
     engine: &Arc<Engine>,
     (digest, size): (Digest, u64),

@@ -84,17 +84,16 @@ impl Slot {
         Space { project: self.project.clone(), recipe }
     }
 
-    fn publication(&self, output: Output) -> Publication {
+    pub(super) fn publication(&self, output: Output) -> Publication {
         let Space { project, recipe } = self.space();
         let labels = Labels { tool: Text::new(self.dialect.tool), ..Labels::default() };
         let key = self.key.clone().into_bytes();
         Publication { project, recipe, key, output, labels, taints: Vec::new() }
     }
 
-    fn question(&self, door: &Door) -> Question {
+    pub(super) fn question(&self, deadline: Duration) -> Question {
         let Space { project, recipe } = self.space();
-        let (keys, deadline) = (vec![self.key.clone().into_bytes()], door.deadline(self.dialect.deadline));
-        Question { project, recipe, keys, deadline }
+        Question { project, recipe, keys: vec![self.key.clone().into_bytes()], deadline }
     }
 }
 
@@ -119,9 +118,14 @@ pub(super) async fn in_time<T>(slot: &Slot, work: impl Future<Output = T>) -> Op
     done
 }
 
+/// What is asked about a key, for as long as the settings say.
+fn question(door: &Door, slot: &Slot) -> Question {
+    slot.question(door.deadline(slot.dialect.deadline))
+}
+
 /// What is known under a key.
 pub(super) async fn known(door: &Door, slot: &Slot) -> Option<Output> {
-    let asking = door.engine().lookup(slot.question(door));
+    let asking = door.engine().lookup(question(door, slot));
     match timeout(slot.dialect.patience, asking).await.ok()?.ok()?.pop()? {
         Known::Hit(output) => Some(output),
         Known::Miss(_) => None,
@@ -149,7 +153,7 @@ pub(super) async fn find(door: &Door, slot: &Slot) -> Option<Found> {
     if !(slot.dialect.changes)(&found.first) {
         return Some(found);
     }
-    match engine.newest(&slot.question(door)).await {
+    match engine.newest(&question(door, slot)).await {
         Some(Output::Blob(blob)) if blob != found.blob => open(engine, blob).await.or(Some(found)),
         _ => Some(found),
     }

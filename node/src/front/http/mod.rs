@@ -4,11 +4,14 @@
 //! * [`map`] says what a request means, and each tool has a file of its own there: all pure.
 //! * [`alike`] puts the archives of ccache and sccache into a form in which two builders agree: pure; `archive` does it.
 //! * [`socket`] is how ccache asks without HTTP.
+//! * `guard` is a process between Nx and the daemon, since Nx fails without one.
 //! * `keep` answers for values under keys that mean nothing to anybody else; `results` for Bazel's, which name Blobs.
 
 pub mod alike;
 #[cfg(feature = "net")]
 mod archive;
+#[cfg(feature = "net")]
+pub mod guard;
 #[cfg(feature = "net")]
 mod keep;
 pub mod map;

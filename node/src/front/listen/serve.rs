@@ -182,22 +182,25 @@ async fn welcome(
         Guest::Tcp(stream) => {
             // Small answers leave at once.
             let _ = stream.set_nodelay(true);
-            connection(shared, stream, false, stop).await;
+            connection(stream, |request| answer(&shared, request, false), stop).await;
         }
-        Guest::Local(stream) => connection(shared, stream, true, stop).await,
+        Guest::Local(stream) => connection(stream, |request| answer(&shared, request, true), stop).await,
     }
     drop(place);
 }
 
-async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
-    shared: Arc<Shared>,
+/// Answers the requests of a connection, within bounds, until it ends or `stop` turns true.
+pub(in crate::front) async fn connection<S, A>(
     stream: S,
-    private: bool,
+    answer: impl Fn(Request<Incoming>) -> A,
     mut stop: watch::Receiver<bool>,
-) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, std::convert::Infallible>(answer(&shared, request, private).await) }
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: Future<Output = Answer>,
+{
+    let service = service_fn(|request| {
+        let answering = answer(request);
+        async { Ok::<_, std::convert::Infallible>(answering.await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
@@ -215,29 +218,38 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, private: bool) -> Answer {
+/// A request with its body, if it may be answered here; or else its refusal.
+pub(in crate::front) fn asked(
+    request: Request<Incoming>,
+    access: &Access,
+) -> Result<(Asked, Upload), Box<Answer>> {
     let (parts, body) = request.into_parts();
-    let asked = match Asked::new(parts, if private { &shared.private } else { &shared.open }) {
-        Ok(asked) => asked,
-        Err(unserved) => {
-            tracing::info!(reason = %unserved, "a request was refused");
-            let mut refusal = said(unserved.status(), format!("{unserved}\n"));
-            let headers = refusal.headers_mut();
-            if unserved.status() == http::StatusCode::UNAUTHORIZED {
-                // Tools that keep a password send it only when they are asked for it.
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"potluck\""));
-            }
-            // What follows on this connection may be part of the trick.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            return refusal;
+    let asked = Asked::new(parts, access).map_err(|unserved| {
+        tracing::info!(reason = %unserved, "a request was refused");
+        let mut refusal = said(unserved.status(), format!("{unserved}\n"));
+        let headers = refusal.headers_mut();
+        if unserved.status() == http::StatusCode::UNAUTHORIZED {
+            // Tools that keep a password send it only when they are asked for it.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"potluck\""));
         }
+        // What follows on this connection may be part of the trick.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        Box::new(refusal)
+    })?;
+    let upload = Upload::new(body, asked.length());
+    Ok((asked, upload))
+}
+
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, private: bool) -> Answer {
+    let (asked, upload) = match asked(request, if private { &shared.private } else { &shared.open }) {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
     };
     let Some(front) = FRONTS.iter().find(|front| front.name == asked.front()) else {
         return plain(http::StatusCode::NOT_FOUND);
     };
     let (engine, config) = (Arc::clone(&shared.engine), Arc::clone(&shared.config));
     let door = Door { engine, config, name: front.name };
-    let upload = Upload::new(body, asked.length());
     (front.serve)(door, asked, upload).await
 }
 

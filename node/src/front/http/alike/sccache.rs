@@ -171,7 +171,7 @@ fn u32_at(bytes: &[u8]) -> impl Fn(usize) -> u32 {
     |at| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// All of an archive, arranged; nothing when it stays as it is. For tests and fuzzing.
+/// All of an archive that is in memory, arranged; nothing when it stays as it is.
 pub fn whole(archive: &[u8]) -> Option<Vec<u8>> {
     let directory = directory(archive.len() as u64, archive.last_chunk()?)?;
     let within = |range: &Range<u64>| {

@@ -3,7 +3,7 @@
 //!
 //! It has no guard of its own: it takes whatever comes for the output of a task, and fails the whole run when it is
 //! answered by anything but what it expects. So it is answered 200 or 404 when it gets, and 200 when it puts, whatever
-//! came of it; and what it gets is read to the end before it is begun.
+//! came of it; and what it gets is read to the end before it is begun. What it does when the daemon ends is up to `guard`.
 
 use std::time::Duration;
 
