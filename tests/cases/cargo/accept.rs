@@ -3,10 +3,15 @@
 //!
 //! The quick form runs with all other tests; `POTLUCK_BUILDS=full` makes it twenty builds.
 
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use potluck_tests::cargo::{self, Checkout, sample};
 use potluck_tests::program::Person;
 
 use super::workspace::{Built, Workspace, count, log};
@@ -133,4 +138,64 @@ fn a_build_beside_a_stopped_daemon_waits_for_it_once() {
     assert_eq!(build_patiently(&person, &again), plain);
     let rows = self::rows(&person);
     assert_eq!(count(&rows, "compiled: unclaimed"), 4, "{rows:?}");
+}
+
+/// Stands between somebody's daemon and all who ask it, and counts them.
+fn counted(person: &Person) -> Arc<AtomicUsize> {
+    let (asked, daemon) = (person.home().join("potluck.sock"), person.home().join("daemon.sock"));
+    std::fs::rename(&asked, &daemon).unwrap();
+    let listener = UnixListener::bind(asked).unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    // It ends with the process.
+    std::thread::spawn(move || {
+        for asker in listener.incoming().map_while(Result::ok) {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let Ok(answerer) = UnixStream::connect(&daemon) else { continue };
+            for (from, to) in [(&asker, &answerer), (&answerer, &asker)] {
+                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    count
+}
+
+/// A project with packages from a registry, several units at a time, beside a stopped daemon that holds all of it. Should
+/// this machine be so slow that the time to leave it alone passes during the build, it is asked again.
+#[test]
+fn the_sample_is_built_beside_a_stopped_daemon_that_is_not_asked_for_each_unit() {
+    let person = Person::at_home();
+    let daemon = person.daemon();
+    let connections = counted(&person);
+    let patiently = |place: &str| {
+        let checkout = Checkout::new(&person, &sample(), place);
+        let built = checkout.cargo(&person).env("POTLUCK_DEADLINE_MS", "60000").output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        checkout
+    };
+    let first = patiently("first");
+    let made = first.units();
+    assert!(cargo::count(&made, "compiled") == made.len() && !made.is_empty(), "{made:?}");
+    signal("STOP", daemon.pid());
+    let before = connections.load(Ordering::SeqCst);
+    let stopped = Checkout::new(&person, &sample(), "stopped");
+    assert_eq!(stopped.build(&person), [], "it gave nothing and got nothing");
+    let asked = connections.load(Ordering::SeqCst) - before;
+    let passed = std::fs::read_to_string(person.path("stopped.units")).unwrap();
+    let passed = passed.matches("the daemon is not reachable").count();
+    eprintln!("{asked} of {passed} units asked");
+    assert!((1..passed).contains(&asked), "{asked} of {passed} units asked");
+    assert_eq!(stopped.run("small-app"), first.run("small-app"));
+    signal("CONT", daemon.pid());
+    person.until("the daemon", |status| status["pid"] == daemon.pid());
+    // As when the time to leave it alone has passed.
+    std::fs::remove_file(person.home().join("stalled")).unwrap();
+    let again = patiently("deeper/again");
+    let restored = again.units();
+    assert_eq!(cargo::count(&restored, "restored"), made.len(), "{restored:?}");
+    assert!(again.program("small-app") == first.program("small-app"), "the programs differ");
 }

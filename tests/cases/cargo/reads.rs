@@ -6,7 +6,7 @@ use std::fs;
 
 use potluck_tests::program::Person;
 
-use super::workspace::{Workspace, log};
+use super::workspace::{Workspace, count, log};
 
 /// A build script that makes what `text` comes to.
 fn script(text: &str) -> String {
@@ -251,5 +251,26 @@ fn a_restored_run_is_as_fresh_as_one_that_was_made() {
             "include!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\npub fn serve() -> &'static str { MADE }\n",
         );
         assert_eq!(workspace.plainly(&person).printed, "soup\n");
+    }
+}
+
+/// Servers name their routes as modules name their files; `/` is one, and a folder of every system.
+#[test]
+fn a_route_that_is_a_folder_of_the_system_is_nothing_that_is_read() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let checkout = |place: &str| {
+        let workspace = Workspace::new(person.path(place));
+        workspace.write(
+            "dish/src/lib.rs",
+            "macro_rules! route { (path = $path:literal) => { $path } }\n\
+             pub fn serve() -> String { [route!(path = \"/\"), route!(path = \"/usr\")].concat() }\n",
+        );
+        workspace
+    };
+    for (place, outcome) in [("a", "compiled: unclaimed"), ("deeper/b", "restored: ")] {
+        assert_eq!(checkout(place).build(&person).printed, "//usr\n", "{place}");
+        let rows = log(&person);
+        assert_eq!(count(&rows, outcome), rows.len(), "{place}: {rows:?}");
     }
 }

@@ -324,7 +324,10 @@ impl Sources {
         }
         if path.extension().is_some_and(|ext| ext == "rs") {
             self.links |= text::links(text);
-            text::included(text, path, &place.package, &mut self.outside);
+            let mut included = BTreeSet::new();
+            text::included(text, path, &place.package, &mut included);
+            // A folder is never included: what names one is a route of a server, such as `path = "/"`.
+            self.outside.extend(included.into_iter().filter(|path| !path.is_dir()));
             // What nobody edits does not reach into its neighbours.
             if !place.immutable {
                 self.database.asked |= memmem::find(text, b"sqlx").is_some();
