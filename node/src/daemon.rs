@@ -302,6 +302,7 @@ impl Daemon {
             signer: policy.name_of(&summary.topic.signer),
             project: summary.topic.project.to_string(),
             keys: summary.keys,
+            unlisted: 0,
             age_s: summary.newest.map(|newest| ago(newest.issued)),
             sequence: summary.newest.map(|newest| newest.sequence),
             source: summary.newest.map(|newest| newest.source),
@@ -310,12 +311,15 @@ impl Daemon {
             own: false,
         };
         let own = |project: Project| {
+            // Before the Catalog is looked at: what is in neither was never claimed.
+            let unlisted = self.engine.unlisted(&project).ok()?;
             let (catalog, head) = self.engine.own_catalog(&project).ok().flatten()?;
             let head = head.authentic().ok()?;
             Some(CatalogRow {
                 signer: "me".to_owned(),
                 project: project.to_string(),
                 keys: catalog.rows(),
+                unlisted,
                 age_s: Some(ago(head.issued)),
                 sequence: Some(head.sequence),
                 source: None,

@@ -26,6 +26,9 @@ use crate::failure::Failure;
 /// How long the daemon may take to say hello.
 const HELLO: Duration = Duration::from_secs(1);
 
+/// Where it is served.
+const HERE: &str = "127.0.0.1";
+
 /// Run a command of Nx so that it does not fail when the daemon ends: `potluck nx npx nx run-many -t build`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Nx {
@@ -70,6 +73,9 @@ async fn beside(words: Vec<OsString>, home: Option<Home>) -> Result<io::Result<E
         // What else is named there may fail it.
         None => command.env_remove("NX_SELF_HOSTED_REMOTE_CACHE_SERVER"),
     };
+    if let Some(direct) = direct() {
+        command.env("NO_PROXY", &direct).env("no_proxy", &direct);
+    }
     let failed = |error| Failure::failed(format!("cannot run {}: {error}", program.display()));
     // They are listened to before there is a command that is told.
     let signals = Signals::new().map_err(failed)?;
@@ -91,6 +97,14 @@ async fn beside(words: Vec<OsString>, home: Option<Home>) -> Result<io::Result<E
     };
     drop(end);
     Ok(ended)
+}
+
+/// What is not to be asked of a proxy, if the environment names one: Nx would ask it for what is on this machine as well.
+fn direct() -> Option<String> {
+    let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"].into_iter().find_map(var)?;
+    let named = var("NO_PROXY").or_else(|| var("no_proxy"));
+    Some(named.map_or_else(|| HERE.to_owned(), |named| format!("{named},{HERE}")))
 }
 
 /// What this process is told, and passes on. An interrupt the command hears itself, and may have something to do before

@@ -283,6 +283,14 @@ impl Engine {
         Ok(Some(fresh))
     }
 
+    /// How many own claims of a Project the next flush will list.
+    ///
+    /// # Errors
+    /// [`FlushError`].
+    pub fn unlisted(&self, project: &Project) -> Result<usize, FlushError> {
+        Ok(self.store.index().outbox(project, own::MAX_FLUSH)?.len())
+    }
+
     /// The own Catalog of a Project and its Head, for showing.
     ///
     /// # Errors

@@ -107,8 +107,10 @@ pub struct CatalogRow {
     pub signer: String,
     /// The Project.
     pub project: String,
-    /// How many keys it lists.
+    /// How many keys it lists; one that was claimed anew may count twice until its Segments are merged.
     pub keys: u64,
+    /// How many own claims it does not list yet, of those that are listed next; none for others'.
+    pub unlisted: usize,
     /// How old its newest Head is, in seconds; absent when none was seen yet.
     pub age_s: Option<u64>,
     /// The number of that Head.

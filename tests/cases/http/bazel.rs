@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use potluck_tests::circle::{Circle, up};
+use potluck_tests::circle::{Circle, list, up};
 use potluck_tests::program::Person;
 use potluck_tests::tools;
 use sha2::Digest as _;
@@ -141,19 +141,19 @@ fn a_result_is_no_hit_while_a_blob_of_it_cannot_be_had() {
     assert_eq!((known().status, known().body), (200, result.clone().into_bytes()));
     // What he had of it is lost, and so is she.
     drop(ann_up);
+    let is_asked = |status: &serde_json::Value| {
+        let of_hers =
+            |peer: &serde_json::Value| list(&peer["holds"]).iter().any(|row| row["signer"] == "ann");
+        list(&status["peers"]).iter().any(of_hers)
+    };
+    ben.until("her end", |status| !is_asked(status));
     for file in blobs(&ben.home().join("store/blobs")) {
         fs::remove_file(file).unwrap();
     }
     assert_eq!(known().status, 404);
     assert_eq!(say(&http, &format!("GET /bazel/cas/{name}"), b"").status, 404);
     let _ann_up = up(&ann, &boot);
-    listed(&ben, &ann, 1);
-    // As soon as he knows that she is back.
-    let mut patience = 1500;
-    while known().status != 200 {
-        patience -= 1;
-        assert!(patience > 0, "it does not come again");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    ben.until("her return", is_asked);
+    assert_eq!(known().status, 200);
     assert!(say(&http, &format!("GET /bazel/cas/{name}"), b"").body == value);
 }

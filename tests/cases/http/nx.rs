@@ -2,7 +2,7 @@
 //! Nx, which fails a run for any answer that it does not expect; and `potluck nx`, which stands between.
 
 use std::fs;
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufRead as _, Read, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use potluck_tests::program::{Person, Still, potluck};
 use potluck_tests::tools;
 
+use super::wire::{ask, connect};
 use super::{Built, Tool, files, outlive, program, said, share, stalled};
 
 const PROJECTS: [&str; 2] = ["soup", "bread"];
@@ -71,7 +72,8 @@ impl Guarded {
         let mut nx = program(person, potluck(), folder);
         nx.args(["nx", "node"]).env("POTLUCK_HOME", home);
         // Nobody is there, and nobody is to be asked there.
-        nx.env("NX_SELF_HOSTED_REMOTE_CACHE_SERVER", "http://127.0.0.1:1/nx");
+        nx.env("NX_SELF_HOSTED_REMOTE_CACHE_SERVER", "http://127.0.0.1:1/nx")
+            .env("HTTP_PROXY", "http://127.0.0.1:1");
         Nx::ran(self.0.run(nx), folder)
     }
 }
@@ -221,4 +223,30 @@ fn a_guarded_command_ends_as_it_would_alone_and_needs_no_daemon() {
     assert_eq!(told.status.code(), Some(5));
     assert_eq!(person.run(["nx", "no-such-program"]).code, 1);
     assert!(!person.home().exists(), "nothing was made");
+}
+
+#[test]
+fn only_the_guarded_command_is_answered() {
+    let person = Person::new();
+    let tell =
+        "echo $NX_SELF_HOSTED_REMOTE_CACHE_SERVER; echo $NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN; read end";
+    let mut command = person.command(["nx", "sh", "-c", tell]);
+    let mut run = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = io::BufReader::new(run.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let (server, token) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = server.strip_prefix("http://").unwrap().strip_suffix("/nx/@default").unwrap();
+    let known = format!("Authorization: Bearer {token}");
+    let known = known.as_str();
+    let status = |line: &str, headers: &[&str]| ask(&mut connect(at), line, headers, b"tar").status;
+    for line in ["GET /nx/v1/cache/1", "PUT /nx/v1/cache/1"] {
+        assert_eq!(status(line, &[]), 401, "{line}");
+        assert_eq!(status(line, &["Authorization: Bearer any"]), 401, "{line}");
+        assert_eq!(status(line, &[known, "Origin: http://elsewhere"]), 403, "{line}");
+    }
+    // Without a daemon there is nothing, and what is put is taken.
+    assert_eq!(status("GET /nx/v1/cache/1", &[known]), 404);
+    assert_eq!(status("PUT /nx/v1/cache/1", &[known]), 200);
+    assert_eq!(status("GET /ccache/1", &[known]), 404);
+    drop(run.stdin.take());
+    assert_eq!(run.wait().unwrap().code(), Some(1), "there was nothing more to read");
 }
