@@ -45,6 +45,27 @@ fn what_was_built_in_one_checkout_is_restored_in_another() {
     assert_eq!(there.build(&person).printed, "7\n");
 }
 
+/// A library whose sources cannot be told for certain is compiled each time; it comes to the same in every checkout, so
+/// that what is built on it is restored.
+#[test]
+fn what_is_built_on_a_library_that_has_no_key_is_restored() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let (here, there) = checkouts(&person);
+    for (workspace, outcome) in [(&here, "compiled: unclaimed"), (&there, "restored: ")] {
+        // Of somewhere else, where anybody may change it.
+        let link = workspace.folder().join("dish/elsewhere");
+        std::os::unix::fs::symlink("/dev/null", link).unwrap();
+        assert_eq!(workspace.build(&person).printed, "stew with salt\n");
+        let rows = log(&person);
+        let row = |name: &str| &rows.iter().find(|(unit, _)| unit == name).unwrap().1;
+        assert!(row("dish").starts_with("passed: ") && row("dish").contains("leads out"), "{rows:?}");
+        assert_eq!((row("spice").as_str(), row("app").as_str()), (outcome, outcome), "{rows:?}");
+    }
+    let app = |workspace: &Workspace| fs::read(workspace.folder().join("target/debug/app")).unwrap();
+    assert_eq!(app(&here), app(&there));
+}
+
 #[test]
 fn without_a_home_or_with_a_dead_socket_nothing_is_held_up() {
     let person = Person::new();

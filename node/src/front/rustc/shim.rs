@@ -127,6 +127,9 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     let Some(door) = door else { return as_called(&call, Some(&placed), &Reason::NoDoor, started) };
     let gathered = match caught(async { gather(&call, &placed) }).await.unwrap_or(Err(Reason::Fault)) {
         Ok(gathered) => gathered,
+        Err(reason @ (Reason::Sources(_) | Reason::Externs(_))) => {
+            return unkeyed(&call, &placed, &reason, started).await;
+        }
         Err(reason) => return as_called(&call, Some(&placed), &reason, started),
     };
     let mut line = Line::new(&call, Some(&placed.unit), "restored");
@@ -196,6 +199,21 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
         launch(&call, &placed);
     }
     compile::end_as(status)
+}
+
+/// Compiles a unit that has no key. Its folders are called what they are called in all others: else those that are built
+/// on it would name them, and none of these could be shared either.
+async fn unkeyed(call: &Call, placed: &Placed, reason: &Reason, started: Moment) -> ExitCode {
+    let flags = placed.place.flags();
+    let how = compile::How { flags: &flags, watched: false, held: false };
+    let ran = match compile::run(call, &placed.place, how).await {
+        Ok(ran) => ran,
+        Err(error) => return as_called(call, Some(placed), &Reason::Spawn(error), started),
+    };
+    let mut line = Line::new(call, Some(&placed.unit), "passed");
+    line.0.reason = Some(reason.to_string());
+    line.write(call, started);
+    compile::end_as(ran.status)
 }
 
 /// Compiles a unit.
