@@ -154,6 +154,14 @@ fn pass(mut from: impl Read, mut to: UnixStream, mut stop: Option<impl FnOnce()>
     }
 }
 
+/// Leaves nothing of what was built.
+fn clean(folder: &Path) {
+    for name in PROJECTS {
+        fs::remove_dir_all(folder.join(name).join("dist")).unwrap();
+    }
+    fs::remove_dir_all(folder.join(".nx")).unwrap();
+}
+
 /// Nx gets a large output from a daemon to which something happens while it gives it.
 fn in_the_middle_of_a_body<T: Send + 'static>(folder: PathBuf, happens: fn(String) -> T) {
     let tool = Guarded(Nx(folder));
@@ -168,6 +176,12 @@ fn in_the_middle_of_a_body<T: Send + 'static>(folder: PathBuf, happens: fn(Strin
     fs::write(src.join("soup/in.txt"), large).unwrap();
     let first = tool.build(&person, &person.home(), &src);
     assert_eq!((first.hits, first.made), (0, PROJECTS.len()), "{first:?}");
+
+    // What it is when nothing happens.
+    clean(&src);
+    let whole = tool.build(&person, &person.home(), &src);
+    assert_eq!((whole.hits, whole.made), (PROJECTS.len(), 0), "{whole:?}");
+    assert!(whole.outputs == first.outputs, "the outputs differ");
 
     // A home whose socket is a place from which all is passed on.
     let home = person.path("passed");
@@ -184,10 +198,7 @@ fn in_the_middle_of_a_body<T: Send + 'static>(folder: PathBuf, happens: fn(Strin
         let _ = pass(there, here, Some(|| happened = Some(happens(pid))));
         happened
     });
-    for name in PROJECTS {
-        fs::remove_dir_all(src.join(name).join("dist")).unwrap();
-    }
-    fs::remove_dir_all(src.join(".nx")).unwrap();
+    clean(&src);
     let second = tool.build(&person, &home, &src);
     assert!(second.hits < PROJECTS.len(), "the large output did not come to its end: {second:?}");
     assert!(second.outputs == first.outputs, "the outputs differ");
