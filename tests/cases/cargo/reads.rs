@@ -274,3 +274,23 @@ fn a_route_that_is_a_folder_of_the_system_is_nothing_that_is_read() {
         assert_eq!(count(&rows, outcome), rows.len(), "{place}: {rows:?}");
     }
 }
+
+/// Scripts ask the compiler whether it understands something, and leave what it made, with the folder in it.
+#[test]
+fn what_is_left_of_asking_the_compiler_keeps_nothing_from_being_shared() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let text = "let out = std::env::var(\"OUT_DIR\").unwrap(); let probe = format!(\"{out}/probe.rs\");\n\
+                std::fs::write(&probe, \"pub fn probe() {}\").unwrap();\n\
+                let mut rustc = std::process::Command::new(std::env::var_os(\"RUSTC\").unwrap());\n\
+                rustc.args([\"--crate-type=lib\", \"--emit=metadata\", \"--out-dir\", &out, &probe]);\n\
+                assert!(rustc.status().unwrap().success());\n\
+                assert!(std::path::Path::new(&out).join(\"libprobe.rmeta\").is_file()); \"stew\".to_owned()";
+    for (place, outcome) in [("a", "compiled: unclaimed"), ("deeper/b", "restored: ")] {
+        let workspace = Workspace::new(person.path(place));
+        workspace.write("dish/build.rs", &script(text));
+        assert_eq!(workspace.build(&person).printed, "stew with salt\n", "{place}");
+        let rows = log(&person);
+        assert_eq!(count(&rows, outcome), rows.len(), "{place}: {rows:?}");
+    }
+}

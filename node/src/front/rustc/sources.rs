@@ -24,7 +24,7 @@ use super::script::tokenised;
 use super::text;
 use super::toolchain::{LINKER_ENV, digest};
 use super::unit::Unit;
-use super::walk::{Found, Stamp, Walk};
+use super::walk::{BYPRODUCTS, Found, OBJECTS, Stamp, Walk};
 use super::watch::seen::{FOLDER, Touched};
 use super::{Call, Placed};
 use crate::observe::clock;
@@ -146,7 +146,7 @@ impl Sources {
         if unit.loads_macros() {
             sources.watch_variables(call, unit)?;
         }
-        let walk = Walk { top: place.package.clone(), nested: place.immutable, byproducts: true };
+        let walk = Walk { top: place.package.clone(), nested: place.immutable, without: &[] };
         sources.files = sources.named(walk, place)?;
         if !place.immutable {
             sources.outside.extend(MACRO_FILES.iter().map(|name| call.cwd.join(name)));
@@ -164,9 +164,15 @@ impl Sources {
         sources.beyond(place)?;
         if let Some(out_dir) = call.var("OUT_DIR") {
             // Objects and dep-info are left out: their names and contents vary with the folder. The linker gets objects
-            // in an archive that is hashed, and a source that includes one or the other fails the check afterwards.
-            sources.generated =
-                sources.folder(Walk { top: out_dir.into(), nested: true, byproducts: false }, place)?;
+            // in an archive that is hashed, and a source that includes one or the other fails the check afterwards. It is
+            // the same with metadata of crates, unless crates are looked for there.
+            let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+            let made = real(Path::new(out_dir));
+            let looked_for = |(kind, path): &(String, String)| {
+                kind != "native" && real(&call.cwd.join(path)).starts_with(&made)
+            };
+            let without = if unit.search.iter().any(looked_for) { OBJECTS } else { BYPRODUCTS };
+            sources.generated = sources.folder(Walk { top: out_dir.into(), nested: true, without }, place)?;
             sources.tokenise(Path::new(out_dir), place)?;
         }
         sources.read_env(call, place);
@@ -264,7 +270,7 @@ impl Sources {
                 let digest = self.file(&path, real, place)?;
                 self.files.insert(place.roots.encode_str(text), digest);
             } else if path.is_dir() {
-                let files = self.named(Walk { top: path, nested: false, byproducts: true }, place)?;
+                let files = self.named(Walk { top: path, nested: false, without: &[] }, place)?;
                 self.files.extend(files);
             }
         }

@@ -19,6 +19,11 @@ const MAX_BYTES: u64 = 1 << 30;
 /// without another time.
 const COARSE: Duration = Duration::from_secs(2);
 
+/// Endings of object files and dep-info.
+pub(super) const OBJECTS: &[&str] = &["o", "obj", "d"];
+/// With them, that of the metadata of a crate.
+pub(super) const BYPRODUCTS: &[&str] = &["o", "obj", "d", "rmeta"];
+
 /// Which file it was, how large, and when it and what is known of it were changed. The second time cannot be set back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
@@ -58,8 +63,8 @@ pub(super) struct Walk {
     pub(super) top: PathBuf,
     /// Whether packages inside of the package count, as in what nobody edits.
     pub(super) nested: bool,
-    /// Whether object files and dep-info count.
-    pub(super) byproducts: bool,
+    /// Endings of files that do not count.
+    pub(super) without: &'static [&'static str],
 }
 
 impl Walk {
@@ -127,9 +132,9 @@ impl Walk {
     }
 
     fn takes(&self, name: &str) -> bool {
-        let byproduct =
-            || Path::new(name).extension().is_some_and(|ext| ["o", "obj", "d"].iter().any(|own| ext == *own));
-        !matches!(name, ".cargo-ok" | ".cargo-lock") && (self.byproducts || !byproduct())
+        let left_out =
+            || Path::new(name).extension().is_some_and(|ext| self.without.iter().any(|own| ext == *own));
+        !matches!(name, ".cargo-ok" | ".cargo-lock") && !left_out()
     }
 }
 
@@ -149,6 +154,7 @@ mod tests {
             "src/lib.rs",
             "a.o",
             "b.d",
+            "c.rmeta",
             ".cargo-ok",
             "target/x",
             ".git/x",
@@ -162,12 +168,12 @@ mod tests {
         let fifo = std::process::Command::new("mkfifo").arg(folder.path().join("src/pipe.rs")).status();
         assert!(fifo.unwrap().success());
         let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
-        let names = |nested, byproducts| {
-            let walk = Walk { top: folder.path().to_path_buf(), nested, byproducts };
+        let names = |nested, without| {
+            let walk = Walk { top: folder.path().to_path_buf(), nested, without };
             walk.list().unwrap().into_keys().collect::<Vec<_>>()
         };
-        assert_eq!(names(false, true), ["a.o", "b.d", "src/lib.rs", "src/link.rs"]);
-        let walk = Walk { top: folder.path().to_path_buf(), nested: false, byproducts: true };
+        assert_eq!(names(false, &[]), ["a.o", "b.d", "c.rmeta", "src/lib.rs", "src/link.rs"]);
+        let walk = Walk { top: folder.path().to_path_buf(), nested: false, without: &[] };
         for (name, expected) in [
             ("", true),
             ("src", true),
@@ -180,9 +186,10 @@ mod tests {
             let path = if name.is_empty() { folder.path().to_path_buf() } else { folder.path().join(name) };
             assert_eq!(walk.covers(&path), expected && !name.contains(".."), "{name}");
         }
-        assert_eq!(names(true, false), ["inner/Cargo.toml", "src/lib.rs", "src/link.rs"]);
+        assert_eq!(names(true, OBJECTS), ["c.rmeta", "inner/Cargo.toml", "src/lib.rs", "src/link.rs"]);
+        assert_eq!(names(true, BYPRODUCTS), ["inner/Cargo.toml", "src/lib.rs", "src/link.rs"]);
         fs::File::create(folder.path().join("src/huge")).unwrap().set_len(MAX_BYTES + 1).unwrap();
-        let walk = Walk { top: folder.path().to_path_buf(), nested: false, byproducts: true };
+        let walk = Walk { top: folder.path().to_path_buf(), nested: false, without: &[] };
         assert!(matches!(walk.list(), Err(SourceError::TooMuch(_))), "a huge file is not even opened");
     }
 

@@ -2,13 +2,15 @@
 //! What a build script left in OUT_DIR: as members of a Tree, and back.
 //!
 //! A text that names a folder of this checkout is kept with tokens, below `text/`; everything else as it is, below
-//! `out/`. A library that names such a folder is not published at all.
+//! `out/`. A library that names such a folder is not published at all. Metadata of a crate is what is left of asking the
+//! compiler whether it understands something, and is not kept, unless crates are to be looked for there.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
 use potluck_protocol::entry::TreeOutput;
 use potluck_protocol::tree::{Kind, Tree};
 
@@ -27,6 +29,9 @@ const MAX_TREE: u64 = 4 << 20;
 /// Larger texts are kept as they are.
 pub(super) const MAX_TEXT: u64 = 4 << 20;
 
+/// How a script says where crates are to be looked for.
+const SEARCHED: &[&[u8]] = &[b"rustc-link-search", b"rustc-flags"];
+
 /// The members of a run.
 pub(super) fn gather(
     folder: &Path,
@@ -35,10 +40,15 @@ pub(super) fn gather(
 ) -> Result<Vec<Part>, Unpublished> {
     let mut parts = Vec::new();
     let (mut folders, mut bytes) = (vec![folder.to_path_buf()], 0u64);
+    let searched =
+        said.iter().any(|(_, text)| SEARCHED.iter().any(|word| memmem::find(text, word).is_some()));
     while let Some(inner) = folders.pop() {
         let mut empty = true;
         for entry in fs::read_dir(&inner)? {
             let (path, metadata) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+            if !searched && metadata.is_file() && path.extension().is_some_and(|ext| ext == "rmeta") {
+                continue;
+            }
             empty = false;
             if metadata.is_dir() {
                 folders.push(path);
