@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::program::repository;
 
@@ -13,6 +14,8 @@ pub const GO: &str = "1.27.3";
 
 /// How often it is tried to get a tool: registries fail now and then, and that is no fault of the program under test.
 const TRIES: usize = 3;
+/// How long it is not tried again after that: all tests of a tool would wait for its registry in turn.
+const LEFT_ALONE: Duration = Duration::from_secs(30 * 60);
 
 /// A folder of `target/tools` that is whole; `make` fills it if it is not there, in one process at a time. Nothing when
 /// the tool is not to be had.
@@ -25,7 +28,10 @@ fn installed(name: &str, make: impl Fn(&Path) -> io::Result<()>) -> Option<PathB
     }
     let lock = File::create(tools.join(format!("{name}.lock"))).expect("a file can be made");
     lock.lock().expect("it can be locked");
-    for _ in 0..TRIES {
+    let failed = tools.join(format!("{name}.failed"));
+    let since = fs::metadata(&failed).ok().and_then(|failed| failed.modified().ok()?.elapsed().ok());
+    let tries = if since.is_some_and(|since| since < LEFT_ALONE) { 0 } else { TRIES };
+    for _ in 0..tries {
         if whole.exists() {
             return Some(folder);
         }
@@ -36,7 +42,13 @@ fn installed(name: &str, make: impl Fn(&Path) -> io::Result<()>) -> Option<PathB
             Err(error) => told(&error.to_string()),
         }
     }
-    whole.exists().then_some(folder)
+    if whole.exists() {
+        return Some(folder);
+    }
+    if tries > 0 {
+        fs::write(&failed, "").expect("a file can be made");
+    }
+    None
 }
 
 /// Runs a command that may fail.
