@@ -18,6 +18,8 @@ const COMPILED: usize = LINKED + 7;
 const UNITS: usize = COMPILED + 5;
 /// Claims about all of that: of what is linked and of each run there are two, one of which says what was read for it.
 const CLAIMS: usize = UNITS + LINKED + 5;
+/// With them, what a build of this kind asks for, which is learned when the first one has ended.
+const LISTED: usize = CLAIMS + 1;
 /// That of units which are compiled.
 const RECIPE: &str = "rustc@3";
 const LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
@@ -28,8 +30,7 @@ fn list(value: &Value) -> &[Value] {
 
 /// Waits until somebody follows ann's whole Catalog.
 fn followed(person: &Person) {
-    // What her build asked for is listed as well, once it has ended.
-    let whole = |row: &Value| row["signer"] == "ann" && row["keys"].as_u64() >= Some(CLAIMS as u64);
+    let whole = |row: &Value| row["signer"] == "ann" && row["keys"].as_u64() >= Some(LISTED as u64);
     person.until("ann's catalog", |status| list(&status["catalogs"]).iter().any(whole));
 }
 
@@ -183,14 +184,14 @@ fn what_a_build_will_ask_for_is_here_before_it_does() {
     let keys = hers.recipes_and_keys();
     assert_eq!(keys.len(), UNITS);
     let listed = |row: &Value| row["recipe"] == "cargo-plan@1";
-    let learned = |status: &Value| status["published"].as_u64() == Some(CLAIMS as u64 + 1);
+    let learned = |status: &Value| status["published"].as_u64() == Some(LISTED as u64);
     ann.until("what her build asked for", |status| {
         learned(status) && list(&status["projects"]).iter().any(listed)
     });
 
     let carol = lab.member(Some(&ann));
     let _carol_up = up(&carol, &boot);
-    let whole = |row: &Value| row["signer"] == "ann" && row["keys"] == CLAIMS + 1;
+    let whole = |row: &Value| row["signer"] == "ann" && row["keys"] == LISTED;
     carol.until("ann's catalog", |status| list(&status["catalogs"]).iter().any(whole));
     let theirs = Checkout::new(&carol, &sample(), "deep/down");
     // All units but the first wait until they are told to go on.
@@ -265,7 +266,7 @@ fn two_builders_agree_and_who_wants_both_takes_what_they_agree_about() {
     assert_eq!((&hers["counts"]["same"], &hers["failed"]), (&UNITS.into(), &0.into()), "{hers:#}");
     assert_eq!(hers["counts"]["only mine"], UNITS, "{hers:#}");
     // All of them, and the list of what her build asked for.
-    let listed = |row: &Value| row["signer"] == "ann" && row["keys"].as_u64() > Some(CLAIMS as u64);
+    let listed = |row: &Value| row["signer"] == "ann" && row["keys"].as_u64() >= Some(LISTED as u64);
     bob.until("ann's catalog", |status| list(&status["catalogs"]).iter().any(listed));
     let his = at_work(&bob, &publish);
     assert_eq!((&his["counts"]["same"], &his["counts"]["agreed"]), (&UNITS.into(), &UNITS.into()), "{his:#}");
