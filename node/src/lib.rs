@@ -8,6 +8,7 @@
 //! * `alias` lets Blobs be found by the names that other tools have for them.
 //! * [`bundle`] takes part of a store to where no network goes.
 //! * [`dht`] is what this node keeps for the DHT of each Network, and remembers of its members.
+//! * `lately` is a set of what was noted last.
 //! * [`gc`] makes room by removing what is worth least.
 //! * [`content`] keeps Blobs, and [`packing`] packs them when nobody waits.
 //! * [`relocate`] takes paths out of outputs and puts them back.
@@ -33,6 +34,7 @@ pub mod front;
 pub mod gc;
 pub mod home;
 pub mod index;
+mod lately;
 pub mod link;
 pub mod materialise;
 pub mod network;

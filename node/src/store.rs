@@ -37,7 +37,7 @@ use crate::content::{
 use crate::gc::budget::Floor;
 use crate::gc::protect::{Hold, Protected};
 use crate::index::{Index, IndexError, MAX_INLINE_BYTES, Shrunk, View, WORTH};
-use crate::observe::clock;
+use crate::observe::{clock, span};
 use crate::packing::plan::Event;
 
 /// Most pieces that all readers together have read ahead of those who take them.
@@ -546,7 +546,7 @@ impl Store {
 fn whole<K: Kept>(opened: &Opened<K>) -> Result<Vec<u8>, ContentError> {
     let size = usize::try_from(opened.pieces().size()).unwrap_or(usize::MAX);
     let mut bytes = vec![0; size];
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(READ_THREADS);
+    let threads = span::cores().min(READ_THREADS);
     let left = Mutex::new(bytes.chunks_mut(PIECE_BYTES).zip(0..));
     let read = || {
         loop {

@@ -6,7 +6,6 @@
 //! theirs in between. Everything stops when nobody waits for the report any more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -94,7 +93,7 @@ pub async fn verify(engine: &Arc<Engine>, what: Verify, progress: Progress) -> R
     });
     let first = Arc::clone(&run);
     span::blocking(move || first.list(what.digest.as_ref())).await?;
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let cores = span::cores();
     join_all((0..cores).map(|_| run.work())).await.into_iter().collect::<Result<(), _>>()?;
     let took = clock::moment().since(begun);
     // One Blob says nothing about the Entries, unless it is to be found out who has it.

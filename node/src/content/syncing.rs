@@ -7,14 +7,15 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use potluck_protocol::digest::Digest;
 
+use crate::lately::Lately;
+
 /// Most Blobs that are known to be durable, twice. One that was forgotten is synced once more, which costs little.
 const MAX_KNOWN: usize = 32_768;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    /// Blobs known to be durable; when there are too many of them, they become the old ones.
-    young: BTreeSet<Digest>,
-    old: BTreeSet<Digest>,
+    /// Blobs known to be durable.
+    known: Lately<Digest>,
     /// Blobs that this process has written and not synced yet.
     fresh: BTreeSet<Digest>,
     /// What those want who wait for the one that is at it.
@@ -24,17 +25,21 @@ struct State {
     leading: bool,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        let (fresh, wanted, under_way) = Default::default();
+        Self { known: Lately::new(MAX_KNOWN), fresh, wanted, under_way, leading: false }
+    }
+}
+
 impl State {
     fn knows(&self, digest: &Digest) -> bool {
-        self.young.contains(digest) || self.old.contains(digest)
+        self.known.contains(digest)
     }
 
     fn know(&mut self, digest: Digest) {
-        if self.young.len() >= MAX_KNOWN {
-            self.old = mem::take(&mut self.young);
-        }
         self.fresh.remove(&digest);
-        self.young.insert(digest);
+        self.known.insert(digest);
     }
 }
 
@@ -77,8 +82,7 @@ impl Syncing {
     /// A Blob was written anew, or removed: what was done for it counts for nothing.
     pub(crate) fn forget(&self, digest: &Digest) {
         let mut state = self.state();
-        state.young.remove(digest);
-        state.old.remove(digest);
+        state.known.remove(digest);
         state.under_way.remove(digest);
         state.fresh.remove(digest);
     }
@@ -271,7 +275,7 @@ mod tests {
         let all: Vec<_> = (0..3 * MAX_KNOWN).map(digest).collect();
         syncing.settle::<()>(&all, |_| Vec::new()).unwrap();
         let state = syncing.state();
-        assert!(state.young.len() <= MAX_KNOWN && state.old.len() <= MAX_KNOWN);
+        assert!(state.known.len() <= 2 * MAX_KNOWN);
         assert!(state.wanted.is_empty() && state.under_way.is_empty());
     }
 }

@@ -54,7 +54,7 @@ use crate::gc::score::Standing;
 use crate::gc::uses::Uses;
 use crate::home::{Home, HomeError};
 use crate::index::{Contradiction, IndexError, View, set_aside};
-use crate::observe::clock;
+use crate::observe::{clock, span};
 use crate::store::{Store, StoreError};
 use crate::trust::TrustError;
 use count::{Counts, ProjectRow};
@@ -491,7 +491,7 @@ impl Engine {
             };
             needs.iter().filter_map(|need| absent(need).transpose()).collect::<Result<Vec<_>, StoreError>>()
         };
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(NEED_THREADS);
+        let threads = span::cores().min(NEED_THREADS);
         let (first, rest) = needs.split_at(needs.len().div_ceil(threads).max(FEW_NEEDS).min(needs.len()));
         thread::scope(|scope| {
             let others = rest.chunks(first.len().max(1)).map(|needs| scope.spawn(move || some(needs)));

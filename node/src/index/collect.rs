@@ -280,7 +280,7 @@ impl Index {
     /// [`IndexError`]; then nothing is removed.
     pub fn forget_blobs(&self, digests: &[Digest]) -> Result<u64, IndexError> {
         let waited = self.pending.forget(digests);
-        self.change(Durability::Fast, |change| {
+        let bytes = self.change(Durability::Fast, |change| {
             let mut bytes = 0;
             let mut small = redb!(self, change.open_table(rows::SMALL))?;
             let mut belongs = redb!(self, change.open_table(rows::BELONGS))?;
@@ -304,7 +304,9 @@ impl Index {
                 }
             }
             Ok(bytes)
-        })
+        });
+        self.recent.gone(digests);
+        bytes
     }
 
     /// All own Catalogs. There is one a Project.

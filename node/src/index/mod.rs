@@ -8,7 +8,7 @@
 //! * `group`: changes that share a transaction;
 //! * `view`: several questions to one state;
 //! * `pending`: small Blobs, and Entries of others, that go along with the next change;
-//! * `presence`: which actions may have Entries, in memory;
+//! * `presence`: which actions may have Entries, and `recent`: which small Blobs are here, both in memory;
 //! * `alias`: other names of Blobs;
 //! * `note`: what was counted, and who contradicted himself;
 //! * `file`: the file, and each step on it; `open`: files in any state; `shrink`: a smaller one in its place;
@@ -22,6 +22,7 @@ mod note;
 mod open;
 mod pending;
 mod presence;
+mod recent;
 mod rows;
 pub mod scan;
 mod shrink;
@@ -101,6 +102,7 @@ pub struct Index {
     group: group::Group,
     pending: Arc<pending::Pending>,
     presence: presence::Presence,
+    recent: Arc<recent::Recent>,
     /// The last action that [`Index::learn`] has put into the set.
     learnt: Mutex<Option<ActionId>>,
     seal: Option<SealKey>,
@@ -163,12 +165,14 @@ impl Index {
     }
 
     fn with(db: Db, path: &Path, seal: Option<SealKey>) -> Result<Self, IndexError> {
-        let pending = Arc::<pending::Pending>::default();
+        let recent = Arc::new(recent::Recent::default());
+        let pending = Arc::new(pending::Pending::new(Arc::clone(&recent)));
         let this = Self {
             db,
             path: path.to_owned(),
             group: group::Group::new(group::MAX_JOBS, Arc::clone(&pending)),
             pending,
+            recent,
             presence: presence::Presence::new(presence::MAX_KEYS),
             learnt: Mutex::default(),
             seal,
@@ -310,11 +314,13 @@ impl Index {
     /// [`IndexError`].
     pub fn forget_small(&self, digest: &Digest) -> Result<bool, IndexError> {
         let waited = !self.pending.forget(&[*digest]).is_empty();
-        self.change(Durability::Durable, |change| {
+        let was = self.change(Durability::Durable, |change| {
             let mut table = redb!(self, change.open_table(rows::SMALL))?;
             let was = redb!(self, table.remove(digest.as_bytes()))?.is_some();
             Ok(was || waited)
-        })
+        });
+        self.recent.gone(&[*digest]);
+        was
     }
 
     /// Bytes of all small Blobs.

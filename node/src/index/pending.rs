@@ -17,6 +17,7 @@ use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
 use redb::{ReadableTable as _, WriteTransaction};
 
+use super::recent::Recent;
 use super::rows;
 
 /// Most bytes that wait; whoever writes more puts them into the index.
@@ -28,6 +29,8 @@ const MAX_ROWS: usize = 1024;
 #[derive(Default)]
 pub(super) struct Pending {
     waiting: RwLock<Waiting>,
+    /// Who is told which Blobs are in the index now.
+    recent: Arc<Recent>,
     /// How often some of it was committed.
     landings: AtomicU64,
 }
@@ -69,6 +72,8 @@ pub(super) struct Landing {
     claims: Vec<Arc<Claimed>>,
     belongs: Vec<(Digest, Arc<str>)>,
     listings: Vec<Arc<Listing>>,
+    /// How often Blobs had been removed before.
+    removals: u64,
 }
 
 impl Waiting {
@@ -124,6 +129,11 @@ impl Waiting {
 }
 
 impl Pending {
+    /// Nothing waits; `recent` is told of the Blobs that no longer do.
+    pub(super) fn new(recent: Arc<Recent>) -> Self {
+        Self { waiting: RwLock::default(), recent, landings: AtomicU64::new(0) }
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Waiting> {
         self.waiting.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -232,6 +242,7 @@ impl Pending {
 
     /// Puts all of it into a transaction. It stays here until that is committed.
     pub(super) fn land(&self, change: &WriteTransaction) -> Result<Landing, redb::Error> {
+        let removals = self.recent.removals();
         let landing = {
             let waiting = self.read();
             let belongs = waiting.belongs.iter();
@@ -242,6 +253,7 @@ impl Pending {
                 claims: waiting.claims.values().flatten().cloned().collect(),
                 belongs: pairs.collect(),
                 listings: waiting.listings.values().cloned().collect(),
+                removals,
             }
         };
         if !landing.blobs.is_empty() {
@@ -281,10 +293,11 @@ impl Pending {
     }
 
     /// The transaction was committed.
-    pub(super) fn landed(&self, Landing { blobs, claims, belongs, listings }: Landing) {
+    pub(super) fn landed(&self, Landing { blobs, claims, belongs, listings, removals }: Landing) {
         if blobs.is_empty() && claims.is_empty() && belongs.is_empty() && listings.is_empty() {
             return;
         }
+        self.recent.note(blobs.iter().map(|(digest, _)| *digest), removals);
         // Before they go: see `landings`.
         self.landings.fetch_add(1, Ordering::AcqRel);
         let mut waiting = self.write();

@@ -19,6 +19,8 @@ pub struct View<'i> {
     read: Reading,
     /// How often Blobs that waited had been committed before.
     landings: u64,
+    /// How often Blobs had been removed before.
+    removals: u64,
     small: OnceCell<ReadOnlyTable<&'static [u8; 32], &'static [u8]>>,
     belongs: OnceCell<ReadOnlyTable<(&'static [u8; 32], &'static str), ()>>,
 }
@@ -29,9 +31,9 @@ impl Index {
     /// # Errors
     /// [`IndexError`].
     pub fn view(&self) -> Result<View<'_>, IndexError> {
-        let landings = self.pending.landings();
+        let (landings, removals) = (self.pending.landings(), self.recent.removals());
         let read = self.db.begin_read().map_err(|error| self.redb(error))?;
-        Ok(View { index: self, read, landings, small: OnceCell::new(), belongs: OnceCell::new() })
+        Ok(View { index: self, read, landings, removals, small: OnceCell::new(), belongs: OnceCell::new() })
     }
 }
 
@@ -99,7 +101,14 @@ impl View<'_> {
     /// # Errors
     /// [`IndexError`].
     pub fn has_small(&self, digest: &Digest) -> Result<bool, IndexError> {
-        Ok(self.with_small(digest, |_| ())?.is_some())
+        if self.index.recent.has(digest) {
+            return Ok(true);
+        }
+        let here = self.with_small(digest, |_| ())?.is_some();
+        if here {
+            self.index.recent.note([*digest], self.removals);
+        }
+        Ok(here)
     }
 
     /// Whether a small Blob has these bytes, if it is here.

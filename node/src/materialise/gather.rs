@@ -71,7 +71,7 @@ fn unread(path: &Path) -> impl FnOnce(io::Error) -> GatherError {
 /// [`GatherError`].
 pub fn hash(folder: &Path, told: Told<'_>) -> Result<Tree, GatherError> {
     let root = open_folder(folder)?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = span::cores();
     let (to, from) = sync_channel(QUEUE);
     let (from, done) = (Mutex::new(from), Mutex::new(Done::default()));
     let hasher = Hashers { root: &root, folder, from, done, told };

@@ -8,6 +8,7 @@ use potluck_protocol::digest::Digest;
 use tokio::runtime::Handle;
 
 use crate::cache::{Cache, CacheError};
+use crate::observe::span;
 use crate::store::{Blob, Store, StoreError};
 
 /// Files that are asked for at a time through the door, since each waits for the other process.
@@ -61,7 +62,7 @@ pub trait Source: Sync {
 
 impl Source for Store {
     fn lanes(&self) -> usize {
-        std::thread::available_parallelism().map_or(1, usize::from)
+        span::cores()
     }
 
     fn pour(&self, digest: &Digest, to: &mut dyn Sink, room: &mut Vec<u8>) -> Result<(), Fault> {

@@ -2,6 +2,8 @@
 //! The only place where tasks are started, so that each has a name in the log.
 
 use std::future::Future;
+use std::num::NonZero;
+use std::sync::LazyLock;
 
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
@@ -14,6 +16,14 @@ where
     F::Output: Send + 'static,
 {
     tokio::spawn(work.instrument(tracing::debug_span!("task", name)))
+}
+
+/// How many threads of this process can run at once; one where the system does not say. The system is asked once: it
+/// reads files to answer, which takes longer than much of what is shared out by the answer.
+pub fn cores() -> usize {
+    static CORES: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+    *CORES
 }
 
 /// Runs work that waits for the disk where it holds up nobody.
