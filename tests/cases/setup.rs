@@ -219,6 +219,8 @@ fn a_doctor_proves_each_tool_by_a_round_trip_where_its_settings_lead() {
         let (well, checks, said) = doctor(&person, tool, &[(name, &value)]);
         assert!(well && checks.last().unwrap().0 == "round trip", "{tool}: {said}");
     }
+    let (well, checks, said) = doctor(&person, "nx", &[]);
+    assert!(well && checks.last().unwrap().0 == "round trip" && said.contains("`potluck nx`"), "{said}");
     fs::create_dir_all(person.path(".gradle")).unwrap();
     let (_, _, said) = doctor(&person, "gradle", &[]);
     assert!(said.contains("gradle.properties names no cache"), "{said}");

@@ -49,6 +49,7 @@ pub(crate) fn part(report: &Report) {
         let before = counted();
         assert!(bob.finds(LISTED).await.is_none(), "nobody has it, whatever the Catalog says");
         assert!(counted() > before, "whoever is there was asked");
+        settled().await;
         let before = (counted(), segments());
         for n in 0..asked {
             let key = format!("nobody has {n}").into_bytes();
@@ -78,6 +79,18 @@ fn segments() -> f64 {
     let mut pairs = names.zip(rows.next().unwrap_or_default().split(' '));
     let sent = pairs.find(|(name, _)| *name == "OutSegs").and_then(|(_, count)| count.parse().ok());
     sent.unwrap_or(f64::NAN)
+}
+
+/// Waits until next to nothing is sent on this machine: what a node says about itself when it has just come is not what
+/// a miss costs.
+async fn settled() {
+    for _ in 0..60 {
+        let before = segments();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if segments() - before < 20.0 {
+            return;
+        }
+    }
 }
 
 /// How many keys all of them list.

@@ -29,6 +29,9 @@ const MAX_LINE: u64 = 64 * 1024;
 /// How long go's helper may take for all that it is asked.
 const HELPS_WITHIN: Duration = Duration::from_secs(20);
 
+/// What is said of Nx, which fails a run when its cache ends in the middle of it.
+const BY_POTLUCK: &str = "begin a run by `potluck nx`, as in `potluck nx npx nx run-many -t build`";
+
 /// A step of a round trip: the method, the path, what is sent, and what the tool takes for success.
 type Step<'a> = (&'static str, String, &'a [u8], &'static [u16]);
 
@@ -51,6 +54,13 @@ pub(super) fn look(home: &Home, tool: &Tool, leads: LooksUp) -> Vec<Check> {
     let found = Surroundings::find(home, tool).and_then(|around| leads(&around));
     let (by, to) = match found {
         Ok(Leads { by, to: Some(to) }) => (by, to),
+        // A run by `potluck nx` is led here, whatever else is set; what it asks is asked below the same path.
+        Ok(Leads { by, to: None }) if tool.name == "nx" => {
+            checks.push(Check::fair("settings", format!("{by} names no cache"), BY_POTLUCK));
+            let place = listening.and_then(|listening| Place::of(&format!("http://{listening}/nx")));
+            checks.extend(place.map(|place| Target::Http(place.in_project(PROJECT)).round_trip(tool.name)));
+            return checks;
+        }
         Ok(Leads { by, to: None }) => {
             let hint = format!("`potluck setup {}` says or writes it", tool.name);
             checks.push(Check::bad("settings", format!("{by} names no cache"), hint));
@@ -67,7 +77,11 @@ pub(super) fn look(home: &Home, tool: &Tool, leads: LooksUp) -> Vec<Check> {
     };
     let round_trip = match target(home, tool, &to, listening.as_deref()) {
         Ok(target) => {
-            checks.push(Check::good("settings", format!("{by} leads to {to}")));
+            let leads = format!("{by} leads to {to}");
+            checks.push(match tool.name {
+                "nx" => Check::fair("settings", leads + ", and a run fails if the daemon ends", BY_POTLUCK),
+                _ => Check::good("settings", leads),
+            });
             target.round_trip(tool.name)
         }
         Err(why) => {
