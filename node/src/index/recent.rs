@@ -62,7 +62,13 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use super::super::Index;
+    use super::super::tests::both;
     use super::*;
+    use crate::content::Durability;
 
     #[test]
     fn what_was_seen_before_a_removal_is_not_noted_after_it() {
@@ -77,5 +83,56 @@ mod tests {
         assert!(!recent.has(&one) && !recent.has(&two));
         recent.note([two], recent.removals());
         assert!(recent.has(&two));
+    }
+
+    #[test]
+    fn what_was_removed_is_not_remembered_to_be_here() {
+        let (_folder, indices) = both();
+        let blob = |n: u32| (Digest::of(&n.to_be_bytes()), n.to_be_bytes());
+        for index in indices {
+            let [(one, bytes), (two, others)] = [blob(1), blob(2)];
+            index.keep_small(&one, &bytes, Durability::Fast).unwrap();
+            index.keep_small(&two, &others, Durability::Fast).unwrap();
+            index.land().unwrap();
+            assert!(index.recent.has(&one) && index.recent.has(&two));
+            let before = index.view().unwrap();
+            assert!(index.forget_small(&one).unwrap());
+            assert_eq!(index.forget_blobs(&[two]).unwrap(), 4);
+            assert!(!index.recent.has(&one) && !index.recent.has(&two));
+            // Whoever looked before still sees it, and that counts for nothing afterwards.
+            assert!(before.has_small(&one).unwrap() && before.has_small(&two).unwrap());
+            let now = index.view().unwrap();
+            assert!(!now.has_small(&one).unwrap() && !now.has_small(&two).unwrap());
+            index.keep_small(&one, &bytes, Durability::Fast).unwrap();
+            assert!(index.view().unwrap().has_small(&one).unwrap());
+        }
+    }
+
+    #[test]
+    fn while_some_write_and_some_remove_nobody_remembers_what_is_gone() {
+        let index = Index::in_memory().unwrap();
+        let blobs: Vec<_> = (0..8_u32).map(|n| (Digest::of(&n.to_be_bytes()), n.to_be_bytes())).collect();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    let view = index.view().unwrap();
+                    for (digest, _) in &blobs {
+                        let _ = view.has_small(digest).unwrap();
+                    }
+                }
+            });
+            for _ in 0..300 {
+                for (digest, bytes) in &blobs {
+                    index.keep_small(digest, bytes, Durability::Fast).unwrap();
+                }
+                index.land().unwrap();
+                let (some, others) = blobs.split_at(4);
+                index.forget_blobs(&some.iter().map(|(digest, _)| *digest).collect::<Vec<_>>()).unwrap();
+                assert!(some.iter().all(|(digest, _)| !index.view().unwrap().has_small(digest).unwrap()));
+                assert!(others.iter().all(|(digest, _)| index.view().unwrap().has_small(digest).unwrap()));
+            }
+            done.store(true, Ordering::Release);
+        });
     }
 }

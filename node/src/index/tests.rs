@@ -114,7 +114,7 @@ fn what_was_kept_is_there_after_reopening_and_later_versions_are_left_alone() {
 use potluck_protocol::catalog::Catalog;
 
 /// An index on a file and one in memory: everything holds for both.
-fn both() -> (tempfile::TempDir, [Index; 2]) {
+pub(super) fn both() -> (tempfile::TempDir, [Index; 2]) {
     let folder = tempfile::tempdir().unwrap();
     let on_file = Index::open(&folder.path().join("index.redb")).unwrap();
     (folder, [on_file, Index::in_memory().unwrap()])
@@ -369,57 +369,6 @@ fn what_waits_survives_a_change_that_fails_and_the_end_of_the_process() {
     assert!(failed.is_err() && !index.pending.is_empty() && index.small(&one).unwrap().is_some());
     drop(index);
     assert_eq!(Index::open(&path).unwrap().small(&one).unwrap().unwrap(), b"one");
-}
-
-#[test]
-fn what_was_removed_is_not_remembered_to_be_here() {
-    let (_folder, indices) = both();
-    let blob = |n: u32| (Digest::of(&n.to_be_bytes()), n.to_be_bytes());
-    for index in indices {
-        let [(one, bytes), (two, others)] = [blob(1), blob(2)];
-        index.keep_small(&one, &bytes, Durability::Fast).unwrap();
-        index.keep_small(&two, &others, Durability::Fast).unwrap();
-        index.land().unwrap();
-        assert!(index.recent.has(&one) && index.recent.has(&two));
-        let before = index.view().unwrap();
-        assert!(index.forget_small(&one).unwrap());
-        assert_eq!(index.forget_blobs(&[two]).unwrap(), 4);
-        assert!(!index.recent.has(&one) && !index.recent.has(&two));
-        // Whoever looked before still sees it, and that counts for nothing afterwards.
-        assert!(before.has_small(&one).unwrap() && before.has_small(&two).unwrap());
-        let now = index.view().unwrap();
-        assert!(!now.has_small(&one).unwrap() && !now.has_small(&two).unwrap());
-        index.keep_small(&one, &bytes, Durability::Fast).unwrap();
-        assert!(index.view().unwrap().has_small(&one).unwrap());
-    }
-}
-
-#[test]
-fn while_some_write_and_some_remove_nobody_remembers_what_is_gone() {
-    let index = Index::in_memory().unwrap();
-    let blobs: Vec<_> = (0..8_u32).map(|n| (Digest::of(&n.to_be_bytes()), n.to_be_bytes())).collect();
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Acquire) {
-                let view = index.view().unwrap();
-                for (digest, _) in &blobs {
-                    let _ = view.has_small(digest).unwrap();
-                }
-            }
-        });
-        for _ in 0..300 {
-            for (digest, bytes) in &blobs {
-                index.keep_small(digest, bytes, Durability::Fast).unwrap();
-            }
-            index.land().unwrap();
-            let (some, others) = blobs.split_at(4);
-            index.forget_blobs(&some.iter().map(|(digest, _)| *digest).collect::<Vec<_>>()).unwrap();
-            assert!(some.iter().all(|(digest, _)| !index.view().unwrap().has_small(digest).unwrap()));
-            assert!(others.iter().all(|(digest, _)| index.view().unwrap().has_small(digest).unwrap()));
-        }
-        done.store(true, Ordering::Release);
-    });
 }
 
 #[test]
