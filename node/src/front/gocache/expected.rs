@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What go is likely to ask for: what it asked for the last time in the same folder, in that order. Somebody asks the
 //! door for it before go does, many at once, and has the files checked; go is then answered by the thread that hears it.
-//! Of a warm build of the standard library four fifths of the time went into threads and processes waking each other.
+//! A warm build of the standard library has 1,129 gets, and the helper alone changed threads four times for each.
 //!
 //! Nothing is believed for longer than an answer may be on its way anyway: what the door said counts for a moment, and
 //! then the door is asked as if nobody had. Nobody runs further ahead than go has followed before.
