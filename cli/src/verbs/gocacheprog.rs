@@ -43,6 +43,7 @@ impl Gocacheprog {
             project: named.or_else(|| project::nearest(&cwd)).unwrap_or_default(),
             folder,
             deadline: deadline.map_or(DEADLINE, Duration::from_millis),
+            at: cwd,
         };
         let door = async {
             let home = home.filter(|_| !off)?;

@@ -183,7 +183,9 @@ impl Engine {
         let Publication { project, recipe, key, .. } = &publication;
         let action = ActionId::derive(project, recipe, key, None);
         let new = action.is_ok_and(|action| !self.store.index().maybe(&action));
-        if new && self.durability(recipe) == Durability::Fast {
+        // The Blob may have been the last for which there was room: what comes then waits for the disk.
+        let soon = new && !self.store.index().is_full();
+        if soon && self.durability(recipe) == Durability::Fast {
             return self.publish_over_now(publication);
         }
         self.publish_over(publication).await

@@ -6,6 +6,8 @@
 //! is never written again. Each process checks the bytes of a file before it shows it the first time. A file's time of
 //! change is when its action was last said to give it; that of access is when it was last shown.
 //!
+//! `lists/` has what goes were given; see [`super::expected`].
+//!
 //! As long as a process lives it holds a shared lock here: whoever makes room knows by it whether he is alone.
 
 use std::collections::HashSet;
@@ -21,6 +23,7 @@ use potluck_protocol::digest::{Digest, Sha256};
 use sha2::Digest as _;
 use tempfile::{NamedTempFile, TempDir};
 
+use super::expected::MAX_LIST_BYTES;
 use crate::observe::clock;
 
 /// What the files may take together, in bytes, but for those that somebody may still need.
@@ -57,6 +60,8 @@ pub struct Folder {
     checked: Mutex<HashSet<Digest>>,
     /// Shared, as long as this process lives.
     lock: Option<File>,
+    /// Where files are read to: a new one of that size would be zeroed for each.
+    stretch: Mutex<Vec<u8>>,
     /// Removed with all that is in it when this process ends well.
     _temporary: Option<TempDir>,
 }
@@ -88,7 +93,7 @@ impl Folder {
         let lock = File::options().create(true).truncate(false).write(true).open(root.join("lock"))?;
         // Whoever makes room has it for a moment; a process without the lock is only a little less safe.
         let lock = lock.try_lock_shared().is_ok().then_some(lock);
-        Ok(Self { root, checked: Mutex::default(), lock, _temporary: None })
+        Ok(Self { root, checked: Mutex::default(), lock, stretch: Mutex::default(), _temporary: None })
     }
 
     fn place(&self, digest: &Digest) -> PathBuf {
@@ -142,7 +147,10 @@ impl Folder {
             if metadata.accessed().is_ok_and(|last| now.since(last.into()) > NOTED) {
                 let _ = file.set_times(FileTimes::new().set_accessed(now.into_system()));
             }
-            if Digest::of_file(file, size)? != (*digest, size) {
+            let mut stretch = std::mem::take(&mut *self.stretch());
+            let held = Digest::of_file(file, &mut stretch);
+            *self.stretch() = stretch;
+            if held? != (*digest, size) {
                 tracing::warn!(path = %path.display(), "a file for go is damaged");
                 let _ = fs::remove_file(&path);
                 return None;
@@ -159,6 +167,35 @@ impl Folder {
         if let Err(error) = File::open(path).and_then(|file| file.set_times(times)) {
             tracing::debug!(%error, path, "cannot renew");
         }
+    }
+
+    fn stretch(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+        self.stretch.lock().expect("nobody panics while holding it")
+    }
+
+    /// What go was given the last time that it was started so; nothing when that is not known.
+    pub fn list(&self, of: &Digest) -> Vec<u8> {
+        let mut list = Vec::new();
+        let read = File::open(self.list_path(of))
+            .and_then(|file| file.take(MAX_LIST_BYTES as u64).read_to_end(&mut list));
+        if read.is_ok() { list } else { Vec::new() }
+    }
+
+    /// Keeps that for the next time. It is of use only, and not needed.
+    pub fn keep_list(&self, of: &Digest, list: &[u8]) {
+        let path = self.list_path(of);
+        let kept = fs::create_dir_all(self.root.join(LISTS)).and_then(|()| {
+            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.root)?;
+            file.write_all(list)?;
+            file.persist(path).map_err(|error| error.error)
+        });
+        if let Err(error) = kept {
+            tracing::debug!(%error, "what go asks for is not remembered");
+        }
+    }
+
+    fn list_path(&self, of: &Digest) -> PathBuf {
+        self.root.join(LISTS).join(of.to_string())
     }
 
     fn checked(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
@@ -191,6 +228,11 @@ impl Folder {
     }
 }
 
+/// The folder of the lists; see [`super::expected`].
+const LISTS: &str = "lists";
+/// How long a list stays that still holds, or is of no use to anybody.
+const LISTED: Duration = Duration::from_secs(30 * 86_400);
+
 /// How the names of files begin that are not whole yet.
 const UNFINISHED: &str = "unfinished-";
 
@@ -205,7 +247,13 @@ fn trim(root: &Path, budget: u64, idle: Duration) {
     let read = |folder: &Path| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let mut files = Vec::new();
     let mut total = 0;
-    for entry in read(root) {
+    for list in read(&root.join(LISTS)) {
+        let age = list.metadata().and_then(|metadata| metadata.modified());
+        if age.is_ok_and(|at| now.since(at.into()) > LISTED) {
+            let _ = fs::remove_file(list.path());
+        }
+    }
+    for entry in read(root).filter(|entry| entry.file_name() != LISTS) {
         let path = entry.path();
         if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED)) {
             // Somebody was killed. It is never older than its process otherwise.
@@ -293,18 +341,17 @@ pub struct Whole {
 
 /// What a file holds.
 trait OfFile: Sized {
-    /// The Digest and the size of a file that is likely to have so many bytes.
-    fn of_file(file: File, size: u64) -> Option<(Self, u64)>;
+    /// The Digest and the size of a file, which is read to `stretch`.
+    fn of_file(file: File, stretch: &mut Vec<u8>) -> Option<(Self, u64)>;
 }
 
 impl OfFile for Digest {
-    fn of_file(mut file: File, size: u64) -> Option<(Self, u64)> {
-        // One byte more than there should be: a small file is then seen to end.
-        let room = usize::try_from(size).map_or(STRETCH, |size| STRETCH.min(size + 1));
-        let (mut hasher, mut stretch) = (blake3::Hasher::new(), vec![0; room]);
+    fn of_file(mut file: File, stretch: &mut Vec<u8>) -> Option<(Self, u64)> {
+        stretch.resize(STRETCH, 0);
+        let mut hasher = blake3::Hasher::new();
         let mut size = 0;
         loop {
-            let read = file.read(&mut stretch).ok()?;
+            let read = file.read(stretch).ok()?;
             if read == 0 {
                 return Some((hasher.finalize().into(), size));
             }

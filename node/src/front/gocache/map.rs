@@ -26,7 +26,12 @@ pub fn recipe() -> Recipe {
 
 /// "What did this action give?"
 pub fn question(project: &Project, action: &[u8], deadline: Duration) -> Question {
-    Question { project: project.clone(), recipe: recipe(), keys: vec![action.to_vec()], deadline }
+    questions(project, vec![action.to_vec()], deadline)
+}
+
+/// The same of several.
+pub fn questions(project: &Project, actions: Vec<Vec<u8>>, deadline: Duration) -> Question {
+    Question { project: project.clone(), recipe: recipe(), keys: actions, deadline }
 }
 
 /// What the door's answer means: the Blob and its size, or nothing.

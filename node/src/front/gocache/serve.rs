@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Answers one go: a thread reads what it says and writes the files that it puts, tasks look for what it gets, and what
-//! was put is published meanwhile.
+//! Answers one go: a thread reads what it says, answers what is at hand and writes the files that it puts; tasks look for
+//! what else it gets, and for what it is likely to get next; and what was put is published meanwhile.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use potluck_protocol::action::Project;
 use potluck_protocol::digest::{Digest, Sha256};
 use potluck_protocol::entry::BlobOutput;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, LEAST};
+use super::expected::Expected;
 use super::folder::{Folder, Growing, Shown};
 use super::line::{Answer, BodyError, Command, GREETING, MAX_BODY_BYTES, body, next_line, parse};
 use super::map;
@@ -65,6 +66,16 @@ pub struct Setup {
     pub folder: Folder,
     /// How long a look-up may take until it is known who has it.
     pub deadline: Duration,
+    /// Where go was started: there it asks for much the same each time.
+    pub at: PathBuf,
+}
+
+impl Setup {
+    /// The name of the list of what it asks for.
+    fn list(&self) -> Digest {
+        let at = self.at.as_os_str().as_encoded_bytes();
+        Digest::of(&[self.project.as_str().as_bytes(), b"\n", at].concat())
+    }
 }
 
 /// Why a helper cannot serve.
@@ -88,13 +99,13 @@ pub async fn serve<C: Cache + Clone + 'static>(
     input: impl Read + Send + 'static,
     output: impl Write + Send + 'static,
 ) -> Result<(), ServeError> {
-    let (said, lines) = mpsc::channel::<Vec<u8>>(QUEUE);
-    let saying = span::blocking_task(move || say(lines, output));
+    let said = Saying(Arc::new(Mutex::new(output)));
     // go waits for it before anything else.
-    let _ = said.send(GREETING.to_vec()).await;
+    said.say(GREETING);
     let (asks, mut asked) = mpsc::channel(QUEUE);
     let (puts, unpublished) = mpsc::channel(MAX_UNPUBLISHED);
-    let books = Arc::new(Books::new(setup.folder));
+    let list = setup.list();
+    let books = Arc::new(Books::new(setup.folder, &list));
     let hearing = Hearing { books: Arc::clone(&books), said: said.clone(), asks, puts };
     let (ended, end) = tokio::sync::oneshot::channel();
     span::thread("go", move || {
@@ -109,6 +120,7 @@ pub async fn serve<C: Cache + Clone + 'static>(
     });
     let door = door.map(Arc::new);
     let publishing = span::spawn("publish", publish(door.clone(), Arc::clone(&books), unpublished));
+    let ahead = door.clone().map(|door| span::spawn("ahead", ask_ahead(door, Arc::clone(&books))));
     let places = Arc::new(Semaphore::new(MAX_GETS));
     while let Some((id, action)) = asked.recv().await {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
@@ -117,35 +129,40 @@ pub async fn serve<C: Cache + Clone + 'static>(
             // A fault of this program must not become one of the build.
             let getting = span::spawn("look-up", async move { get(door.as_deref(), &books, action).await });
             let answer = getting.await.unwrap_or(Answer::Miss);
-            let _ = said.send(answer.line(id)).await;
+            said.say(&answer.line(id));
             drop(place);
         });
     }
     // go has no questions any more, and those that it had are answered.
     let _ = places.acquire_many(u32::try_from(MAX_GETS).expect("there are few")).await;
+    if let Some(ahead) = ahead {
+        ahead.abort();
+        let _ = ahead.await;
+    }
     let _ = tokio::time::timeout(LAST, publishing).await;
     let close = end.await.unwrap_or(Ok(None)).map_err(ServeError::Read)?;
     if let Some(id) = close {
-        let _ = said.send(Answer::Closed.line(id)).await;
+        said.say(&Answer::Closed.line(id));
     }
-    drop(said);
-    let _ = saying.await;
+    if let Some(asked) = books.expected().list() {
+        books.folder.keep_list(&list, &asked);
+    }
     if let Ok(books) = Arc::try_unwrap(books) {
         span::blocking(move || books.folder.trim()).await;
     }
     Ok(())
 }
 
-/// Writes lines as they come; several at once where several wait.
-fn say(mut lines: mpsc::Receiver<Vec<u8>>, mut output: impl Write) {
-    while let Some(mut text) = lines.blocking_recv() {
-        while let Ok(more) = lines.try_recv() {
-            text.extend(more);
-        }
+/// The way to go. Whoever has an answer says it: to wake a thread for that takes longer. go reads at any time, also
+/// while it waits to be read.
+#[derive(Clone)]
+struct Saying(Arc<Mutex<dyn Write + Send>>);
+
+impl Saying {
+    fn say(&self, line: &[u8]) {
+        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever does not listen any more needs no answers.
-        if output.write_all(&text).and_then(|()| output.flush()).is_err() {
-            return;
-        }
+        let _ = output.write_all(line).and_then(|()| output.flush());
     }
 }
 
@@ -155,6 +172,9 @@ struct Books {
     /// Where files go when the folder has no room.
     spare: OnceLock<Option<Folder>>,
     actions: Mutex<HashMap<Vec<u8>, Known>>,
+    expected: Mutex<Expected>,
+    /// There may be more to ask for ahead.
+    further: Notify,
 }
 
 /// What is known of an action.
@@ -176,8 +196,39 @@ struct Put {
 }
 
 impl Books {
-    fn new(folder: Folder) -> Self {
-        Self { folder, spare: OnceLock::new(), actions: Mutex::default() }
+    fn new(folder: Folder, list: &Digest) -> Self {
+        let expected = Mutex::new(Expected::new(&folder.list(list)));
+        let (spare, actions, further) = (OnceLock::new(), Mutex::default(), Notify::new());
+        Self { folder, spare, actions, expected, further }
+    }
+
+    fn expected(&self) -> MutexGuard<'_, Expected> {
+        self.expected.lock().expect("nobody panics while holding it")
+    }
+
+    /// What go has put, or what was made ready for it, if it is still there: go may have taken it away.
+    fn at_hand(&self, action: &[u8]) -> Option<Shown> {
+        let (ready, wants) = {
+            let mut expected = self.expected();
+            (expected.take(action, clock::moment()), expected.wants())
+        };
+        if wants {
+            self.further.notify_one();
+        }
+        let put = match self.actions().get(action) {
+            Some(Known::Put(shown)) => Some(shown.clone()),
+            _ => None,
+        };
+        let was_put = put.is_some();
+        let there = |shown: &Shown| {
+            fs::metadata(&shown.path).is_ok_and(|file| file.is_file() && file.len() == shown.size)
+        };
+        let shown = put.or(ready).filter(there)?;
+        self.expected().note(action);
+        if !was_put {
+            self.remember(action, Known::Got(shown.path.clone()));
+        }
+        Some(shown)
     }
 
     fn actions(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Known>> {
@@ -214,6 +265,7 @@ impl Books {
             _ => None,
         };
         self.remember(action, Known::Put(shown.clone()));
+        self.expected().given(action);
         cost
     }
 }
@@ -221,7 +273,7 @@ impl Books {
 /// The thread that listens to go.
 struct Hearing {
     books: Arc<Books>,
-    said: mpsc::Sender<Vec<u8>>,
+    said: Saying,
     asks: mpsc::Sender<(i64, Vec<u8>)>,
     puts: mpsc::Sender<Put>,
 }
@@ -236,6 +288,10 @@ impl Hearing {
             };
             let answer = match request.command {
                 Command::Get { action } => {
+                    if let Some(shown) = self.books.at_hand(&action) {
+                        self.said.say(&Answer::from(shown).line(request.id));
+                        continue;
+                    }
                     if self.asks.blocking_send((request.id, action)).is_err() {
                         return Ok(None);
                     }
@@ -250,9 +306,7 @@ impl Hearing {
                 Command::Close => return Ok(Some(request.id)),
                 Command::Nonsense(why) => Answer::Failed(why.to_owned()),
             };
-            if self.said.blocking_send(answer.line(request.id)).is_err() {
-                return Ok(None);
-            }
+            self.said.say(&answer.line(request.id));
         }
         Ok(None)
     }
@@ -341,29 +395,57 @@ impl From<Waited> for Missed {
 }
 
 async fn get<C: Cache>(door: Option<&Door<C>>, books: &Arc<Books>, action: Vec<u8>) -> Answer {
-    let put = match books.actions().get(&action) {
-        Some(Known::Put(shown)) => Some(shown.clone()),
-        _ => None,
-    };
-    let put = put.filter(|shown| Path::new(&shown.path).exists());
     let began = clock::moment();
-    let found = match (put, door) {
-        (Some(shown), _) => Ok(shown),
-        (None, Some(door)) => door.get(books, &action).await,
-        (None, None) => Err(Missed::NoDoor),
+    let found = match door {
+        Some(door) => door.get(books, &action).await,
+        None => Err(Missed::NoDoor),
     };
     match found {
-        Ok(Shown { path, sha256: output, size, time }) => {
+        Ok(shown) => {
             if !matches!(books.actions().get(&action), Some(Known::Put(_))) {
-                books.remember(&action, Known::Got(path.clone()));
+                books.remember(&action, Known::Got(shown.path.clone()));
             }
-            Answer::Hit { output, size, time, path }
+            books.expected().note(&action);
+            shown.into()
         }
         Err(missed) => {
             tracing::debug!(%missed, "nothing for go");
             books.remember(&action, Known::Missed(began));
             Answer::Miss
         }
+    }
+}
+
+impl From<Shown> for Answer {
+    fn from(Shown { path, sha256: output, size, time }: Shown) -> Self {
+        Self::Hit { output, size, time, path }
+    }
+}
+
+/// Asks for what go is likely to ask for, and has the files checked that it would be shown. What it does not find here it
+/// leaves to go.
+async fn ask_ahead<C: Cache>(door: Arc<Door<C>>, books: Arc<Books>) {
+    loop {
+        let next = books.expected().further();
+        let Some(actions) = next else {
+            books.further.notified().await;
+            continue;
+        };
+        let at = clock::moment();
+        let question = map::questions(&door.project, actions.clone(), LEAST);
+        let Ok(Ok(answers)) = patiently(&door.door, READING, door.door.lookup(question)).await else {
+            return;
+        };
+        let books = Arc::clone(&books);
+        let check = move || {
+            for (action, answer) in actions.into_iter().zip(answers) {
+                let Ok(blob) = map::found(&[answer]) else { continue };
+                if let Some(shown) = books.folder.find(&blob.digest, blob.size) {
+                    books.expected().ready(action, at, shown);
+                }
+            }
+        };
+        span::blocking(check).await;
     }
 }
 

@@ -49,17 +49,20 @@ struct Door {
     fault: Fault,
     blobs: Arc<Mutex<HashMap<Digest, Vec<u8>>>>,
     claims: Arc<Mutex<HashMap<Vec<u8>, Publication>>>,
+    /// How many keys each question had.
+    asked: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Door {
     fn new() -> Self {
-        Self { fault: Fault::None, blobs: Arc::default(), claims: Arc::default() }
+        Self { fault: Fault::None, blobs: Arc::default(), claims: Arc::default(), asked: Arc::default() }
     }
 }
 
 impl Cache for Door {
     async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
         assert_eq!(question.recipe.as_str(), RECIPE);
+        self.asked.lock().unwrap().push(question.keys.len());
         match self.fault {
             Fault::Hangs => std::future::pending().await,
             Fault::Panics => panic!("a fault"),
@@ -136,6 +139,7 @@ fn talk(door: Option<Door>, root: &Path, lines: &[String]) -> HashMap<i64, Value
         project: Project::default(),
         folder: Folder::open(Some(root)).unwrap(),
         deadline: Duration::from_millis(10),
+        at: root.to_owned(),
     };
     let input = Cursor::new(lines.join("\n") + "\n");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -305,12 +309,71 @@ fn an_output_that_go_made_anew_counts_as_new() {
     assert!(time.as_str() > &first["Time"].as_str().unwrap()[..4], "{time}");
 }
 
+#[test]
+fn what_go_is_likely_to_ask_for_is_asked_before_it_does_and_checked_all_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let door = Door::new();
+    let lines = [put(1, 1, b"one"), put(2, 2, b"two"), put(3, 3, b"three"), put(4, 4, b"four"), close(5)];
+    let put = talk(Some(door.clone()), home.path(), &lines);
+    // Of one nobody is believed any more, one is damaged on the disk, and one is gone.
+    door.claims.lock().unwrap().remove(&vec![2; 32]);
+    let path = |id: i64| Path::new(put[&id]["DiskPath"].as_str().unwrap()).to_owned();
+    fs::remove_file(path(3)).unwrap();
+    fs::write(path(3), b"Three").unwrap();
+    fs::remove_file(path(4)).unwrap();
+    door.asked.lock().unwrap().clear();
+    let known = || door.asked.lock().unwrap().contains(&4);
+    let answers =
+        exchange_once(door.clone(), home.path(), known, &[get(1, 1), get(2, 2), get(3, 3), get(4, 4)]);
+    assert_eq!((file(&answers[&1]), file(&answers[&3])), (b"one".to_vec(), b"three".to_vec()));
+    assert_eq!(file(&answers[&4]), b"four");
+    assert_eq!(answers[&2], json!({"ID": 2, "Miss": true}));
+    // Elsewhere nothing is expected.
+    door.asked.lock().unwrap().clear();
+    let other = tempfile::tempdir().unwrap();
+    exchange(door.clone(), other.path(), &[get(1, 1)], &[close(2)]);
+    assert_eq!(*door.asked.lock().unwrap(), [1]);
+}
+
+/// Says some lines once something has happened; gives the answers by their ids.
+fn exchange_once(
+    door: Door,
+    root: &Path,
+    happened: impl Fn() -> bool,
+    lines: &[String],
+) -> HashMap<i64, Value> {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let said = Said::default();
+    let folder = Folder::open(Some(root)).unwrap();
+    let (project, deadline) = (Project::default(), Duration::from_millis(10));
+    let setup = Setup { project, folder, deadline, at: root.to_owned() };
+    let serving = {
+        let said = said.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(async { Some(door) }, setup, reader, said)).unwrap();
+        })
+    };
+    while !happened() {
+        std::thread::yield_now();
+    }
+    for line in lines {
+        writeln!(writer, "{line}").unwrap();
+    }
+    drop(writer);
+    serving.join().unwrap();
+    let text = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    let answers = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    answers.map(|answer| (answer["ID"].as_i64().unwrap(), answer)).collect()
+}
+
 /// Says some lines, waits for an answer to each, and says the others.
 fn exchange(door: Door, root: &Path, first: &[String], then: &[String]) {
     let (reader, mut writer) = io::pipe().unwrap();
     let said = Said::default();
     let folder = Folder::open(Some(root)).unwrap();
-    let setup = Setup { project: Project::default(), folder, deadline: Duration::from_millis(10) };
+    let (project, deadline) = (Project::default(), Duration::from_millis(10));
+    let setup = Setup { project, folder, deadline, at: root.to_owned() };
     let serving = {
         let said = said.clone();
         std::thread::spawn(move || {
