@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
+use potluck_node::front::rustc::linker;
 use potluck_node::front::rustc::script::launcher::SCRIPT;
 use potluck_node::front::rustc::watch::{DOORSTEP, WATCHER};
 
@@ -26,8 +27,10 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let name = words.next();
     let word = words.next();
-    // What it starts of itself, and what is left in the place of a build script, say so in their first word.
+    // What it starts of itself, and what is left in the place of a build script, say so in their first word; what stands in
+    // a linker's place is known by its name.
     let own = [SCRIPT, WATCHER, DOORSTEP].iter().any(|own| word.as_deref() == Some(own.as_ref()));
+    let own = own || linker::is_called(name.as_deref()).is_some();
     if own || is_named(name, "potluck-rustc") || is_named(word, "rustc") {
         return rustc::run();
     }

@@ -3,13 +3,14 @@
 //! Whatever is wrong, the compiler runs.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use potluck_node::cache::CacheError;
 use potluck_node::control::client::Client;
 use potluck_node::daemon::socket;
+use potluck_node::front::rustc::linker;
 use potluck_node::front::rustc::script::launcher::SCRIPT;
 use potluck_node::front::rustc::script::{plainly, script};
 use potluck_node::front::rustc::stall::Stall;
@@ -25,7 +26,11 @@ const DEADLINE: Duration = Duration::from_millis(1000);
 
 /// Runs as the wrapper.
 pub(crate) fn run() -> ExitCode {
+    let name = std::env::args_os().next();
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(folder) = linker::is_called(name.as_deref()) {
+        return run_linker(&folder);
+    }
     if let Some(code) = watch::run(&args) {
         return code;
     }
@@ -65,6 +70,15 @@ fn run_script(mut call: Call, home: Option<Home>) -> ExitCode {
         let door = door(&home, &call).await;
         script(door, call).await
     })
+}
+
+/// Runs the linker in whose place the compiler has called this.
+fn run_linker(folder: &Path) -> ExitCode {
+    let call = call(std::env::args_os().collect(), None);
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(linker::link(call, folder)),
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 fn call(args: Vec<OsString>, home: Option<&Home>) -> Call {

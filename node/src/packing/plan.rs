@@ -9,8 +9,9 @@ use potluck_protocol::digest::Digest;
 
 use crate::plan::{Backoff, Moment, Plan};
 
-/// How long nobody may have used the store before packing begins.
-pub const QUIET: Duration = Duration::from_secs(2);
+/// How long nobody may have used the store before packing begins. One that builds may compile for seconds without asking
+/// for anything, and has better use for the processor.
+pub const QUIET: Duration = Duration::from_secs(8);
 /// How long nobody may have used the store before the index becomes smaller: what is done of that is lost when somebody
 /// comes.
 pub const REST: Duration = Duration::from_secs(30);
@@ -236,15 +237,16 @@ mod tests {
     fn the_oldest_is_packed_once_it_is_quiet() {
         let waits = |n| Event::Waits(digest(n));
         let mut plan = fed([(10, Event::Stirred), (10, waits(1)), (10, waits(2)), (10, waits(1))]);
-        assert_eq!((plan.take(at(10)), plan.wake_at()), (None, Some(at(12))));
+        let quiet = |since: u64| at(since).plus(QUIET);
+        assert_eq!((plan.take(at(10)), plan.wake_at()), (None, Some(quiet(10))));
         plan.feed(at(11), Event::Stirred);
-        assert_eq!((plan.take(at(12)), plan.wake_at()), (None, Some(at(13))));
-        assert_eq!(plan.take(at(13)), Some(Action::Pack(digest(1))));
-        assert_eq!((plan.take(at(13)), plan.wake_at()), (None, None));
-        plan.feed(at(14), Event::Ended(Outcome::Settled));
-        assert_eq!(plan.take(at(14)), Some(Action::Pack(digest(2))));
-        plan.feed(at(15), Event::Ended(Outcome::Settled));
-        assert_eq!((plan.take(at(15)), plan.wake_at()), (None, None));
+        assert_eq!((plan.take(quiet(10)), plan.wake_at()), (None, Some(quiet(11))));
+        assert_eq!(plan.take(quiet(11)), Some(Action::Pack(digest(1))));
+        assert_eq!((plan.take(quiet(11)), plan.wake_at()), (None, None));
+        plan.feed(quiet(12), Event::Ended(Outcome::Settled));
+        assert_eq!(plan.take(quiet(12)), Some(Action::Pack(digest(2))));
+        plan.feed(quiet(13), Event::Ended(Outcome::Settled));
+        assert_eq!((plan.take(quiet(13)), plan.wake_at()), (None, None));
     }
 
     #[test]
@@ -253,9 +255,10 @@ mod tests {
         assert_eq!(plan.take(at(0)), Some(Action::Pack(digest(1))));
         plan.feed(at(5), Event::Stirred);
         assert_eq!(plan.take(at(5)), Some(Action::Pause));
-        assert_eq!((plan.take(at(5)), plan.wake_at()), (None, Some(at(7))));
-        assert_eq!(plan.take(at(7)), Some(Action::Resume));
-        assert_eq!((plan.take(at(7)), plan.wake_at()), (None, None));
+        let quiet = at(5).plus(QUIET);
+        assert_eq!((plan.take(at(5)), plan.wake_at()), (None, Some(quiet)));
+        assert_eq!(plan.take(quiet), Some(Action::Resume));
+        assert_eq!((plan.take(quiet), plan.wake_at()), (None, None));
     }
 
     #[test]
@@ -291,8 +294,9 @@ mod tests {
     #[test]
     fn the_index_becomes_smaller_when_nothing_else_is_to_be_done() {
         let mut plan = fed([(100, Event::Stirred), (100, Event::Freed), (100, Event::Waits(digest(1)))]);
-        assert_eq!(plan.take(at(102)), Some(Action::Pack(digest(1))));
-        plan.feed(at(103), Event::Ended(Outcome::Settled));
+        let quiet = at(100).plus(QUIET);
+        assert_eq!(plan.take(quiet), Some(Action::Pack(digest(1))));
+        plan.feed(quiet, Event::Ended(Outcome::Settled));
         let rest = 100 + REST.as_secs();
         assert_eq!((plan.take(at(rest - 1)), plan.wake_at()), (None, Some(at(rest))));
         assert_eq!((plan.take(at(rest)), plan.wake_at()), (Some(Action::Shrink), None));

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::measure::Figure;
 
 /// How long nothing may change until background work counts as done.
-const QUIET: u32 = 10;
+const QUIET: u32 = 15;
 /// How long background work is waited for at most, in seconds.
 const PATIENCE: u32 = 300;
 

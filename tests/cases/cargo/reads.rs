@@ -147,6 +147,53 @@ fn what_a_macro_reads_counts_though_it_tells_nobody() {
     }
 }
 
+/// Who is built on a library may use the macros that it hands on. Of an executable all is watched then, and not only its
+/// linker.
+#[test]
+fn what_a_macro_reads_counts_where_a_library_hands_it_on() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let read = "let top = std::env::var(\"CARGO_MANIFEST_DIR\").unwrap();\n\
+                std::fs::read_to_string(format!(\"{top}/{}/menu.txt\", \"..\")).unwrap()";
+    let checkout = |place: &str, menu: &str, files: &[(&str, &str)]| {
+        let workspace = Workspace::new(person.path(place));
+        workspace.write("menu.txt", menu);
+        workspace.write("spice/src/lib.rs", &spice(read));
+        workspace.write("dish/src/lib.rs", "pub use spice::spice;\n");
+        files.iter().for_each(|(name, text)| workspace.write(name, text));
+        workspace
+    };
+    let by_the_app = [("app/src/main.rs", "fn main() { println!(\"{}\", dish::spice!()); }\n")];
+    let by_a_library = [
+        (
+            "Cargo.toml",
+            "[workspace]\nmembers = [\"app\", \"dish\", \"spice\", \"plate\"]\nresolver = \"2\"\n",
+        ),
+        (
+            "app/Cargo.toml",
+            "[package]\nname = \"app\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\
+             [dependencies]\nplate = { path = \"../plate\" }\n",
+        ),
+        ("app/src/main.rs", "fn main() { println!(\"{}\", plate::full()); }\n"),
+        (
+            "plate/Cargo.toml",
+            "[package]\nname = \"plate\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\
+             [dependencies]\ndish = { path = \"../dish\" }\n",
+        ),
+        ("plate/src/lib.rs", "pub fn full() -> &'static str { dish::spice!() }\n"),
+    ];
+    for (name, unit, files) in [("app", "app", by_the_app.as_slice()), ("library", "plate", &by_a_library)] {
+        let mut said = Vec::new();
+        for (place, menu) in [("a", "stew"), ("deeper/b", "stew"), ("c", "soup")] {
+            let workspace = checkout(&format!("{place}/{name}"), menu, files);
+            let (outcome, printed) = built(&person, &workspace, unit, &[]);
+            assert_eq!(printed, menu, "{name} {place}");
+            said.push(outcome.split(':').next().unwrap_or_default().to_owned());
+        }
+        assert_eq!(said, ["compiled", "restored", "compiled"], "{name}");
+    }
+}
+
 /// What cannot be followed, or is not restored with OUT_DIR, is done anew each time.
 #[test]
 fn a_run_that_does_more_than_can_be_kept_is_not_shared() {

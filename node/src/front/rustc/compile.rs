@@ -15,6 +15,7 @@ use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Call;
+use super::linker::Stand;
 use super::place::Place;
 use super::watch;
 use super::watch::seen::Seen;
@@ -40,13 +41,24 @@ pub(super) struct Ran {
     pub(super) seen: Option<Seen>,
 }
 
+/// Who is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// Nobody.
+    Nobody,
+    /// The linker that it calls.
+    Linker,
+    /// It itself, and all that it starts.
+    All,
+}
+
 /// How a program is to be run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct How<'a> {
     /// More arguments, before all others.
     pub(super) flags: &'a [String],
-    /// Whether what it asks of the file system is watched, where that is possible.
-    pub(super) watched: bool,
+    /// Of whom it is watched what they ask of the file system, where that is possible.
+    pub(super) watched: Watched,
     /// Whether what it says is only kept: whoever asked for it may run it once more.
     pub(super) held: bool,
 }
@@ -108,12 +120,22 @@ pub(super) fn exec_itself(call: &Call) -> io::Error {
 }
 
 /// A program that was started.
-struct Started {
+pub(super) struct Started {
     child: Child,
     /// The program itself, which is not the child where it is watched.
     id: Option<Pid>,
     /// Where the watcher tells of it.
     report: Option<BufReader<UnixStream>>,
+}
+
+impl Started {
+    /// How it ended, and what was seen.
+    pub(super) async fn ended(mut self) -> io::Result<(ExitStatus, Option<Seen>)> {
+        match self.report {
+            Some(report) => Ok(told(report, &mut self.child).await),
+            None => Ok((self.child.wait().await?, None)),
+        }
+    }
 }
 
 /// Runs the compiler; passes on what it says as it says it, since cargo starts others by it.
@@ -122,17 +144,12 @@ struct Started {
 /// the one who sends it takes for the compiler; so it is passed on, lest the compiler goes on without anybody. Against
 /// SIGKILL nothing can be done without unsafe code in the child.
 pub(super) async fn run(call: &Call, place: &Place, how: How<'_>) -> io::Result<Ran> {
-    let (started, spent) = (clock::moment(), children());
+    let (began, spent) = (clock::moment(), children());
     let mut terminate = if is_ignored(Signal::TERM) { None } else { Some(signal(SignalKind::terminate())?) };
-    let watched = if how.watched { watched(call, how.flags).await.ok() } else { None };
-    // What is to be watched is not handed on: another cache may have it compiled where nobody sees it.
-    let behind = behind(call).filter(|_| !how.watched);
-    let behind = behind.and_then(|behind| plain(command(call, how.flags, Some(behind))).ok());
-    let Started { mut child, id, report } = match watched.or(behind) {
-        Some(started) => started,
-        None => plain(command(call, how.flags, None))?,
-    };
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let stand = if how.watched == Watched::Linker { Stand::new(call).ok() } else { None };
+    let mut started = start(call, how, stand.as_ref()).await?;
+    let id = started.id;
+    let (stdout, stderr) = (started.child.stdout.take(), started.child.stderr.take());
     let work = async {
         let (stdout, stderr) = if how.held {
             let kept = |line: &[u8]| line.to_vec();
@@ -141,10 +158,7 @@ pub(super) async fn run(call: &Call, place: &Place, how: How<'_>) -> io::Result<
             let stderr = pass_on(stderr, io::stderr(), |line| place.localize(line));
             tokio::join!(pass_on(stdout, io::stdout(), <[u8]>::to_vec), stderr)
         };
-        let (status, seen) = match report {
-            Some(report) => told(report, &mut child).await,
-            None => (child.wait().await?, None),
-        };
+        let (status, seen) = started.ended().await?;
         Ok::<_, io::Error>((status, stdout, stderr, seen))
     };
     let mut work = std::pin::pin!(work);
@@ -161,20 +175,41 @@ pub(super) async fn run(call: &Call, place: &Place, how: How<'_>) -> io::Result<
             () = terminated => drop(id.map(|id| kill_process(id, Signal::TERM))),
         }
     };
-    let passed = clock::moment().since(started);
+    let passed = clock::moment().since(began);
     let cost = children().zip(spent).map_or(passed, |(now, then)| now.saturating_sub(then));
+    let seen = seen.or_else(|| stand?.seen());
     Ok(Ran { status, stdout, stderr, cost, seen })
 }
 
-fn plain(command: Command) -> io::Result<Started> {
-    let child =
-        tokio::process::Command::from(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+/// Starts the compiler: watched where that is wanted and possible, else behind another wrapper if there is one.
+async fn start(call: &Call, how: How<'_>, stand: Option<&Stand>) -> io::Result<Started> {
+    if let Some(Ok(flag)) = stand.map(Stand::flag) {
+        let flags: Vec<_> = how.flags.iter().cloned().chain([flag]).collect();
+        return plain(command(call, &flags, None), outputs());
+    }
+    // What is to be watched is not handed on: another cache may have it compiled where nobody sees it.
+    let first = match how.watched {
+        Watched::Nobody => {
+            behind(call).and_then(|behind| plain(command(call, how.flags, Some(behind)), outputs()).ok())
+        }
+        Watched::Linker | Watched::All => watched(call, how.flags, outputs()).await.ok(),
+    };
+    first.map_or_else(|| plain(command(call, how.flags, None), outputs()), Ok)
+}
+
+/// What it says comes here.
+fn outputs() -> [Stdio; 2] {
+    [Stdio::piped(), Stdio::piped()]
+}
+
+fn plain(command: Command, [stdout, stderr]: [Stdio; 2]) -> io::Result<Started> {
+    let child = tokio::process::Command::from(command).stdout(stdout).stderr(stderr).spawn()?;
     let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     Ok(Started { child, id, report: None })
 }
 
 /// By way of a watcher. Where that does not get so far as to run the program, nothing was run.
-async fn watched(call: &Call, flags: &[String]) -> io::Result<Started> {
+pub(super) async fn watched(call: &Call, flags: &[String], outputs: [Stdio; 2]) -> io::Result<Started> {
     let this = call.this.as_ref().filter(|_| watch::is_possible()).ok_or(io::ErrorKind::Unsupported)?;
     let post = watch::Post::new()?;
     post.listener.set_nonblocking(true)?;
@@ -182,7 +217,7 @@ async fn watched(call: &Call, flags: &[String]) -> io::Result<Started> {
     let (program, args) = words(call, flags).ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = watch::command(this, &post, program, args);
     surround(&mut command, call);
-    let mut started = plain(command)?;
+    let mut started = plain(command, outputs)?;
     let stream = tokio::select! {
         biased;
         stream = listener.accept() => stream?.0,
@@ -309,7 +344,7 @@ mod tests {
             this: None,
         };
         let place = Place { roots: Roots::default(), package: "/".into(), immutable: false, home: None };
-        run(&call, &place, How { flags: &[], watched: false, held: false }).await.unwrap()
+        run(&call, &place, How { flags: &[], watched: Watched::Nobody, held: false }).await.unwrap()
     }
 
     #[tokio::test]

@@ -6,8 +6,8 @@
 //! file-name suffix of each crate below it, in plain text.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use potluck_protocol::digest::Digest;
@@ -48,6 +48,37 @@ pub fn gather(
     Ok(files)
 }
 
+/// The procedural macros that may run while a unit is compiled: those that it is given; and for a package that people
+/// edit those that a library may hand on, which its metadata names. What a package calls that nobody edits reads what
+/// that package brings along.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn macros(call: &Call, Placed { unit, place }: &Placed) -> io::Result<Vec<PathBuf>> {
+    let externs = unit.externs.iter().filter_map(|one| one.path.as_ref()).map(|path| call.cwd.join(path));
+    let (libraries, mut macros): (Vec<_>, Vec<_>) = externs.partition(|path| is_followed(path));
+    if place.immutable || libraries.is_empty() {
+        return Ok(macros);
+    }
+    let is_shared = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "so");
+    let mut index = index(call, unit)?;
+    index.values_mut().for_each(|paths| paths.retain(is_shared));
+    index.retain(|_, paths| !paths.is_empty());
+    let mut plain = index.remove(&[0; SUFFIX]).unwrap_or_default();
+    if index.is_empty() && plain.is_empty() {
+        return Ok(macros);
+    }
+    let (mut wanted, mut bytes) = (BTreeSet::new(), Vec::new());
+    for library in libraries {
+        read_into(&library, &mut bytes)?;
+        suffixes(&bytes, &mut wanted);
+        macros.extend(plain.extract_if(.., |path| is_named(path, &bytes)));
+    }
+    macros
+        .extend(index.into_iter().filter(|(suffix, _)| wanted.contains(suffix)).flat_map(|(_, paths)| paths));
+    Ok(macros)
+}
+
 fn linked(call: &Call, unit: &Unit, inputs: &mut Inputs, files: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     let mut index = index(call, unit)?;
     // Those that have their plain names: they are told from what is only there by being named in what is used.
@@ -56,13 +87,15 @@ fn linked(call: &Call, unit: &Unit, inputs: &mut Inputs, files: &mut BTreeSet<Pa
     plain.retain(|path| !own.iter().any(|own| path.ends_with(own)));
     let mut named = Vec::new();
     let mut wanted = BTreeSet::new();
+    // Memory for megabytes costs as much as reading them, unless it is used again.
+    let mut bytes = Vec::new();
     for one in &unit.externs {
         let Some(path) = &one.path else {
             inputs.externs.push(None);
             continue;
         };
         let path = call.cwd.join(path);
-        let bytes = fs::read(&path)?;
+        read_into(&path, &mut bytes)?;
         inputs.externs.push(Some(Digest::of(&bytes)));
         files.insert(fs::canonicalize(&path)?);
         if is_followed(&path) {
@@ -81,7 +114,7 @@ fn linked(call: &Call, unit: &Unit, inputs: &mut Inputs, files: &mut BTreeSet<Pa
             }
         };
         for path in found {
-            let bytes = fs::read(&path)?;
+            read_into(&path, &mut bytes)?;
             let name = path.file_name().unwrap_or_default().display().to_string();
             inputs.transitive.insert(name, Digest::of(&bytes));
             files.insert(fs::canonicalize(&path)?);
@@ -91,6 +124,12 @@ fn linked(call: &Call, unit: &Unit, inputs: &mut Inputs, files: &mut BTreeSet<Pa
             }
         }
     }
+}
+
+/// The content of a file, in place of what was there.
+fn read_into(path: &Path, bytes: &mut Vec<u8>) -> io::Result<()> {
+    bytes.clear();
+    File::open(path)?.read_to_end(bytes).map(drop)
 }
 
 /// Whether the name of a library's crate stands in what is built on it.

@@ -42,6 +42,9 @@ pub struct Inputs {
     pub sources: BTreeMap<String, Digest>,
     /// The files of OUT_DIR: relative path and content.
     pub generated: BTreeMap<String, Digest>,
+    /// Whether macros may run that a library hands on. These are watched as others are, which earlier versions under the
+    /// same Recipe did not do: what they made has another key.
+    pub handed: bool,
     /// Variables that may be read: value with tokens, or that it is not set.
     pub env: BTreeMap<String, Option<String>>,
 }
@@ -110,6 +113,9 @@ pub fn traced(unit: &Unit, inputs: &Inputs, roots: &Roots) -> ([u8; 32], Fields)
     let env =
         inputs.env.iter().flat_map(|(name, value)| [name.clone().into_bytes(), optional(value.as_deref())]);
     to.field("env", env);
+    if inputs.handed {
+        to.field("macros that are handed on", ["watched"]);
+    }
     to.1.name_pairs();
     (to.end(), to.1)
 }
@@ -229,6 +235,7 @@ mod tests {
             native: vec![("libz.a".into(), digest("z"))],
             sources: map("@potluck:workspace@/src/lib.rs"),
             generated: map("out.rs"),
+            handed: false,
             env: BTreeMap::from([("A".into(), Some("1".into())), ("B".into(), None)]),
         }
     }
@@ -318,6 +325,7 @@ mod tests {
             ("driver", &|inputs| inputs.driver = Some(other)),
             ("processor", &|inputs| inputs.processor = Some(String::new())),
             ("another processor", &|inputs| inputs.processor = Some("x".into())),
+            ("handed", &|inputs| inputs.handed = true),
             ("host", &|inputs| inputs.host.push('x')),
             ("linker", &|inputs| inputs.linker = Some(other)),
             ("no linker", &|inputs| inputs.linker = None),

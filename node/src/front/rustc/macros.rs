@@ -115,11 +115,23 @@ fn nothing_unknown(
             continue;
         }
         let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if !placed.unit.is_own(own) && !holds(gathered, path) && !is_variant(own, &gathered.libraries) {
+        if !placed.unit.is_own(own)
+            && !is_between(path)
+            && !holds(gathered, path)
+            && !is_variant(own, &gathered.libraries)
+        {
             return Err(Unfit::Unknown(name.clone()));
         }
     }
     Ok(())
+}
+
+/// Whether it lies in a folder that the compiler makes for what it hands to the linker, and removes: its name is new each
+/// time.
+fn is_between(path: &Path) -> bool {
+    let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+    let new = folder.and_then(|folder| folder.strip_prefix("rustc"));
+    new.is_some_and(|new| new.len() == 6 && new.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 /// Whether it is a procedural macro of which another variant is in the key, such as that of another profile. The compiler
@@ -138,6 +150,19 @@ fn is_variant(name: &str, libraries: &BTreeSet<PathBuf>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_compiler_hands_to_the_linker_lies_in_a_folder_of_its_own() {
+        for (path, expected) in [
+            ("/t/deps/rustcAb12Cd/symbols.o", true),
+            ("/t/deps/rustcAb12Cd/more/symbols.o", false),
+            ("/t/deps/rustc/symbols.o", false),
+            ("/t/deps/rustc-a1b2c/symbols.o", false),
+            ("/t/deps/libx.rlib", false),
+        ] {
+            assert_eq!(is_between(Path::new(path)), expected, "{path}");
+        }
+    }
 
     #[test]
     fn another_variant_of_a_macro_is_no_unknown_library() {

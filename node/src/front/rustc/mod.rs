@@ -8,6 +8,7 @@
 //! * [`place`] finds the folders that differ between checkouts; [`toolchain`], [`sources`] and [`externs`] gather what
 //!   goes into the key.
 //! * `walk` lists folders, `text` finds names in sources.
+//! * [`watch`] sees what is read without being told; [`linker`] has only the linker watched where nobody else does that.
 //! * `worth` decides whether what was linked is kept.
 //! * `restore` writes a hit, `compile` runs a miss, `publish` offers it; [`stall`] says what of that may be waited for.
 //! * `notice` tells the daemon what a build asks for; `verify` makes what is known once more, and compares.
@@ -20,6 +21,7 @@ pub mod diary;
 pub mod externs;
 pub mod fields;
 pub mod key;
+pub mod linker;
 mod log;
 mod macros;
 pub mod map;

@@ -290,7 +290,7 @@ impl Compiled<'_> {
     /// The unit's own key, unless macros or a linker read more than that holds.
     fn under(&self) -> Result<Under, Unpublished> {
         let (key, unit) = (self.gathered.key, &self.placed.unit);
-        if !unit.is_watched() {
+        if !self.gathered.is_watched(unit) {
             return Ok(Under::own(key, Vec::new()));
         }
         let Some(seen) = &self.ran.seen else {
@@ -299,7 +299,7 @@ impl Compiled<'_> {
             }
             self.runs_everywhere()?;
             let taint = || Taint::new(macros::UNWATCHED).expect("it is short");
-            let taints = unit.loads_macros().then(taint).into_iter().collect();
+            let taints = self.gathered.macros.then(taint).into_iter().collect();
             return Ok(Under::own(key, taints));
         };
         let scope = macros::scope(self.call, self.placed, &self.gathered.toolchain.sysroot);

@@ -14,10 +14,11 @@ use potluck_protocol::control::Answer;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Output;
 
-use super::compile;
+use super::compile::{self, Watched};
 use super::externs;
 use super::fields::{Fields, Memory};
 use super::key::{Inputs, RECIPE, traced};
+use super::linker;
 use super::log::{self, Line};
 use super::macros::{self, list_key, second_key};
 use super::publish::{Compiled, LIST, Published, Unpublished, recipe};
@@ -25,7 +26,8 @@ use super::reads::Needs;
 use super::restore::{RestoreError, Restored, fetch_text, fetch_tree, file, restore};
 use super::script::launcher;
 use super::sources::Sources;
-use super::toolchain::{Toolchain, driver, linker, processor};
+use super::toolchain::{self, Toolchain, driver, processor};
+use super::unit::Unit;
 use super::verify::{self, Verdict};
 use super::{Call, Decision, Placed, Reason, notice};
 use crate::cache::{Cache, CacheError, Question};
@@ -50,12 +52,20 @@ pub(super) struct Gathered {
     pub(super) key: [u8; 32],
     /// Whether the linker is in the key.
     pub(super) knows_linker: bool,
+    /// Whether macros may run.
+    pub(super) macros: bool,
     /// The libraries whose content is in the key, all links followed.
     pub(super) libraries: BTreeSet<PathBuf>,
     fields: Fields,
 }
 
 impl Gathered {
+    /// Whether more may be read while it is compiled than the compiler tells of: by macros, by a linker, or by what
+    /// stands in the compiler's place.
+    pub(super) fn is_watched(&self, unit: &Unit) -> bool {
+        self.macros || unit.links() || unit.driver.is_some()
+    }
+
     /// What the key was made of, and with it what was read beside that.
     fn fields(&self, reads: Option<&State>) -> Fields {
         let mut fields = self.fields.clone();
@@ -170,7 +180,7 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
     }
     let differs = async { gathered.differs(memory.as_ref()?, known.state.as_ref()) };
     line.0.differs = caught(differs).await.flatten();
-    let ran = match make(&call, &placed).await {
+    let ran = match make(&call, &placed, &gathered).await {
         Ok(ran) => ran,
         Err(error) => return as_called(&call, Some(&placed), &Reason::Spawn(error), started),
     };
@@ -205,7 +215,7 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
 /// on it would name them, and none of these could be shared either.
 async fn unkeyed(call: &Call, placed: &Placed, reason: &Reason, started: Moment) -> ExitCode {
     let flags = placed.place.flags();
-    let how = compile::How { flags: &flags, watched: false, held: false };
+    let how = compile::How { flags: &flags, watched: Watched::Nobody, held: false };
     let ran = match compile::run(call, &placed.place, how).await {
         Ok(ran) => ran,
         Err(error) => return as_called(call, Some(placed), &Reason::Spawn(error), started),
@@ -217,14 +227,19 @@ async fn unkeyed(call: &Call, placed: &Placed, reason: &Reason, started: Moment)
 }
 
 /// Compiles a unit.
-async fn make(call: &Call, placed: &Placed) -> std::io::Result<compile::Ran> {
+async fn make(call: &Call, placed: &Placed, gathered: &Gathered) -> std::io::Result<compile::Ran> {
     let flags = placed.place.flags();
-    let how = compile::How { flags: &flags, watched: placed.unit.is_watched(), held: false };
+    let watched = match &placed.unit {
+        unit if linker::reads_alone(unit, gathered) => Watched::Linker,
+        unit if gathered.is_watched(unit) => Watched::All,
+        _ => Watched::Nobody,
+    };
+    let how = compile::How { flags: &flags, watched, held: false };
     let ran = compile::run(call, &placed.place, how).await?;
     // There may be linkers that cannot be watched. What they have said has been shown by now, and is shown again.
     let linking = |said: &Vec<u8>| memchr::memmem::find(said, b"linking with `").is_some();
-    if how.watched && !ran.status.success() && ran.stderr.as_ref().is_some_and(linking) {
-        return compile::run(call, &placed.place, compile::How { watched: false, ..how }).await;
+    if watched != Watched::Nobody && !ran.status.success() && ran.stderr.as_ref().is_some_and(linking) {
+        return compile::run(call, &placed.place, compile::How { watched: Watched::Nobody, ..how }).await;
     }
     Ok(ran)
 }
@@ -286,16 +301,19 @@ fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
     }
     if unit.links() {
         // Another one is known by what is read.
-        inputs.linker = linker(call, unit, toolchain.host()).ok();
+        inputs.linker = toolchain::linker(call, unit, toolchain.host()).ok();
     }
     let knows_linker = inputs.linker.is_some();
-    let sources = Sources::gather(call, placed)?;
+    let macros = externs::macros(call, placed).map_err(Reason::Externs)?;
+    inputs.handed = !macros.is_empty() && !unit.loads_macros();
+    let sources = Sources::gather(call, placed, &macros)?;
     let libraries = externs::gather(call, placed, sources.links, &mut inputs).map_err(Reason::Externs)?;
     inputs.sources.clone_from(&sources.files);
     inputs.generated.clone_from(&sources.generated);
     inputs.env.clone_from(&sources.env);
     let (key, fields) = traced(unit, &inputs, &place.roots);
-    Ok(Gathered { toolchain, sources, key, knows_linker, libraries, fields })
+    let macros = !macros.is_empty();
+    Ok(Gathered { toolchain, sources, key, knows_linker, macros, libraries, fields })
 }
 
 /// Why the compiler has to run.
@@ -329,7 +347,7 @@ async fn check<C: Cache>(
     (mut line, started): (Line, Moment),
 ) -> ExitCode {
     let flags = placed.place.flags();
-    let how = compile::How { flags: &flags, watched: false, held: false };
+    let how = compile::How { flags: &flags, watched: Watched::Nobody, held: false };
     let ran = match compile::run(call, &placed.place, how).await {
         Ok(ran) => ran,
         Err(error) => return as_called(call, Some(placed), &Reason::Spawn(error), started),
@@ -394,7 +412,7 @@ async fn look<C: Cache>(
         let mut missed = None;
         if !unit.links() {
             match own().await {
-                Err(why @ Missed::Miss(_)) if unit.is_watched() => missed = Some(why),
+                Err(why @ Missed::Miss(_)) if gathered.is_watched(unit) => missed = Some(why),
                 found => return found,
             }
             notice::tell_more(door, (call, unit), "reads", list_key(key)).await;

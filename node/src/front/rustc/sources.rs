@@ -23,7 +23,6 @@ use super::reads::{SYSTEM, is_volatile};
 use super::script::tokenised;
 use super::text;
 use super::toolchain::{LINKER_ENV, digest};
-use super::unit::Unit;
 use super::walk::{BYPRODUCTS, Found, OBJECTS, Stamp, Walk};
 use super::watch::seen::{FOLDER, Touched};
 use super::{Call, Placed};
@@ -137,14 +136,18 @@ pub enum Uncovered {
 }
 
 impl Sources {
-    /// Reads everything.
+    /// Reads everything. `macros` may run while it is compiled.
     ///
     /// # Errors
     /// [`SourceError`].
-    pub fn gather(call: &Call, Placed { unit, place }: &Placed) -> Result<Self, SourceError> {
+    pub fn gather(
+        call: &Call,
+        Placed { unit, place }: &Placed,
+        macros: &[PathBuf],
+    ) -> Result<Self, SourceError> {
         let mut sources = Self::new();
-        if unit.loads_macros() {
-            sources.watch_variables(call, unit)?;
+        if !macros.is_empty() {
+            sources.watch_variables(call, macros)?;
         }
         let walk = Walk { top: place.package.clone(), nested: place.immutable, without: &[] };
         sources.files = sources.named(walk, place)?;
@@ -202,14 +205,13 @@ impl Sources {
 
     /// Macros read variables without telling, and no system call shows it; but their names have to stand somewhere: in the
     /// macro, or in what it is given.
-    fn watch_variables(&mut self, call: &Call, unit: &Unit) -> Result<(), SourceError> {
+    fn watch_variables(&mut self, call: &Call, macros: &[PathBuf]) -> Result<(), SourceError> {
         let set = call.env.keys().filter_map(|name| name.to_str());
         self.wanted = set.filter(|name| name.len() > 2 && !is_volatile(name)).map(str::to_owned).collect();
-        for path in unit.externs.iter().filter_map(|one| one.path.as_ref()).map(|path| call.cwd.join(path)) {
-            if path.extension().is_some_and(|ext| ext != "rlib" && ext != "rmeta") {
-                let program = fs::read(&path).map_err(|error| SourceError::Read(path, error))?;
-                text::mentions(&program, &self.wanted, &mut self.names);
-            }
+        for path in macros {
+            File::open(path)
+                .and_then(|program| text::mentions_in(program, &self.wanted, &mut self.names))
+                .map_err(|error| SourceError::Read(path.clone(), error))?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! is sound.
 
 use std::collections::BTreeSet;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
@@ -12,6 +13,8 @@ use memchr::memmem;
 use super::watch::seen::plain;
 
 const OPENING: &[u8] = b"([{";
+/// How much of a program is looked through at once.
+const AT_ONCE: u64 = 1 << 18;
 
 /// The names in `env!("NAME")` and `option_env!("NAME")`.
 pub(super) fn env_names(text: &[u8], names: &mut BTreeSet<String>) {
@@ -29,13 +32,39 @@ pub(super) fn mentions(text: &[u8], wanted: &BTreeSet<String>, found: &mut BTree
         .filter(|name| !found.contains(*name))
         .partition(|name| name.as_bytes().iter().all(capital));
     let shortest = plain.iter().map(|name| name.len()).min().unwrap_or(usize::MAX);
+    // A program has megabytes, and each place in it few names that may begin there.
+    let mut by_first = vec![Vec::new(); 256];
+    for name in plain {
+        by_first[name.bytes().next().map_or(0, usize::from)].push(name);
+    }
     for stretch in text.split(|byte| !capital(byte)).filter(|stretch| stretch.len() >= shortest) {
-        let inside = |name: &&&String| {
-            name.len() <= stretch.len() && stretch.windows(name.len()).any(|part| part == name.as_bytes())
-        };
-        found.extend(plain.iter().filter(inside).map(|name| (*name).clone()));
+        for at in 0..=stretch.len() - shortest {
+            let rest = &stretch[at..];
+            let begins = rest.first().map_or(0, |first| usize::from(*first));
+            let here = by_first[begins].iter().filter(|name| rest.starts_with(name.as_bytes()));
+            found.extend(here.map(|name| (*name).clone()));
+        }
     }
     found.extend(other.into_iter().filter(|name| memmem::find(text, name.as_bytes()).is_some()).cloned());
+}
+
+/// The same for what is read, which is never held as a whole: programs have megabytes.
+pub(super) fn mentions_in(
+    mut from: impl Read,
+    wanted: &BTreeSet<String>,
+    found: &mut BTreeSet<String>,
+) -> io::Result<()> {
+    let longest = wanted.iter().map(String::len).max().unwrap_or_default();
+    let mut held = Vec::new();
+    loop {
+        let read = from.by_ref().take(AT_ONCE).read_to_end(&mut held)?;
+        mentions(&held, wanted, found);
+        if (read as u64) < AT_ONCE {
+            return Ok(());
+        }
+        // A name may go on in what comes next.
+        held.drain(..held.len().saturating_sub(longest));
+    }
 }
 
 /// The files outside of the package that are included by a path relative to the file.
@@ -160,6 +189,19 @@ mod tests {
         let mut found = BTreeSet::new();
         mentions(b"\0called FOO_BARRUST_BACKTRACE\0lower_casexA1x", &wanted, &mut found);
         assert_eq!(found.into_iter().collect::<Vec<_>>(), ["A1", "FOO_BAR", "lower_case"]);
+    }
+
+    #[test]
+    fn names_are_found_where_a_program_is_cut_in_two() {
+        let wanted: BTreeSet<_> = ["FOO_BAR", "lower_case"].map(str::to_owned).into();
+        let cut = usize::try_from(AT_ONCE).unwrap();
+        for at in [0, cut - 10, cut - 9, cut - 1, cut, cut + 1, 2 * cut - 3] {
+            let mut program = vec![b'A'; 2 * cut + 20];
+            program[at..at + 17].copy_from_slice(b"FOO_BARlower_case");
+            let mut found = BTreeSet::new();
+            mentions_in(program.as_slice(), &wanted, &mut found).unwrap();
+            assert_eq!(found, wanted, "{at}");
+        }
     }
 
     #[test]

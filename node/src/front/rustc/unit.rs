@@ -136,12 +136,6 @@ impl Unit {
         self.kind != Kind::Lib && self.emit.contains(&Emit::Link)
     }
 
-    /// Whether more may be read while it is compiled than the compiler tells of: by macros, by a linker, or by what
-    /// stands in the compiler's place.
-    pub fn is_watched(&self) -> bool {
-        self.loads_macros() || self.links() || self.driver.is_some()
-    }
-
     /// Whether the compiler is to find out for which processor it compiles.
     pub fn is_native(&self) -> bool {
         self.codegen_value("target-cpu") == Some("native")

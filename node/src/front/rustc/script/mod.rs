@@ -26,20 +26,21 @@ use std::process::ExitCode;
 
 use potluck_protocol::action::Recipe;
 use potluck_protocol::codec::Text;
+use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Labels, Output, TreeOutput};
 
 use self::key::{Inputs, RECIPE};
 pub(super) use self::launcher::KEPT;
 pub(super) use self::output::tokenised;
 use self::texts::Texts;
-use super::compile::{self, How, Ran};
+use super::compile::{self, How, Ran, Watched};
 use super::log::Line;
 use super::place::Place;
 use super::publish::{LIST, Part, Unpublished, marks, offered, scan, write_tree};
 use super::reads::{Needs, Scope, Unfit};
 use super::restore::Restored;
 use super::shim::{Missed, answer, caught, is_builder, read_list, say, spelled, whole};
-use super::toolchain::{Toolchain, digest};
+use super::toolchain::Toolchain;
 use super::verify::{self, Verdict};
 use super::{Call, Reason, notice};
 use crate::cache::{Cache, Publication};
@@ -158,7 +159,7 @@ impl<'a> Run<'a> {
         let texts = Texts::of(&program);
         let env = key::variables(env, var("TARGET")?, |name| texts.hold(name));
         let inputs = Inputs {
-            program: Some(digest(&real).map_err(Reason::Program)?),
+            program: Some(Digest::of(&program)),
             args,
             toolchain: toolchain.identity.clone().into_bytes(),
             folder: scope.encode(call.cwd.to_str().ok_or(super::map::Refusal::NotUtf8)?),
@@ -240,8 +241,9 @@ impl<'a> Run<'a> {
     async fn watch(&self) -> Option<Ran> {
         let mut call = self.call.clone();
         call.env.extend(self.set.iter().map(|(name, value)| (name.into(), value.into())));
-        let ran =
-            compile::run(&call, &self.place, How { flags: &[], watched: true, held: true }).await.ok()?;
+        let ran = compile::run(&call, &self.place, How { flags: &[], watched: Watched::All, held: true })
+            .await
+            .ok()?;
         (ran.status.success() && ran.stdout.is_some() && ran.stderr.is_some()).then_some(ran)
     }
 

@@ -7,9 +7,8 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSliceMut, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use std::process::{Command, ExitCode};
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use rustix::process::WaitOptions;
 
@@ -31,6 +31,10 @@ const ALL: u32 = 0x4000_0000;
 const MAX_LINE: u64 = 256;
 /// Longest name, in bytes (PATH_MAX).
 const MAX_NAME: usize = 4096;
+/// Most names are not longer.
+const SHORT: usize = 256;
+/// What may be there or not as a whole; where pages are larger, this divides them.
+const PAGE: usize = 4096;
 
 /// Becomes the program, once the watcher is there: `GROUP PROGRAM ARGS…`.
 pub(super) fn doorstep(args: &[OsString]) -> ExitCode {
@@ -85,8 +89,8 @@ fn run(socket: &OsStr, rest: &[OsString]) -> io::Result<()> {
     rustix::stdio::dup2_stdout(&nothing)?;
     rustix::stdio::dup2_stderr(&nothing)?;
     socket.write_all(format!("{main}\n").as_bytes())?;
-    Watcher { main, this, socket: Some(socket), seen: Seen::default(), own: BTreeMap::new(), begun: false }
-        .serve();
+    let (seen, own, settled) = Default::default();
+    Watcher { main, this, socket: Some(socket), seen, own, begun: false, settled }.serve();
     Ok(())
 }
 
@@ -99,12 +103,49 @@ struct Stopped {
 
 impl Stopped {
     /// The file that these arguments mean; an empty path where they mean something that is open already.
-    fn path(&self, (folder, name): (Option<usize>, usize)) -> Option<PathBuf> {
+    fn path(&self, settled: &mut Settled, (folder, name): (Option<usize>, usize)) -> Option<PathBuf> {
         let name = self.args[name];
-        if name == 0 || text(self.pid, name)?.is_empty() {
+        let name = if name == 0 { Vec::new() } else { text(self.pid, name)? };
+        let name = Path::new(OsStr::from_bytes(&name));
+        if name.as_os_str().is_empty() {
             return Some(PathBuf::new());
         }
-        path(self.pid, folder.map(|at| self.args[at]), name)
+        if name.is_absolute() {
+            return Some(settled.of(name));
+        }
+        // From its working folder, or from a folder that it has open.
+        let folder = match folder.map(|at| low(self.args[at])) {
+            Some(folder) if folder != libc::AT_FDCWD => format!("/proc/{}/fd/{folder}", self.pid),
+            _ => format!("/proc/{}/cwd", self.pid),
+        };
+        Some(settled.of(&fs::read_link(folder).ok()?.join(name)))
+    }
+}
+
+/// Paths without `..`, which after a link is not what it seems.
+#[derive(Default)]
+struct Settled {
+    /// Folders with `..`, and where they are. Compilers name hundreds of files by way of a few of these.
+    known: BTreeMap<PathBuf, PathBuf>,
+}
+
+impl Settled {
+    fn of(&mut self, path: &Path) -> PathBuf {
+        let upward = path.components().any(|part| part == std::path::Component::ParentDir);
+        let both = path.parent().zip(path.file_name()).filter(|_| upward);
+        let Some((folder, name)) = both else { return plain(path) };
+        if let Some(real) = self.known.get(folder) {
+            return real.join(name);
+        }
+        let Ok(real) = fs::canonicalize(folder) else { return plain(path) };
+        let settled = real.join(name);
+        self.known.insert(folder.to_path_buf(), real);
+        settled
+    }
+
+    /// Folders may have become others.
+    fn forget(&mut self) {
+        self.known.clear();
     }
 }
 
@@ -117,6 +158,7 @@ struct Watcher {
     own: BTreeMap<i32, bool>,
     /// Whether the doorstep has become the program.
     begun: bool,
+    settled: Settled,
 }
 
 impl Watcher {
@@ -200,12 +242,15 @@ impl Watcher {
                     Flags::At(at) => low(u64::from_ne_bytes(memory(pid, args[at], 8)?.try_into().ok()?)),
                     Flags::Makes => libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY,
                 };
-                let name = stopped.path((at, name))?;
+                let name = stopped.path(&mut self.settled, (at, name))?;
                 self.note(&name, opened(flags, || fs::metadata(&name).is_ok()));
             }
-            Call::Ask { at, name } => self.note(&stopped.path((at, name))?, Use::Read),
+            Call::Ask { at, name } => {
+                let name = stopped.path(&mut self.settled, (at, name))?;
+                self.note(&name, Use::Read);
+            }
             Call::Become { at, name } => {
-                let name = stopped.path((at, name))?;
+                let name = stopped.path(&mut self.settled, (at, name))?;
                 self.note(&name, Use::Run);
                 // The system itself opens what runs a script, which no call shows.
                 if let Some(program) = runs(&name) {
@@ -213,11 +258,22 @@ impl Watcher {
                 }
             }
             // None of these does anything to what is there already.
-            Call::Make { at, name } => self.either(&stopped.path((at, name))?, Use::Read, Use::Make),
-            Call::Remove { at, name } => self.either(&stopped.path((at, name))?, Use::Remove, Use::Read),
+            Call::Make { at, name } => {
+                let name = stopped.path(&mut self.settled, (at, name))?;
+                self.either(&name, Use::Read, Use::Make);
+                self.settled.forget();
+            }
+            Call::Remove { at, name } => {
+                let name = stopped.path(&mut self.settled, (at, name))?;
+                self.either(&name, Use::Remove, Use::Read);
+                self.settled.forget();
+            }
             Call::Rename { from, to } => {
-                self.either(&stopped.path(from)?, Use::Remove, Use::Read);
-                self.note(&stopped.path(to)?, Use::Make);
+                let from = stopped.path(&mut self.settled, from)?;
+                let to = stopped.path(&mut self.settled, to)?;
+                self.either(&from, Use::Remove, Use::Read);
+                self.note(&to, Use::Make);
+                self.settled.forget();
             }
             Call::Connect => self.connects(pid, &args)?,
             Call::Name => self.note(Path::new("/proc/sys/kernel/hostname"), Use::Read),
@@ -309,17 +365,30 @@ fn registers(pid: i32) -> Option<(u64, [u64; 6])> {
     Some((eight, [zero, one, two, three, four, five]))
 }
 
-/// So many bytes of its memory, or fewer where it ends.
+/// So many bytes of its memory, or fewer where it ends. They are read within one page at a time, since what lies on the
+/// next one may not be there.
 fn memory(pid: i32, at: u64, size: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; size];
-    let read = File::open(format!("/proc/{pid}/mem")).ok()?.read_at(&mut bytes, at).ok()?;
+    let mut read = 0;
+    while read < size {
+        let base = usize::try_from(at).ok()?.checked_add(read)?;
+        let end = size.min(read + PAGE - base % PAGE);
+        let len = end - read;
+        let into = &mut [IoSliceMut::new(&mut bytes[read..end])];
+        match process_vm_readv(Pid::from_raw(pid), into, &[RemoteIoVec { base, len }]) {
+            Ok(got) if got == len => read = end,
+            Ok(_) | Err(_) if read > 0 => break,
+            Ok(_) | Err(_) => return None,
+        }
+    }
     bytes.truncate(read);
     Some(bytes)
 }
 
 /// A text in its memory.
 fn text(pid: i32, at: u64) -> Option<Vec<u8>> {
-    let mut bytes = memory(pid, at, 256)?;
+    let rest = PAGE - usize::try_from(at).ok()? % PAGE;
+    let mut bytes = memory(pid, at, rest.min(SHORT))?;
     if !bytes.contains(&0) {
         bytes = memory(pid, at, MAX_NAME)?;
     }
@@ -328,33 +397,9 @@ fn text(pid: i32, at: u64) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The file that a name in its memory means: from the root, from its working folder, or from a folder that it has open.
-fn path(pid: i32, at: Option<u64>, name: u64) -> Option<PathBuf> {
-    let name = text(pid, name)?;
-    let name = Path::new(OsStr::from_bytes(&name));
-    if name.is_absolute() {
-        return Some(settled(name));
-    }
-    let folder = match at.map(low) {
-        Some(folder) if folder != libc::AT_FDCWD => format!("/proc/{pid}/fd/{folder}"),
-        _ => format!("/proc/{pid}/cwd"),
-    };
-    Some(settled(&fs::read_link(folder).ok()?.join(name)))
-}
-
 /// Descriptors and flags are numbers of 32 bits, whatever stands above.
 fn low(argument: u64) -> libc::c_int {
     u32::try_from(argument & 0xffff_ffff).unwrap_or_default().cast_signed()
-}
-
-/// Without `..`, which after a link is not what it seems.
-fn settled(path: &Path) -> PathBuf {
-    let upward = path.components().any(|part| part == std::path::Component::ParentDir);
-    let real = || {
-        let (folder, name) = (path.parent()?, path.file_name()?);
-        Some(fs::canonicalize(folder).ok()?.join(name))
-    };
-    if upward { real().unwrap_or_else(|| plain(path)) } else { plain(path) }
 }
 
 #[cfg(test)]
