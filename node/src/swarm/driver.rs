@@ -93,6 +93,8 @@ struct Driver {
     reach: Reach,
     /// How often they were dialled.
     redialled: usize,
+    /// Whether the next time they are dialled from a port that nobody else has.
+    from_new_port: bool,
 }
 
 /// Starts a swarm; gives its handle once it listens. What it remembers is kept in `file`, if there is one.
@@ -158,6 +160,7 @@ pub(super) async fn start(
         redial: (now, Backoff::new(limits::REDIAL.0, limits::REDIAL.1)),
         reach: Reach::new(listen_to),
         redialled: 0,
+        from_new_port: false,
     };
     driver.restore(rows);
     let happened: Vec<_> = early.into_iter().flat_map(|event| driver.happened(event)).collect();
@@ -292,8 +295,13 @@ impl Driver {
 
     /// Dials the members that are known by address, and when nobody is connected some of those that were good once. kad
     /// forgets those whom it could not reach once, and nobody else dials again who was lost while others were there.
+    ///
+    /// Every other time it is done from a new port. From the one where this node listens holes can be made, but libp2p
+    /// takes it on all addresses of the machine, which fails as long as any other program has it on one of them.
     fn dial_known(&mut self) {
         let alone = self.members.is_empty();
+        let new_port = self.from_new_port;
+        self.from_new_port = !new_port;
         for address in self.known.clone() {
             match named(&address) {
                 Some(_) if !self.is_missing(&address) => {}
@@ -301,9 +309,14 @@ impl Driver {
                     self.route(peer, address.clone());
                     let condition = PeerCondition::DisconnectedAndNotDialing;
                     let dial = DialOpts::peer_id(peer).condition(condition).addresses(vec![address]);
+                    let dial = if new_port { dial.allocate_new_port() } else { dial };
                     let _ = self.swarm.dial(dial.build());
                 }
-                None if alone => drop(self.swarm.dial(address)),
+                None if alone => {
+                    let dial = DialOpts::unknown_peer_id().address(address);
+                    let dial = if new_port { dial.allocate_new_port() } else { dial };
+                    let _ = self.swarm.dial(dial.build());
+                }
                 None => {}
             }
         }
@@ -311,7 +324,9 @@ impl Driver {
             return;
         }
         for (peer, addresses) in self.keeping.latest(self.redialled) {
-            let _ = self.swarm.dial(DialOpts::peer_id(peer).addresses(addresses).build());
+            let dial = DialOpts::peer_id(peer).addresses(addresses);
+            let dial = if new_port { dial.allocate_new_port() } else { dial };
+            let _ = self.swarm.dial(dial.build());
         }
         self.redialled += 1;
     }

@@ -346,6 +346,19 @@ async fn who_is_named_by_the_settings_is_dialled_again_though_others_are_there()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whose_port_another_program_has_on_another_address_meets_the_others_all_the_same() {
+    let network = network();
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let first = Member::enter(&network, folders[0].path(), &[]).await;
+    // A port that is free where the node will listen, and taken beside.
+    let taken = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+    let place = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port());
+    let network = Network { listen: vec![place], ..network };
+    let node = Member::enter(&network, folders[1].path(), &[first.address()]).await;
+    node.meets(&first).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_subnet_cannot_fill_the_routing_table() {
     for (public, most) in [(true, 8), (false, 20)] {
         let network = Network { listen: network().listen, ..Network::new("office", public).unwrap() };
