@@ -2,7 +2,7 @@
 //! The linker by way of this program, so that it is watched and the compiler that calls it is not.
 //!
 //! The compiler tells what it reads, and asks the file system more than all else: watching that as well costs most of
-//! what watching costs. Where no macro can run, only the linker reads of its own accord. A [`Stand`] is a folder with a
+//! what watching costs. Where no macro can run, only the linker reads of its own accord. A `Stand` is a folder with a
 //! link of the name by which the compiler calls it; what is called there ([`link`]) has the linker watched, and leaves
 //! a report beside the link.
 
@@ -87,7 +87,7 @@ impl Stand {
     }
 }
 
-/// The folder of a [`Stand`], if this is the name of what is called there.
+/// The folder of a `Stand`, if this is the name of what is called there.
 pub fn is_called(name: Option<&OsStr>) -> Option<PathBuf> {
     let path = Path::new(name?);
     let folder = path.parent().filter(|_| path.file_name().is_some_and(|own| own == NAME))?;
