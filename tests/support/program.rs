@@ -387,7 +387,15 @@ impl Up<'_> {
 
 impl Drop for Up<'_> {
     fn drop(&mut self) {
-        let _ = self.person.command(["down"]).output();
+        let down = self.person.command(["down"]).output();
+        // One that stands still does not hear that. Whoever has its number now has another home.
+        let pid = self.ready["pid"].to_string();
+        let its = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let home = self.person.home();
+        let here = its.split(|byte| *byte == 0).any(|word| word == home.as_os_str().as_encoded_bytes());
+        if here && !down.is_ok_and(|down| down.status.success()) {
+            let _ = Command::new("kill").args(["-9", &pid]).status();
+        }
     }
 }
 

@@ -203,7 +203,6 @@ fn in_the_middle_of_a_body<T: Send + 'static>(folder: PathBuf, happens: fn(Strin
     assert!(second.hits < PROJECTS.len(), "the large output did not come to its end: {second:?}");
     assert!(second.outputs == first.outputs, "the outputs differ");
     assert!(passing.join().unwrap().is_some(), "it happened");
-    std::mem::forget(up);
 }
 
 #[test]
