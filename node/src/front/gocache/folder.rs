@@ -233,6 +233,9 @@ const LISTS: &str = "lists";
 /// How long a list stays that still holds, or is of no use to anybody.
 const LISTED: Duration = Duration::from_secs(30 * 86_400);
 
+/// Most lists that stay, the newest: each may have half a megabyte, and somebody may build in a new folder each time.
+const MAX_LISTS: usize = 64;
+
 /// How the names of files begin that are not whole yet.
 const UNFINISHED: &str = "unfinished-";
 
@@ -247,10 +250,12 @@ fn trim(root: &Path, budget: u64, idle: Duration) {
     let read = |folder: &Path| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let mut files = Vec::new();
     let mut total = 0;
-    for list in read(&root.join(LISTS)) {
-        let age = list.metadata().and_then(|metadata| metadata.modified());
-        if age.is_ok_and(|at| now.since(at.into()) > LISTED) {
-            let _ = fs::remove_file(list.path());
+    let kept = |list: &fs::DirEntry| list.metadata().and_then(|metadata| metadata.modified()).ok();
+    let mut lists: Vec<_> = read(&root.join(LISTS)).map(|list| (kept(&list), list.path())).collect();
+    lists.sort_unstable_by(|one, other| other.cmp(one));
+    for (number, (at, path)) in lists.into_iter().enumerate() {
+        if number >= MAX_LISTS || at.is_some_and(|at| now.since(at.into()) > LISTED) {
+            let _ = fs::remove_file(path);
         }
     }
     for entry in read(root).filter(|entry| entry.file_name() != LISTS) {
@@ -386,6 +391,23 @@ mod tests {
         let then = clock::now().into_system() - by;
         let times = FileTimes::new().set_modified(then).set_accessed(then);
         File::open(path).unwrap().set_times(times).unwrap();
+    }
+
+    #[test]
+    fn of_lists_only_the_newest_stay_and_none_for_ever() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::open(Some(home.path())).unwrap();
+        let names: Vec<_> = (0..MAX_LISTS + 5).map(|number| Digest::of(&number.to_le_bytes())).collect();
+        for (seconds, name) in names.iter().enumerate() {
+            folder.keep_list(name, b"a list");
+            age(&folder.list_path(name), Duration::from_secs(seconds as u64));
+        }
+        age(&folder.list_path(&names[3]), 2 * LISTED);
+        trim(home.path(), BUDGET, IDLE);
+        let left: Vec<_> =
+            (0..names.len()).filter(|number| !folder.list(&names[*number]).is_empty()).collect();
+        let newest: Vec<_> = (0..=MAX_LISTS).filter(|number| *number != 3).collect();
+        assert_eq!(left, newest);
     }
 
     #[test]

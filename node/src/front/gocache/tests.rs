@@ -335,14 +335,9 @@ fn what_go_is_likely_to_ask_for_is_asked_before_it_does_and_checked_all_the_same
     assert_eq!(*door.asked.lock().unwrap(), [1]);
 }
 
-/// Says some lines once something has happened; gives the answers by their ids.
-fn exchange_once(
-    door: Door,
-    root: &Path,
-    happened: impl Fn() -> bool,
-    lines: &[String],
-) -> HashMap<i64, Value> {
-    let (reader, mut writer) = io::pipe().unwrap();
+/// Starts a helper; gives the way to it, what it says, and its end.
+fn start(door: Door, root: &Path) -> (io::PipeWriter, Said, std::thread::JoinHandle<()>) {
+    let (reader, writer) = io::pipe().unwrap();
     let said = Said::default();
     let folder = Folder::open(Some(root)).unwrap();
     let (project, deadline) = (Project::default(), Duration::from_millis(10));
@@ -354,6 +349,17 @@ fn exchange_once(
             runtime.block_on(serve(async { Some(door) }, setup, reader, said)).unwrap();
         })
     };
+    (writer, said, serving)
+}
+
+/// Says some lines once something has happened; gives the answers by their ids.
+fn exchange_once(
+    door: Door,
+    root: &Path,
+    happened: impl Fn() -> bool,
+    lines: &[String],
+) -> HashMap<i64, Value> {
+    let (mut writer, said, serving) = start(door, root);
     while !happened() {
         std::thread::yield_now();
     }
@@ -369,18 +375,7 @@ fn exchange_once(
 
 /// Says some lines, waits for an answer to each, and says the others.
 fn exchange(door: Door, root: &Path, first: &[String], then: &[String]) {
-    let (reader, mut writer) = io::pipe().unwrap();
-    let said = Said::default();
-    let folder = Folder::open(Some(root)).unwrap();
-    let (project, deadline) = (Project::default(), Duration::from_millis(10));
-    let setup = Setup { project, folder, deadline, at: root.to_owned() };
-    let serving = {
-        let said = said.clone();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(async { Some(door) }, setup, reader, said)).unwrap();
-        })
-    };
+    let (mut writer, said, serving) = start(door, root);
     for (count, line) in (2..).zip(first) {
         writeln!(writer, "{line}").unwrap();
         while said.0.lock().unwrap().iter().filter(|byte| **byte == b'\n').count() < count {
