@@ -20,6 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use buffers::Buffers;
+pub use buffers::Lent;
 use bytes::Bytes;
 use potluck_keys::ring::{self, RingError};
 use potluck_protocol::digest::Digest;
@@ -319,9 +320,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn lend_piece(&self, blob: &Blob, index: u64) -> Result<Bytes, StoreError> {
-        let mut lent = self.known.buffers.lend();
-        self.piece_into(blob, index, lent.bytes())?;
+        let mut lent = self.lend();
+        self.piece_into(blob, index, &mut lent)?;
         Ok(lent.into())
+    }
+
+    /// A buffer that is used again and again, with whatever was in it.
+    pub(crate) fn lend(&self) -> Lent {
+        self.known.buffers.lend()
     }
 
     /// As [`Store::piece`], into a buffer that is used again and again.

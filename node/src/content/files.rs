@@ -17,6 +17,11 @@ const FILE_MODE: u32 = 0o600;
 /// The same for folders.
 pub const FOLDER_MODE: u32 = 0o700;
 
+/// Most bytes that are written by one call. The system takes memory for them in one block, where it can, and blocks of a
+/// mebibyte are a virtual machine's last resort: they lie where it has given memory back to its host, which has to be
+/// asked for each page of them (measured: 2.4 ms a MiB, and 0.24 by smaller calls).
+pub(crate) const WRITE_BYTES: usize = 128 * 1024;
+
 /// One change of the file system.
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'a> {
@@ -129,7 +134,14 @@ impl Files {
     /// What the system or the witness says.
     pub fn write_at(&self, file: (&File, &Path), offset: u64, bytes: &[u8]) -> io::Result<()> {
         let (file, path) = file;
-        self.take(Step::Write { path, offset, bytes }, || file.write_all_at(bytes, offset))
+        self.take(Step::Write { path, offset, bytes }, || {
+            let mut at = offset;
+            for stretch in bytes.chunks(WRITE_BYTES) {
+                file.write_all_at(stretch, at)?;
+                at += stretch.len() as u64;
+            }
+            Ok(())
+        })
     }
 
     /// Sets the length of a file.

@@ -2,6 +2,7 @@
 //! Writing a Blob: as a stream whose name turns out at its end, or piece by piece for a name that is known.
 
 use std::mem;
+use std::ops::DerefMut;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -143,48 +144,62 @@ impl<D: Draft> Staging<D> {
         Ok(())
     }
 
-    /// Takes all that is to come. `next` fills a buffer with the next bytes: exactly a piece, or less of it at the end.
-    /// While it does, and while they are written, another thread hashes those before.
+    /// Takes all that is to come. `next` puts the next bytes in the place of what is in a room: exactly a piece, or less
+    /// of it at the end. While it does, and while they are hashed, another thread writes those before.
     ///
     /// # Errors
     /// As [`Staging::write`], and what `next` says; nothing more can be written then.
-    pub fn pour<E: From<ContentError>>(
+    pub fn pour<R, E>(
         &mut self,
-        next: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        rooms: [R; 3],
+        next: &mut dyn FnMut(&mut R) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        R: DerefMut<Target = Vec<u8>> + Send,
+        E: From<ContentError>,
+    {
         if mem::replace(&mut self.failed, true) {
             return Err(ContentError::Abandoned.into());
         }
         // The start of a piece that is there already would go before each of them.
         assert!(self.plain.is_empty(), "what was written before are whole pieces");
         let Self { growing, hasher, places, limit, .. } = self;
-        let mut size = hasher.size();
         thread::scope(|scope| {
-            let (to, pieces) = mpsc::sync_channel::<Arc<Vec<u8>>>(1);
-            scope.spawn(move || pieces.iter().for_each(|piece| hasher.update(&piece)));
-            // One is being filled, one waits, and one is being hashed.
-            let mut rooms = <[Arc<Vec<u8>>; 3]>::default();
-            for at in (0..rooms.len()).cycle() {
-                let room =
-                    Arc::get_mut(&mut rooms[at]).expect("when the last one was taken this one was done with");
-                room.clear();
-                next(room)?;
-                size = size.saturating_add(room.len() as u64);
-                if size > *limit {
-                    return Err(ContentError::TooLarge.into());
-                }
-                if !room.is_empty() {
+            // One is being filled, one waits, and one is being written.
+            let (to, pieces) = mpsc::sync_channel::<R>(1);
+            let (back, idle) = mpsc::channel();
+            rooms.into_iter().for_each(|room| drop(back.send(room)));
+            let writer = scope.spawn(move || {
+                pieces.iter().try_for_each(|piece| {
+                    places.push(growing.append(Form::Waiting, &piece)?);
+                    // Nobody fills it any more when all that was to come is here.
+                    let _ = back.send(piece);
+                    Ok(())
+                })
+            });
+            let mut fill = || -> Result<(), E> {
+                // Ends when the other thread cannot write any more.
+                while let Ok(mut room) = idle.recv() {
+                    next(&mut room)?;
+                    if room.is_empty() {
+                        break;
+                    }
+                    hasher.update(&room);
+                    if hasher.size() > *limit {
+                        return Err(E::from(ContentError::TooLarge));
+                    }
                     let last = room.len() < PIECE_BYTES;
-                    // The other thread ends after this one only, so it takes what it is given.
-                    let _ = to.send(Arc::clone(&rooms[at]));
-                    places.push(growing.append(Form::Waiting, &rooms[at])?);
-                    if !last {
-                        continue;
+                    if to.send(room).is_err() || last {
+                        break;
                     }
                 }
-                return Ok::<_, E>(());
-            }
-            Ok(())
+                Ok(())
+            };
+            let filled = fill();
+            drop(to);
+            let written: Result<(), ContentError> =
+                writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            filled.and_then(|()| Ok(written?))
         })?;
         self.failed = false;
         Ok(())
@@ -398,11 +413,13 @@ mod tests {
             let (first, rest) = data.split_at(before * PIECE_BYTES);
             staging.write(first).unwrap();
             let mut rest = rest.chunks(PIECE_BYTES);
-            let mut next = |room: &mut Vec<u8>| {
+            let mut rooms = <[Vec<u8>; 3]>::default();
+            let mut next = |room: &mut &mut Vec<u8>| {
+                room.clear();
                 room.extend_from_slice(rest.next().unwrap_or_default());
                 Ok::<_, ContentError>(())
             };
-            staging.pour(&mut next).unwrap();
+            staging.pour(rooms.each_mut(), &mut next).unwrap();
             assert_eq!(staging.size(), data.len() as u64);
             let places: Vec<_> =
                 staging.places.iter().map(|place| (place.offset, place.len as usize)).collect();
@@ -415,25 +432,27 @@ mod tests {
 
     #[test]
     fn what_could_not_be_poured_is_never_finished() {
-        let piece = random(PIECE_BYTES);
+        let (piece, mut rooms) = (random(PIECE_BYTES), <[Vec<u8>; 3]>::default());
         let mut left = 3;
-        let mut next = |room: &mut Vec<u8>| {
+        let mut next = |room: &mut &mut Vec<u8>| {
             left -= 1;
+            room.clear();
             room.extend_from_slice(&piece);
             if left > 0 { Ok(()) } else { Err(ContentError::Abandoned) }
         };
         let mut staging = Staging::new(Small(u64::MAX));
-        assert!(staging.pour(&mut next).is_err());
+        assert!(staging.pour(rooms.each_mut(), &mut next).is_err());
         assert!(matches!(staging.finish(Durability::Fast), Err(ContentError::Abandoned)));
         let mut staging = Staging::new(Small(2 * PIECE_BYTES as u64));
-        let mut next = |room: &mut Vec<u8>| {
+        let mut next = |room: &mut &mut Vec<u8>| {
+            room.clear();
             room.extend_from_slice(&piece);
             Ok::<_, ContentError>(())
         };
-        assert!(matches!(staging.pour(&mut next), Err(ContentError::Full { .. })));
+        assert!(matches!(staging.pour(rooms.each_mut(), &mut next), Err(ContentError::Full { .. })));
         let mut staging = Staging::new(Small(u64::MAX));
         staging.limit = 3 * PIECE_BYTES as u64;
-        assert!(matches!(staging.pour(&mut next), Err(ContentError::TooLarge)));
+        assert!(matches!(staging.pour(rooms.each_mut(), &mut next), Err(ContentError::TooLarge)));
         assert!(matches!(staging.write(b"x"), Err(ContentError::Abandoned)));
     }
 

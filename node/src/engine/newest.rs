@@ -32,7 +32,7 @@ use crate::gc::protect::Hold;
 use crate::index::collect::EntryName;
 use crate::index::{MAX_INLINE_BYTES, View};
 use crate::observe::{clock, span};
-use crate::store::StoreError;
+use crate::store::{Lent, StoreError};
 
 /// The Recipes whose keys keep something that changes.
 const CHANGING: &[&str] = &["ccache@1"];
@@ -146,9 +146,11 @@ impl Engine {
             let (digest, size) = self.write(from).await?;
             return Ok(Taken::Stored(BlobOutput { digest, size }));
         };
+        let mut bytes = self.store.lend();
+        bytes.clear();
         // With room for more than may come, the end is found without growing.
-        let mut bytes = Vec::with_capacity(most + 64);
-        while from.read_buf(&mut bytes).await.map_err(CacheError::Source)? > 0 {
+        bytes.reserve(most + 64);
+        while from.read_buf(&mut *bytes).await.map_err(CacheError::Source)? > 0 {
             if bytes.len() > most {
                 return Err(CacheError::Source(io::ErrorKind::InvalidData.into()));
             }
@@ -276,7 +278,7 @@ impl Engine {
 #[derive(Debug)]
 pub enum Taken {
     /// It is in memory.
-    Here(Vec<u8>),
+    Here(Lent),
     /// It is in the store.
     Stored(BlobOutput),
 }

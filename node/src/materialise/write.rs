@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::beneath::Beneath;
 use super::{Done, Fault, RestoreError, Sink, Source, Told};
+use crate::content::files::WRITE_BYTES;
 
 /// Below this many bytes it costs less to copy than to share blocks, and shared ones would waste the rest of a block.
 const WORTH_SHARING: u64 = 1 << 20;
@@ -246,7 +247,7 @@ impl Sink for Writing<'_> {
         if self.left.is_some_and(|left| bytes.len() as u64 > left) {
             return Err(self.refuse(Why::Size));
         }
-        self.file.write_all(bytes)?;
+        bytes.chunks(WRITE_BYTES).try_for_each(|stretch| self.file.write_all(stretch))?;
         self.took(bytes.len() as u64)
     }
 

@@ -1,20 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Buffers for pieces that are read, used again and again: to have a new one of 1 MiB zeroed and mapped for each costs a
-//! tenth of the time that reading takes.
+//! Buffers for pieces that are read or come, used again and again: to have a new one of 1 MiB zeroed and mapped for each
+//! costs a tenth of the time that reading takes.
 
+use std::fmt;
 use std::mem;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use potluck_protocol::piece::PIECE_BYTES;
+
 use super::MAX_AHEAD;
+
+/// Buffers that have room for less are not kept: new ones cost nothing.
+const WORTH_KEEPING: usize = 64 * 1024;
+/// Nor are those that have room for more than this.
+const MOST_KEPT: usize = 2 * PIECE_BYTES;
 
 /// Those that nobody uses; at most [`MAX_AHEAD`].
 #[derive(Default)]
 pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 /// One that somebody uses. It comes back when the last part of it is dropped.
-pub(super) struct Lent {
+pub struct Lent {
     bytes: Vec<u8>,
     to: Arc<Buffers>,
 }
@@ -27,9 +36,23 @@ impl Buffers {
     }
 }
 
-impl Lent {
-    /// What is to be written over.
-    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
+impl fmt::Debug for Lent {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Lent({} bytes)", self.bytes.len())
+    }
+}
+
+/// What was in it is to be written over.
+impl Deref for Lent {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 }
@@ -48,6 +71,9 @@ impl From<Lent> for Bytes {
 
 impl Drop for Lent {
     fn drop(&mut self) {
+        if !(WORTH_KEEPING..=MOST_KEPT).contains(&self.bytes.capacity()) {
+            return;
+        }
         let mut idle = self.to.0.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_AHEAD {
             idle.push(mem::take(&mut self.bytes));
@@ -63,16 +89,31 @@ mod tests {
     fn a_buffer_is_used_again_when_all_parts_of_it_are_gone() {
         let buffers = Arc::<Buffers>::default();
         let idle = || buffers.0.lock().unwrap().len();
-        let mut lent = buffers.lend();
-        lent.bytes().extend_from_slice(b"piece");
-        let whole = Bytes::from(lent);
+        let large = || {
+            let mut lent = buffers.lend();
+            lent.clear();
+            lent.reserve(PIECE_BYTES);
+            lent.extend_from_slice(b"piece");
+            lent
+        };
+        let whole = Bytes::from(large());
         let part = whole.slice(1..3);
         drop(whole);
         assert_eq!((&part[..], idle()), (&b"ie"[..], 0));
         drop(part);
-        assert_eq!((idle(), buffers.lend().as_ref().len()), (1, 5));
-        let many: Vec<_> = (0..MAX_AHEAD + 5).map(|_| buffers.lend()).collect();
+        assert_eq!((idle(), buffers.lend().len()), (1, 5));
+        let many: Vec<_> = (0..MAX_AHEAD + 5).map(|_| large()).collect();
         drop(many);
         assert_eq!(idle(), MAX_AHEAD);
+    }
+
+    #[test]
+    fn what_is_small_or_has_grown_too_large_is_not_kept() {
+        let buffers = Arc::<Buffers>::default();
+        buffers.lend().extend_from_slice(b"small");
+        buffers.lend().reserve_exact(MOST_KEPT + 1);
+        assert!(buffers.0.lock().unwrap().is_empty());
+        buffers.lend().reserve_exact(MOST_KEPT);
+        assert_eq!(buffers.0.lock().unwrap().len(), 1);
     }
 }

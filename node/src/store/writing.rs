@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Blobs on their way into the store: written from their beginning, or received piece by piece.
 
-use std::io::{self, Read as _};
+use std::io;
 
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, Pieces};
 
-use super::{Store, StoreError};
+use super::{Lent, Store, StoreError};
 use crate::content::{Content as _, ContentError, Durability, Incoming, Staging, disk};
 use crate::index::MAX_INLINE_BYTES;
 
@@ -43,25 +43,30 @@ impl Writing {
         Ok(())
     }
 
-    /// Takes all that `from` gives, which keeps nobody waiting. Of a large Blob one thread hashes while another one reads
-    /// and writes.
+    /// Takes all that `from` gives, which keeps nobody waiting. Of a large Blob one thread reads and hashes while another
+    /// one writes.
     ///
     /// # Errors
     /// [`PourError`]; nothing more can be written then.
+    ///
+    /// # Panics
+    /// When something was written before.
     pub fn pour(&mut self, mut from: impl io::Read) -> Result<(), PourError> {
-        let mut piece = |room: &mut Vec<u8>| {
-            let mut from = from.by_ref().take(PIECE_BYTES as u64);
-            from.read_to_end(room).map_err(PourError::Source)
-        };
-        let mut first = Vec::with_capacity(PIECE_BYTES);
-        piece(&mut first)?;
-        self.write(&first)?;
-        let (store, staging) = (&self.store, self.staging.as_mut());
-        let Some(staging) = staging.filter(|_| first.len() == PIECE_BYTES) else { return Ok(()) };
-        staging.pour(&mut |room| {
+        let mut first = self.store.lend();
+        if !piece(&mut from, &mut first)? {
+            return Ok(self.write(&first)?);
+        }
+        assert!(self.head.is_empty() && self.staging.is_none(), "nothing was written before");
+        let staging = self.staging.insert(self.store.content.begin()?);
+        let (store, mut first) = (&self.store, Some(first));
+        let rooms = [store.lend(), store.lend(), store.lend()];
+        staging.pour(rooms, &mut |room: &mut Lent| {
             store.stir();
-            let read = piece(room)?;
-            Ok(store.known.room.take(read as u64)?)
+            match first.take() {
+                Some(first) => *room = first,
+                None => drop(piece(&mut from, room)?),
+            }
+            Ok(store.known.room.take(room.len() as u64)?)
         })
     }
 
@@ -85,6 +90,23 @@ impl Writing {
             }
         }
     }
+}
+
+/// Reads a piece, or what is left; gives whether it was a whole one. Vectors that grow as they are read into would be
+/// copied on the way.
+fn piece(from: &mut impl io::Read, into: &mut Vec<u8>) -> Result<bool, PourError> {
+    into.resize(PIECE_BYTES, 0);
+    let mut read = 0;
+    while read < PIECE_BYTES {
+        match from.read(&mut into[read..]) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(PourError::Source(error)),
+        }
+    }
+    into.truncate(read);
+    Ok(read == PIECE_BYTES)
 }
 
 /// Why not all of something was written.

@@ -9,7 +9,7 @@ use potluck_tests::program::Person;
 use crate::http::Connection;
 use crate::material::build_bytes;
 use crate::measure::{Figure, clock, median, ratio, rounds, seconds};
-use crate::scratch::{Report, scaled, threads};
+use crate::scratch::{Report, scaled, threads, warm};
 use crate::web;
 
 const ROUNDS: usize = 5;
@@ -68,6 +68,9 @@ fn measure((len, count, connections): (usize, usize, usize), bytes: &[u8], sides
         let names: Vec<_> = values.iter().map(|value| blake3::hash(value).to_hex().to_string()).collect();
         for side in &mut *sides {
             for verb in 0..TARGETS.len() {
+                if verb == 0 {
+                    warm(4 * count * len);
+                }
                 let times = Mutex::new(Vec::new());
                 let took = seconds(|| {
                     threads(connections, |thread| {

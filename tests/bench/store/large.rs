@@ -13,7 +13,7 @@ use potluck_protocol::piece::{PIECE_BYTES, PieceHasher, Pieces};
 use crate::door;
 use crate::material::{build_bytes, noise};
 use crate::measure::{Figure, median, ratio, rounds, seconds};
-use crate::scratch::{Report, both, remove, scaled};
+use crate::scratch::{Report, both, remove, scaled, warm};
 
 /// What comes at once, as from a socket.
 const STRETCH: usize = 256 * 1024;
@@ -62,6 +62,7 @@ fn write_one(report: &Report, what: &str, bytes: Vec<u8>) {
 
 fn stream_in(folder: &Path, bytes: &[u8]) -> f64 {
     let store = Store::open(folder).expect("the store can be opened").0;
+    warm(2 * len());
     let took = seconds(|| {
         let mut writing = store.begin();
         for stretch in bytes.chunks(STRETCH) {
@@ -75,6 +76,7 @@ fn stream_in(folder: &Path, bytes: &[u8]) -> f64 {
 }
 
 fn copy(from: &Path, to: &Path) -> f64 {
+    warm(2 * len());
     let took = seconds(|| {
         fs::copy(from, to)?;
         File::open(to)?.sync_all()

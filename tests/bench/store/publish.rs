@@ -2,8 +2,6 @@
 //! How long a compiler's wrapper waits for a library of five megabytes, which lies there as a file, to be stored and
 //! claimed, durably; beside writing it as a file.
 
-use std::path::Path;
-
 use potluck_node::cache::Cache;
 use potluck_protocol::entry::{BlobOutput, Output};
 use potluck_tests::program::Person;
@@ -12,7 +10,7 @@ use tokio::runtime::Runtime;
 use crate::door;
 use crate::material::build_bytes;
 use crate::measure::{Figure, median, ratio, rounds, seconds};
-use crate::scratch::{Report, remove, scaled};
+use crate::scratch::{Report, remove, scaled, warm};
 use crate::small::durable_file;
 
 const LEN: usize = 5_000_000;
@@ -40,6 +38,7 @@ fn measure(report: &Report, (what, count): (&str, usize), cache: &impl Cache, ru
         round += 1;
         let made = folder.join("made");
         std::fs::write(&made, library(round)).expect("a file can be written");
+        warm(4 * LEN);
         seconds(|| {
             runtime.block_on(async {
                 let file = std::fs::File::open(&made).expect("it is there");
@@ -50,9 +49,12 @@ fn measure(report: &Report, (what, count): (&str, usize), cache: &impl Cache, ru
         })
     };
     let mut other = 0;
+    // They stay, as what is stored does: whoever removes a file first gives the next one its memory.
     let mut file = || {
         other += 1;
-        file_of(&folder, &library(other))
+        let (name, bytes) = (format!("library-{other}"), library(other));
+        warm(4 * LEN);
+        seconds(|| durable_file(&folder, &name, &bytes))
     };
     let [ours, files] = &rounds(count, [&mut published, &mut file]);
     remove(&folder);
@@ -62,10 +64,4 @@ fn measure(report: &Report, (what, count): (&str, usize), cache: &impl Cache, ru
     report.figure(&figure(format!("a file beside {what}, p50"), milliseconds(files)));
     let slower = (ratio(ours, files), "x");
     report.figure(&figure(format!("5 MB {what} / a file"), slower).at_most(1.2));
-}
-
-fn file_of(folder: &Path, bytes: &[u8]) -> f64 {
-    let took = seconds(|| durable_file(folder, "library", bytes));
-    remove(&folder.join("library"));
-    took
 }

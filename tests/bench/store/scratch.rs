@@ -70,6 +70,15 @@ impl Report {
     }
 }
 
+/// Takes that much memory, uses it and gives it back. A virtual machine may have to ask its host for memory that it has
+/// not used for some seconds, at ten times what writing to it costs otherwise; whoever writes next does not, then.
+pub(crate) fn warm(bytes: usize) {
+    const PAGE_BYTES: usize = 4096;
+    let mut room = vec![0_u8; bytes];
+    room.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
+    std::hint::black_box(room);
+}
+
 /// `whole`, or a small fraction of it when only that it works is to be seen.
 pub(crate) fn scaled(whole: usize, small: usize) -> usize {
     static SMALL: OnceLock<bool> = OnceLock::new();

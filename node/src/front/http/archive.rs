@@ -37,7 +37,12 @@ pub(super) async fn take(
         Archive::Ccache => engine.take(Rewritten::new(from), length).await,
         // What cannot be arranged is kept as it came.
         Archive::Sccache => Ok(match engine.take(from, length).await? {
-            Taken::Here(came) => Taken::Here(sccache::whole(&came).unwrap_or(came)),
+            Taken::Here(mut came) => {
+                if let Some(arranged) = sccache::whole(&came) {
+                    *came = arranged;
+                }
+                Taken::Here(came)
+            }
             Taken::Stored(came) => Taken::Stored(match arrange(engine, (came.digest, came.size)).await {
                 Ok(Some((digest, size))) => BlobOutput { digest, size },
                 Ok(None) => came,
