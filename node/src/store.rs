@@ -330,6 +330,11 @@ impl Store {
         self.known.buffers.lend()
     }
 
+    /// An empty one that has room for so many bytes, at most a piece, and a little more.
+    pub(crate) fn lend_room(&self, bytes: usize) -> Lent {
+        self.known.buffers.room(bytes)
+    }
+
     /// As [`Store::piece`], into a buffer that is used again and again.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES};
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceHasher, Pieces};
 
+use crate::content::files::WRITE_BYTES;
 use crate::content::form::{Form, Place, ending};
 use crate::content::pack::{Flaw, Packers};
 use crate::content::{Arrival, ContentError, Draft, Durability, Stored, part};
@@ -43,6 +44,13 @@ impl<D: Draft> Growing<D> {
         Ok(self.draft.replace(pieces.digest())?.then_some(stored_bytes))
     }
 
+    /// Appends to the piece that was appended last, as it is.
+    fn extend(&mut self, last: &mut Place, bytes: &[u8]) -> Result<(), ContentError> {
+        let more = self.append(last.form, bytes)?;
+        last.len += more.len;
+        Ok(())
+    }
+
     fn keep(
         mut self,
         pieces: &Pieces,
@@ -59,15 +67,15 @@ impl<D: Draft> Growing<D> {
     }
 }
 
-/// A Blob that streams in and is hashed and written piece by piece on the way, raw, since whoever writes is waiting: at
-/// most one piece of it is in memory, besides 48 bytes for each that is written. Dropped before its end, it leaves
+/// A Blob that streams in and is hashed and written on the way, raw, since whoever writes is waiting: at most
+/// [`WRITE_BYTES`] of it are in memory, besides 48 bytes for each piece that is written. Dropped before its end, it leaves
 /// nothing.
 #[derive(Debug)]
 pub struct Staging<D> {
     growing: Growing<D>,
     hasher: PieceHasher,
     places: Vec<Place>,
-    /// The start of a piece that is not whole yet.
+    /// What came last, too little to be worth a call of its own.
     plain: Vec<u8>,
     failed: bool,
     /// Most bytes that it takes.
@@ -109,38 +117,42 @@ impl<D: Draft> Staging<D> {
         if self.size().saturating_add(bytes.len() as u64) > self.limit {
             return Err(ContentError::TooLarge);
         }
-        while !bytes.is_empty() {
-            if self.plain.is_empty()
-                && let Some((piece, rest)) = bytes.split_at_checked(PIECE_BYTES)
-            {
-                self.piece(piece)?;
-                bytes = rest;
-                continue;
-            }
-            let (now, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.plain.len()));
+        if !self.plain.is_empty() {
+            let (now, rest) = bytes.split_at(bytes.len().min(WRITE_BYTES - self.plain.len()));
             self.plain.extend_from_slice(now);
             bytes = rest;
-            if self.plain.len() == PIECE_BYTES {
-                self.flush()?;
+            if self.plain.len() < WRITE_BYTES {
+                return Ok(());
             }
+            self.flush()?;
         }
+        let (now, rest) = bytes.split_at(bytes.len() - bytes.len() % WRITE_BYTES);
+        self.append(now)?;
+        self.plain.extend_from_slice(rest);
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), ContentError> {
         let mut plain = mem::take(&mut self.plain);
-        self.piece(&plain)?;
+        self.append(&plain)?;
         plain.clear();
         self.plain = plain;
         Ok(())
     }
 
-    /// Hashes and writes a whole piece, or the last one.
-    fn piece(&mut self, plain: &[u8]) -> Result<(), ContentError> {
-        self.hasher.update(plain);
-        // Of nothing there is nothing to pack.
-        let form = if plain.is_empty() { Form::Raw } else { Form::Waiting };
-        self.places.push(self.growing.append(form, plain)?);
+    /// Hashes and writes the next bytes.
+    fn append(&mut self, mut bytes: &[u8]) -> Result<(), ContentError> {
+        self.hasher.update(bytes);
+        while !bytes.is_empty() {
+            let open = self.places.last_mut().filter(|last| (last.len as usize) < PIECE_BYTES);
+            let room = PIECE_BYTES - open.as_ref().map_or(0, |last| last.len as usize);
+            let (now, rest) = bytes.split_at(bytes.len().min(room));
+            match open {
+                Some(last) => self.growing.extend(last, now)?,
+                None => self.places.push(self.growing.append(Form::Waiting, now)?),
+            }
+            bytes = rest;
+        }
         Ok(())
     }
 
@@ -162,7 +174,7 @@ impl<D: Draft> Staging<D> {
             return Err(ContentError::Abandoned.into());
         }
         // The start of a piece that is there already would go before each of them.
-        assert!(self.plain.is_empty(), "what was written before are whole pieces");
+        assert_eq!(self.size() % PIECE_BYTES as u64, 0, "what was written before are whole pieces");
         let Self { growing, hasher, places, limit, .. } = self;
         thread::scope(|scope| {
             // One is being filled, one waits, and one is being written.
@@ -213,9 +225,10 @@ impl<D: Draft> Staging<D> {
         if self.failed {
             return Err(ContentError::Abandoned);
         }
-        // The empty Blob has one piece, which is empty.
-        if !self.plain.is_empty() || self.places.is_empty() {
-            self.flush()?;
+        self.flush()?;
+        if self.places.is_empty() {
+            // The empty Blob has one piece, which is empty, and of nothing there is nothing to pack.
+            self.places.push(self.growing.append(Form::Raw, &[])?);
         }
         let pieces = self.hasher.finish().map_err(|_| ContentError::TooLarge)?;
         self.growing.keep(&pieces, &self.places, durability)

@@ -25,10 +25,10 @@ use crate::fetch::event::Space;
 use crate::gc::protect::Hold;
 use crate::materialise::{self, RestoreError};
 use crate::observe::{clock, span};
-use crate::store::{Blob, PourError, Store, StoreError};
+use crate::store::{Blob, Lent, PourError, Store, StoreError};
 
-/// Bytes of a stream that are written at a time; twice as many are in memory for each writer.
-const WRITE_BYTES: usize = 1 << 20;
+/// Bytes of a stream that are hashed and written at a time, while the next ones come.
+const WRITE_BYTES: usize = 256 * 1024;
 /// Pieces of a Blob that are read at a time, so that several threads unpack them; see also
 /// [`crate::store::MAX_AHEAD`].
 const READ_AHEAD: usize = 4;
@@ -104,7 +104,7 @@ impl Cache for Arc<Engine> {
 
     async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
         let mut writing = self.store.begin();
-        let (mut stretch, mut spare) = (next_stretch(&mut from, Vec::new()).await?, Vec::new());
+        let (mut stretch, mut spare) = (next_stretch(&mut from, self.store.lend()).await?, self.store.lend());
         if stretch.len() < WRITE_BYTES
             && let Some(digest) = self.store.keep_at_once(&stretch)?
         {
@@ -158,12 +158,10 @@ impl Cache for Arc<Engine> {
 const AT_ONCE: usize = 8;
 
 /// The next bytes of a stream, where the ones before the last were: fewer than [`WRITE_BYTES`] at its end only.
-async fn next_stretch(
-    from: &mut (impl AsyncRead + Unpin),
-    mut stretch: Vec<u8>,
-) -> Result<Vec<u8>, CacheError> {
+async fn next_stretch(from: &mut (impl AsyncRead + Unpin), mut stretch: Lent) -> Result<Lent, CacheError> {
     stretch.clear();
-    from.take(WRITE_BYTES as u64).read_to_end(&mut stretch).await.map_err(CacheError::Source)?;
+    let mut from = from.take(WRITE_BYTES as u64);
+    while from.read_buf(&mut *stretch).await.map_err(CacheError::Source)? > 0 {}
     Ok(stretch)
 }
 

@@ -133,23 +133,23 @@ impl Engine {
         Ok(claimed)
     }
 
-    /// Takes a value of at most so many bytes that comes: into memory if that is little, else into the store.
+    /// Takes a value of at most so many bytes that comes: into memory if that is no more than `together`, else into the
+    /// store.
     ///
     /// # Errors
     /// [`CacheError`].
     pub async fn take(
         self: &Arc<Self>,
-        mut from: impl AsyncRead + Send + Unpin,
-        most: u64,
+        (mut from, most): (impl AsyncRead + Send + Unpin, u64),
+        together: usize,
     ) -> Result<Taken, CacheError> {
-        let Some(most) = usize::try_from(most).ok().filter(|most| *most <= PIECE_BYTES) else {
+        let together = together.min(PIECE_BYTES);
+        let Some(most) = usize::try_from(most).ok().filter(|most| *most <= together) else {
             let (digest, size) = self.write(from).await?;
             return Ok(Taken::Stored(BlobOutput { digest, size }));
         };
-        let mut bytes = self.store.lend();
-        bytes.clear();
-        // With room for more than may come, the end is found without growing.
-        bytes.reserve(most + 64);
+        // It has room for more than may come, so that the end is found without growing.
+        let mut bytes = self.store.lend_room(most);
         while from.read_buf(&mut *bytes).await.map_err(CacheError::Source)? > 0 {
             if bytes.len() > most {
                 return Err(CacheError::Source(io::ErrorKind::InvalidData.into()));

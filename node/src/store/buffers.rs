@@ -15,6 +15,8 @@ use super::MAX_AHEAD;
 
 /// Buffers that have room for less are not kept: new ones cost nothing.
 const WORTH_KEEPING: usize = 64 * 1024;
+/// Whoever reads a stream needs room for more than may come, to find its end.
+const SPARE: usize = 64;
 /// Nor are those that have room for more than this.
 const MOST_KEPT: usize = 2 * PIECE_BYTES;
 
@@ -29,10 +31,22 @@ pub struct Lent {
 }
 
 impl Buffers {
-    /// One, with whatever was in it.
+    /// One that has room for a piece and a little more, with whatever was in it.
     pub(super) fn lend(self: &Arc<Self>) -> Lent {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // Memory that nobody writes to is not taken.
+        let bytes = bytes.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES + SPARE));
         Lent { bytes, to: Arc::clone(self) }
+    }
+
+    /// An empty one that has room for so many bytes and a little more.
+    pub(super) fn room(self: &Arc<Self>, bytes: usize) -> Lent {
+        if bytes > WORTH_KEEPING - SPARE {
+            let mut lent = self.lend();
+            lent.clear();
+            return lent;
+        }
+        Lent { bytes: Vec::with_capacity(bytes + SPARE), to: Arc::clone(self) }
     }
 }
 
@@ -90,10 +104,9 @@ mod tests {
         let buffers = Arc::<Buffers>::default();
         let idle = || buffers.0.lock().unwrap().len();
         let large = || {
-            let mut lent = buffers.lend();
-            lent.clear();
-            lent.reserve(PIECE_BYTES);
+            let mut lent = buffers.room(PIECE_BYTES);
             lent.extend_from_slice(b"piece");
+            assert!(lent.capacity() > PIECE_BYTES);
             lent
         };
         let whole = Bytes::from(large());
@@ -110,10 +123,15 @@ mod tests {
     #[test]
     fn what_is_small_or_has_grown_too_large_is_not_kept() {
         let buffers = Arc::<Buffers>::default();
-        buffers.lend().extend_from_slice(b"small");
-        buffers.lend().reserve_exact(MOST_KEPT + 1);
-        assert!(buffers.0.lock().unwrap().is_empty());
+        let idle = || buffers.0.lock().unwrap().len();
+        let mut small = buffers.room(5);
+        small.extend_from_slice(b"small");
+        drop(small);
+        let mut large = buffers.lend();
+        large.reserve_exact(MOST_KEPT + 1);
+        drop(large);
+        assert_eq!(idle(), 0);
         buffers.lend().reserve_exact(MOST_KEPT);
-        assert_eq!(buffers.0.lock().unwrap().len(), 1);
+        assert_eq!(idle(), 1);
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::Stream;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::BlobOutput;
+use potluck_protocol::piece::PIECE_BYTES;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::StreamReader;
 
@@ -19,6 +20,8 @@ use crate::cache::{Cache as _, CacheError, Stretches};
 use crate::engine::Engine;
 use crate::engine::newest::Taken;
 
+/// A value of more bytes than this is hashed and written while the rest of it comes.
+const STREAMED: usize = 256 * 1024;
 /// Bytes of an entry of ccache that are looked at together.
 const STRETCH: usize = 64 * 1024;
 
@@ -32,11 +35,11 @@ pub(super) async fn take(
     (from, length): (impl AsyncRead + Send + Unpin, u64),
 ) -> Result<Taken, CacheError> {
     match archive {
-        Archive::Opaque => engine.take(from, length).await,
+        Archive::Opaque => engine.take((from, length), STREAMED).await,
         // The new header is never longer than the one that came.
-        Archive::Ccache => engine.take(Rewritten::new(from), length).await,
+        Archive::Ccache => engine.take((Rewritten::new(from), length), STREAMED).await,
         // What cannot be arranged is kept as it came.
-        Archive::Sccache => Ok(match engine.take(from, length).await? {
+        Archive::Sccache => Ok(match engine.take((from, length), PIECE_BYTES).await? {
             Taken::Here(mut came) => {
                 if let Some(arranged) = sccache::whole(&came) {
                     *came = arranged;
