@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Verification by a key that many signatures are verified with, one at a time: half of what a small hit from a peer
-//! takes. For such a key its multiples are prepared once, as they are for the base point in any case, and the 256
+//! Verification by a key that many signatures are verified with, one at a time: more than a third of a small hit from a
+//! peer. For such a key its multiples are prepared once, as they are for the base point in any case, and the 256
 //! doublings of a lone verification fall away.
 //!
 //! The rule is the strict one to the letter, which a test holds it to: the scalar is reduced, the key and the nonce point

@@ -173,20 +173,32 @@ impl Engine {
         output: &Output,
         (room, blobs): (&mut u64, &mut Vec<Inline>),
     ) -> Result<(), StoreError> {
-        let own = Need { digest: *output.digest(), size: output_bytes(output) };
-        let mut wanted = vec![own];
-        if let Output::Tree(tree) = output {
-            wanted[0].size = tree.size;
-            if let Some(tree) = self.tree_in(view, &tree.digest)? {
-                wanted.extend(files(&tree).filter(|need| need.size <= MAX_INLINE_BYTES as u64));
-            }
-        }
-        for Need { digest, size } in wanted {
+        let own = *output.digest();
+        let (size, names) = match output {
+            Output::Blob(blob) => (blob.size, false),
+            Output::Tree(tree) => (tree.size, true),
+        };
+        let small = |need: &Need| {
+            if is_small_blob(need.size) { self.store.small_as_it_is(view, &need.digest) } else { Ok(None) }
+        };
+        let mut first = small(&Need { digest: own, size })?;
+        let tree = match &first {
+            _ if !names => None,
+            Some(bytes) if Digest::of(bytes) == own => Tree::decode(bytes).ok(),
+            _ => self.tree(&own)?,
+        };
+        let mut wanted = vec![Need { digest: own, size }];
+        wanted.extend(tree.iter().flat_map(files).filter(|need| need.size <= MAX_INLINE_BYTES as u64));
+        for need in wanted {
+            let Need { digest, .. } = need;
             let known = blobs.iter().any(|inline| inline.digest == digest);
             if known || blobs.len() >= MAX_INLINE {
                 continue;
             }
-            let small = if is_small_blob(size) { self.store.small_as_it_is(view, &digest)? } else { None };
+            let small = match first.take_if(|_| digest == own) {
+                Some(bytes) => Some(bytes),
+                None => small(&need)?,
+            };
             let (size, packing, bytes) = match small {
                 Some(bytes) if bytes.len() as u64 <= *room => (bytes.len() as u64, Packing::Raw, bytes),
                 Some(_) => continue,
