@@ -14,6 +14,7 @@
 
 pub mod codec;
 pub mod nix;
+mod often;
 pub mod pair;
 pub mod policy;
 pub mod ring;

@@ -6,6 +6,7 @@
 //! `ed25519-dalek`'s.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use ssh_key::private::{Ed25519Keypair, Ed25519PrivateKey, KeypairData};
@@ -14,6 +15,7 @@ use ssh_key::{Cipher, HashAlg, Kdf, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::codec::{CodecError, Reader, Wire, Writer};
+use crate::often::Often;
 
 /// Largest key file that is read, in bytes. OpenSSH's ed25519 files have about 400.
 pub const MAX_KEY_FILE_BYTES: usize = 16 * 1024;
@@ -107,9 +109,18 @@ impl From<ssh_key::Error> for KeyError {
     }
 }
 
-/// A public key fit for verification: on the curve, canonically encoded, of prime order.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PublicKey(VerifyingKey);
+/// A public key fit for verification: on the curve, canonically encoded, of prime order. Clones share what was
+/// prepared for it.
+#[derive(Clone)]
+pub struct PublicKey(VerifyingKey, Arc<Often>);
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for PublicKey {}
 
 impl PublicKey {
     /// Checks and takes 32 bytes.
@@ -128,7 +139,7 @@ impl PublicKey {
         if key.is_weak() || !point.is_torsion_free() {
             return Err(KeyError::Weak);
         }
-        Ok(Self(key))
+        Ok(key.into())
     }
 
     /// Reads one OpenSSH line, `ssh-ed25519 AAAA… comment`; gives the comment as well.
@@ -157,11 +168,18 @@ impl PublicKey {
     /// Whether `signature` is this key's over `message`, by the strict rule: the scalar reduced, no component of
     /// small order, the equation without cofactor. Nobody but the key's holder can alter such a signature.
     pub(crate) fn verify(&self, message: &[u8], signature: &Signature) -> bool {
-        self.0.verify_strict(message, signature).is_ok()
+        self.1.verify(&self.0, message, signature)
     }
 
     pub(crate) fn raw(&self) -> &VerifyingKey {
         &self.0
+    }
+}
+
+impl From<VerifyingKey> for PublicKey {
+    /// Of a key that was checked.
+    fn from(key: VerifyingKey) -> Self {
+        Self(key, Arc::default())
     }
 }
 
@@ -294,7 +312,7 @@ impl Pair {
 
     /// The public half.
     pub fn public(&self) -> PublicKey {
-        PublicKey(self.key.verifying_key())
+        self.key.verifying_key().into()
     }
 
     /// The name of this key in claims.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
 
 use crate::observe::clock;
-use crate::plan::Plan;
+use crate::plan::{Moment, Plan};
 
 /// Most events that a Plan hears before it is asked what is to be done.
 const TOGETHER: usize = 64;
@@ -47,13 +47,16 @@ pub async fn drive<P: Plan>(
 pub struct Spot<P: Plan> {
     state: Mutex<State<P>>,
     perform: Box<dyn Fn(P::Action) + Send + Sync>,
-    /// It asked to be woken sooner than before.
+    /// It asked to be woken sooner than who sleeps for it would wake.
     sooner: Notify,
 }
 
 struct State<P: Plan> {
     plan: P,
     events: mpsc::Receiver<P::Event>,
+    /// Until when whoever runs it sleeps at most; nothing as long as he sleeps without end. An alarm that the Plan gave
+    /// up again stands here all the same: to wake once in vain costs less than to be told of every change.
+    asleep: Option<Moment>,
 }
 
 impl<P: Plan> Spot<P> {
@@ -63,7 +66,7 @@ impl<P: Plan> Spot<P> {
         events: mpsc::Receiver<P::Event>,
         perform: impl Fn(P::Action) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let (state, perform) = (Mutex::new(State { plan, events }), Box::new(perform));
+        let (state, perform) = (Mutex::new(State { plan, events, asleep: None }), Box::new(perform));
         Arc::new(Self { state, perform, sooner: Notify::new() })
     }
 
@@ -80,14 +83,16 @@ impl<P: Plan> Spot<P> {
     /// Feeds what happened, behind everything that was sent before, and carries out what the Plan says to that.
     pub fn feed(&self, event: P::Event) {
         let mut state = self.lock();
-        let (before, now) = (state.plan.wake_at(), clock::moment());
+        let now = clock::moment();
         for _ in 0..state.events.len() {
             let Ok(sent) = state.events.try_recv() else { break };
             state.plan.feed(now, sent);
         }
         state.plan.feed(now, event);
         self.act(&mut state);
-        if state.plan.wake_at().is_some_and(|at| before.is_none_or(|before| at < before)) {
+        let sooner = |at: &Moment| state.asleep.is_none_or(|asleep| *at < asleep);
+        if let Some(at) = state.plan.wake_at().filter(sooner) {
+            state.asleep = Some(at);
             self.sooner.notify_one();
         }
     }
@@ -98,7 +103,8 @@ impl<P: Plan> Spot<P> {
             let at = {
                 let mut state = self.lock();
                 self.act(&mut state);
-                state.plan.wake_at()
+                state.asleep = state.plan.wake_at();
+                state.asleep
             };
             let time = async {
                 match at {
@@ -128,9 +134,8 @@ mod tests {
 
     use super::*;
     use crate::observe::span;
-    use crate::plan::Moment;
 
-    /// Repeats what it hears: even numbers at once, odd ones a second later.
+    /// Repeats what it hears: even numbers at once, odd ones as many milliseconds later.
     #[derive(Default)]
     struct Echo {
         now: Vec<u64>,
@@ -145,7 +150,7 @@ mod tests {
             if event.is_multiple_of(2) {
                 self.now.push(event);
             } else {
-                self.later.push((now.plus(Duration::from_secs(1)), event));
+                self.later.push((now.plus(Duration::from_millis(event)), event));
             }
         }
 
@@ -175,6 +180,11 @@ mod tests {
         // It sleeps without end, and has to be told of the alarm.
         spot.feed(7);
         assert_eq!(said.recv().await, Some(7));
+        // It sleeps for an hour, and has to be told that this is too long, more than once.
+        for number in [3_600_001, 7_200_001, 1_001, 9] {
+            spot.feed(number);
+        }
+        assert_eq!((said.recv().await, said.recv().await), (Some(9), Some(1_001)));
         drop(to);
         running.await.unwrap();
     }

@@ -23,7 +23,7 @@ use potluck_protocol::tree::Tree;
 use super::read::{Body, Taker, read};
 use super::{BundleError, Name};
 use crate::content::Durability;
-use crate::engine::{Engine, News, files};
+use crate::engine::{Engine, files};
 use crate::index::MAX_INLINE_BYTES;
 use part::{Arrived, Part};
 pub use report::{Ended, Imported, Refused};
@@ -226,7 +226,7 @@ impl<'a> Taking<'a> {
             let Ok(claim) = entry.authentic() else { continue };
             self.report.taken(claim.project.as_str());
             for signer in entry.signers() {
-                self.import.engine.tell(News::Holds(Topic { signer, project: claim.project.clone() }));
+                self.import.engine.tell_held(Topic { signer, project: claim.project.clone() });
             }
         }
         Ok(())

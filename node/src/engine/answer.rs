@@ -10,17 +10,17 @@ use potluck_protocol::action::ActionId;
 use potluck_protocol::codec::Bytes;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Entry, Output};
-use potluck_protocol::peer::{self, Found, Inline, MAX_CLAIMS, MAX_INLINE, MAX_INLINE_BYTES, Topic};
+use potluck_protocol::peer::{self, Found, Inline, MAX_CLAIMS, MAX_INLINE, MAX_INLINE_BYTES, Packing, Topic};
 use potluck_protocol::tree::Tree;
 
 use super::trace::Refused;
 use super::{Engine, Known, News, SOON_ENTRIES, files, is_soon, newest, output_bytes, want};
 use crate::content::Durability;
-use crate::fetch::event::{Space, Verdict};
+use crate::fetch::event::{Need, Space, Verdict};
 use crate::gc::protect::Hold;
-use crate::index;
+use crate::index::{self, View};
 use crate::observe::{clock, span};
-use crate::store::{StoreError, unpack};
+use crate::store::{StoreError, is_small as is_small_blob, unpack};
 
 /// Most bytes of Blobs that go along with one answer, whatever the asker would take.
 const MAX_INLINE_TOTAL: u64 = 512 * 1024;
@@ -48,6 +48,21 @@ fn is_small(found: &[Found]) -> bool {
         && inline().map(|blob| blob.size).sum::<u64>() <= SOON_BYTES
 }
 
+/// What came of an output with an answer.
+struct Taken {
+    /// These Blobs, each as it should be.
+    blobs: Vec<Digest>,
+    /// Whether those are all that it names.
+    all: bool,
+}
+
+/// A Blob that came with an answer, if it is what its name says; with how many bytes were sent of it.
+fn inlined(found: &Found, digest: &Digest) -> Option<(Vec<u8>, u64)> {
+    let inline = found.blobs.iter().find(|inline| inline.digest == *digest)?;
+    let bytes = unpack(inline.packing, &inline.bytes, inline.size).ok()?;
+    (Digest::of(&bytes) == *digest).then_some((bytes, inline.bytes.len() as u64))
+}
+
 /// What claims that came from elsewhere amount to.
 pub(crate) struct Weighed {
     /// They and those that are known, without what is refused.
@@ -71,8 +86,8 @@ impl Engine {
     /// # Errors
     /// [`StoreError`].
     pub fn tell_peer(&self, question: &peer::Question) -> Result<Vec<Found>, StoreError> {
-        let present = self.present(question)?;
-        self.found(question, &present)
+        let Some(view) = self.view_of(question)? else { return Ok(Vec::new()) };
+        self.found(question, (&view, &self.present(&view, question)?))
     }
 
     /// The same where it may not block, or nothing when it might take longer than going to a thread that may; see
@@ -85,32 +100,45 @@ impl Engine {
         if maybe.take(SOON_ACTIONS + 1).count() > SOON_ACTIONS {
             return None;
         }
-        let present = match self.present(question) {
-            Ok(present) => present,
-            Err(error) => return Some(Err(error)),
+        let told = || {
+            let Some(view) = self.view_of(question)? else { return Ok(Some(Vec::new())) };
+            let present = self.present(&view, question)?;
+            let mut bytes = 0;
+            let soon = present.iter().all(|(_, entries)| {
+                bytes += entries.iter().map(claimed_bytes).sum::<u64>();
+                entries.len() <= SOON_ENTRIES && entries.iter().all(is_soon)
+            });
+            if !soon || bytes > SOON_BYTES {
+                return Ok(None);
+            }
+            self.found(question, (&view, &present)).map(Some)
         };
-        let mut bytes = 0;
-        let soon = present.iter().all(|(_, entries)| {
-            bytes += entries.iter().map(claimed_bytes).sum::<u64>();
-            entries.len() <= SOON_ENTRIES && entries.iter().all(is_soon)
-        });
-        (soon && bytes <= SOON_BYTES).then(|| self.found(question, &present))
+        told().transpose()
+    }
+
+    /// The index as it stands now, which serves all of a question; nothing where it is known from memory that nothing
+    /// is there.
+    fn view_of(&self, question: &peer::Question) -> Result<Option<View<'_>>, StoreError> {
+        let index = self.store.index();
+        let any = question.actions.iter().any(|action| index.maybe(action));
+        Ok(if any { Some(index.view()?) } else { None })
     }
 
     /// The Entries about what a peer asks.
-    fn present<'q>(&self, question: &'q peer::Question) -> Result<Vec<Present<'q>>, StoreError> {
-        // What is absent is known from memory, and one view of the index serves all the others.
-        let mut present =
-            question.actions.iter().filter(|action| self.store.index().maybe(action)).peekable();
-        if present.peek().is_none() {
-            return Ok(Vec::new());
-        }
-        let view = self.store.index().view()?;
-        let entries = |action| Ok((action, view.entries(action)?));
-        present.map(entries).collect()
+    fn present<'q>(
+        &self,
+        view: &View<'_>,
+        question: &'q peer::Question,
+    ) -> Result<Vec<Present<'q>>, StoreError> {
+        let present = question.actions.iter().filter(|action| self.store.index().maybe(action));
+        present.map(|action| Ok((action, view.entries(action)?))).collect()
     }
 
-    fn found(&self, question: &peer::Question, present: &[Present<'_>]) -> Result<Vec<Found>, StoreError> {
+    fn found(
+        &self,
+        question: &peer::Question,
+        (view, present): (&View<'_>, &[Present<'_>]),
+    ) -> Result<Vec<Found>, StoreError> {
         let mut room = question.inline.min(MAX_INLINE_TOTAL);
         let mut all = Vec::new();
         for (action, entries) in present {
@@ -127,7 +155,7 @@ impl Engine {
             let mut blobs = Vec::new();
             for entry in &entries {
                 if let Ok(entry) = entry.authentic() {
-                    self.inline(&entry.output, &mut room, &mut blobs)?;
+                    self.inline(view, &entry.output, (&mut room, &mut blobs))?;
                 }
             }
             let bytes = |entry: &&Signed<Entry>| Bytes::new(entry.bytes().to_vec());
@@ -137,26 +165,53 @@ impl Engine {
         Ok(all)
     }
 
-    /// Adds the Tree of an output, and its small files, as far as there is room.
-    fn inline(&self, output: &Output, room: &mut u64, blobs: &mut Vec<Inline>) -> Result<(), StoreError> {
-        let mut wanted = vec![*output.digest()];
-        if let Output::Tree(tree) = output
-            && let Some(tree) = self.tree(&tree.digest)?
-        {
-            wanted.extend(
-                files(&tree).filter(|need| need.size <= MAX_INLINE_BYTES as u64).map(|need| need.digest),
-            );
-        }
-        for digest in wanted {
+    /// Adds the Tree of an output, and its small files, as far as there is room. They go as they are stored: whoever
+    /// gets them checks them.
+    fn inline(
+        &self,
+        view: &View<'_>,
+        output: &Output,
+        (room, blobs): (&mut u64, &mut Vec<Inline>),
+    ) -> Result<(), StoreError> {
+        let own = *output.digest();
+        let (size, names) = match output {
+            Output::Blob(blob) => (blob.size, false),
+            Output::Tree(tree) => (tree.size, true),
+        };
+        let small = |need: &Need| {
+            if is_small_blob(need.size) { self.store.small_as_it_is(view, &need.digest) } else { Ok(None) }
+        };
+        let mut first = small(&Need { digest: own, size })?;
+        let tree = match &first {
+            _ if !names => None,
+            Some(bytes) if Digest::of(bytes) == own => Tree::decode(bytes).ok(),
+            _ => self.tree(&own)?,
+        };
+        let mut wanted = vec![Need { digest: own, size }];
+        wanted.extend(tree.iter().flat_map(files).filter(|need| need.size <= MAX_INLINE_BYTES as u64));
+        for need in wanted {
+            let Need { digest, .. } = need;
             let known = blobs.iter().any(|inline| inline.digest == digest);
-            let Some(blob) = self.store.blob(&digest)?.filter(|_| !known && blobs.len() < MAX_INLINE) else {
-                continue;
-            };
-            if blob.pieces().count() != 1 || blob.pieces().size() > *room {
+            if known || blobs.len() >= MAX_INLINE {
                 continue;
             }
-            let (packing, bytes) = blob.packed(0)?;
-            let size = blob.pieces().size();
+            let small = match first.take_if(|_| digest == own) {
+                Some(bytes) => Some(bytes),
+                None => small(&need)?,
+            };
+            let (size, packing, bytes) = match small {
+                Some(bytes) if bytes.len() as u64 <= *room => (bytes.len() as u64, Packing::Raw, bytes),
+                Some(_) => continue,
+                None => {
+                    let Some(blob) = self.store.blob(&digest)? else { continue };
+                    let size = blob.pieces().size();
+                    if blob.pieces().count() != 1 || size > *room {
+                        continue;
+                    }
+                    let (packing, bytes) = blob.packed(0)?;
+                    (size, packing, bytes)
+                }
+            };
             if let Some(bytes) = Bytes::new(bytes) {
                 *room -= bytes.len() as u64;
                 blobs.push(Inline { digest, size, packing, bytes });
@@ -220,7 +275,7 @@ impl Engine {
         let Weighed { all, fresh, refused, mut verdict, .. } = self.weigh(space, &found.action, told)?;
         if let Known::Here(output) | Known::Lacks { output, .. } = &verdict {
             let output = output.clone();
-            let mut blobs = self.take_inline(&output, found)?;
+            let Taken { mut blobs, all: whole } = self.take_inline(&output, found)?;
             // Whatever came is of this Project, and may be passed on where it is shared.
             blobs.push(*output.digest());
             for entry in &fresh {
@@ -229,11 +284,24 @@ impl Engine {
                     self.thin(&found.action, |_| true)?;
                 }
                 for signer in entry.signers() {
-                    self.tell(News::Holds(Topic { signer, project: space.project.clone() }));
+                    self.tell_held(Topic { signer, project: space.project.clone() });
                 }
             }
             let view = self.store.index().view()?;
-            verdict = self.judge_by((&view, &|| self.trusting.seen()), (space, &found.action), &all)?;
+            verdict = match (verdict, all.as_slice()) {
+                // What was just judged is not judged differently now; only what it lacks has come.
+                (Known::Lacks { output, cost, .. }, [_]) => {
+                    match self.lacks(&view, &output, Some(Hold::Promise))? {
+                        blobs if blobs.is_empty() => Known::Here(output),
+                        blobs => Known::Lacks { output, blobs, cost },
+                    }
+                }
+                _ => self.judge_by((&view, &|| self.trusting.seen()), (space, &found.action), &all)?,
+            };
+            // Otherwise it is noted that they belong to the Project.
+            if whole && !fresh.is_empty() && matches!(verdict, Known::Here(_)) {
+                return Ok(Verdict::Here);
+            }
         }
         // What only lacks the agreement of others waits for it.
         if let Known::Refused = verdict {
@@ -248,6 +316,16 @@ impl Engine {
         self.verdict_of(space, verdict)
     }
 
+    /// Tells that Entries of a topic are held, where that is not known yet: whoever listens would be woken by each hit.
+    pub(crate) fn tell_held(&self, topic: Topic) {
+        let mut held = self.held.lock().expect("nobody panics while holding the topics");
+        if let Some(to) = self.news.get().filter(|_| !held.contains(&topic))
+            && to.try_send(News::Holds(topic.clone())).is_ok()
+        {
+            held.insert(topic);
+        }
+    }
+
     /// Judges claims about an action that came from elsewhere, beside those that are known, by the policy that was looked
     /// at last. Nothing is kept. Blocks.
     ///
@@ -259,7 +337,8 @@ impl Engine {
         action: &ActionId,
         told: Vec<Signed<Entry>>,
     ) -> Result<Weighed, StoreError> {
-        let mut all = self.store.index().entries(action)?;
+        let view = self.store.index().view()?;
+        let mut all = view.entries(action)?;
         let mut names: BTreeSet<Vec<u8>> = all.iter().map(|entry| entry.bytes().to_vec()).collect();
         let (mut fresh, mut refused, mut known) = (Vec::new(), Vec::new(), 0);
         for entry in told {
@@ -274,8 +353,7 @@ impl Engine {
         }
         all.extend(fresh.iter().cloned());
         let policy = self.trusting.seen();
-        let verdict =
-            self.judge_by((&self.store.index().view()?, &|| Arc::clone(&policy)), (space, action), &all)?;
+        let verdict = self.judge_by((&view, &|| Arc::clone(&policy)), (space, action), &all)?;
         let choice = || policy.choose(&all, &want(space, action), clock::now()).outcome.err();
         let refusal = if let Known::Refused = verdict { choice() } else { None };
         Ok(Weighed { all, fresh, known, refused, verdict, refusal })
@@ -302,33 +380,35 @@ impl Engine {
     }
 
     /// Keeps the Blobs of an accepted output that came with the answer, and nothing else.
-    fn take_inline(&self, output: &Output, found: &Found) -> Result<Vec<Digest>, StoreError> {
-        let mut kept = Vec::new();
-        let mut take = |digest: &Digest| -> Result<Option<Vec<u8>>, StoreError> {
-            let Some(inline) = found.blobs.iter().find(|inline| inline.digest == *digest) else {
-                return Ok(None);
-            };
-            let Ok(bytes) = unpack(inline.packing, &inline.bytes, inline.size) else { return Ok(None) };
-            if Digest::of(&bytes) != *digest {
-                return Ok(None);
+    fn take_inline(&self, output: &Output, found: &Found) -> Result<Taken, StoreError> {
+        let mut taken = Taken { blobs: Vec::new(), all: true };
+        let own = inlined(found, output.digest());
+        let tree = match (output, &own) {
+            (Output::Tree(_), Some((bytes, _))) => Tree::decode(bytes).ok(),
+            _ => None,
+        };
+        let files = tree.iter().flat_map(files).map(|need| (need.digest, None));
+        // Small ones are kept together, each once: an answer has few, however often a Tree names them.
+        let (mut seen, mut small) = (BTreeSet::new(), Vec::new());
+        for (digest, known) in std::iter::once((*output.digest(), own)).chain(files) {
+            if !seen.insert(digest) {
+                continue;
             }
-            let view = self.store.index().view()?;
-            if !self.store.holds_sized(&view, (digest, inline.size), Hold::Promise)? {
-                self.counts.fetched(inline.bytes.len() as u64);
+            let Some((bytes, sent)) = known.or_else(|| inlined(found, &digest)) else {
+                taken.all = false;
+                continue;
+            };
+            taken.blobs.push(digest);
+            if is_small_blob(bytes.len() as u64) {
+                small.push((digest, bytes));
+            } else if !self.store.holds(&digest, Hold::Promise)? {
+                self.counts.fetched(sent);
                 self.store.keep(&bytes, Durability::Fast)?;
             }
-            kept.push(*digest);
-            Ok(Some(bytes))
-        };
-        let tree = take(output.digest())?;
-        if let (Output::Tree(_), Some(tree)) = (output, tree)
-            && let Ok(tree) = Tree::decode(&tree)
-        {
-            for need in files(&tree) {
-                take(&need.digest)?;
-            }
         }
-        Ok(kept)
+        // There is no need to look first which of them are here: that is seen when they are kept.
+        self.counts.fetched(self.store.keep_checked(&small)?);
+        Ok(taken)
     }
 
     /// What is known about an action, as the fetch Plan wants to hear it. Blobs that are now complete are noted as

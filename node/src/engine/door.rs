@@ -25,6 +25,7 @@ use crate::fetch::event::Space;
 use crate::gc::protect::Hold;
 use crate::materialise::{self, RestoreError};
 use crate::observe::{clock, span};
+use crate::plan::Moment;
 use crate::store::{Blob, Lent, PourError, Store, StoreError};
 
 /// Bytes of a stream that are hashed and written at a time, while the next ones come.
@@ -43,7 +44,8 @@ impl Cache for Arc<Engine> {
         let ids = keys.iter().map(|key| ActionId::derive(&space.project, &space.recipe, key, None));
         let actions =
             ids.collect::<Result<Vec<_>, _>>().map_err(|error| CacheError::Usage(error.to_string()))?;
-        let mut known = self.all_known(&space, &actions).await;
+        let began = clock::moment();
+        let mut known = self.all_known(&space, &actions, None).await;
         let sought = self.to_seek(&space, &actions, &known);
         let traced = self.trace(&space, (&actions, &known), &sought);
         let mut fetched = vec![false; actions.len()];
@@ -57,8 +59,8 @@ impl Cache for Arc<Engine> {
                     None => {
                         fetched[place] = true;
                         let action = [actions[place]];
-                        known[place] =
-                            self.all_known(&space, &action).await.pop().unwrap_or(Err(Miss::Broken));
+                        let again = self.all_known(&space, &action, Some(began)).await.pop();
+                        known[place] = again.unwrap_or(Err(Miss::Broken));
                     }
                 }
             }
@@ -171,8 +173,14 @@ pub(super) type KnownOrMiss = Result<Known, Miss>;
 type Sought = (usize, ActionId, Vec<Topic>);
 
 impl Engine {
-    /// What is known here about each action. A store that does not work makes misses of them.
-    pub(super) async fn all_known(self: &Arc<Self>, space: &Space, actions: &[ActionId]) -> Vec<KnownOrMiss> {
+    /// What is known here about each action, for what began at `since`, if it did not just begin. A store that does not
+    /// work makes misses of them.
+    pub(super) async fn all_known(
+        self: &Arc<Self>,
+        space: &Space,
+        actions: &[ActionId],
+        since: Option<Moment>,
+    ) -> Vec<KnownOrMiss> {
         let broken = |error: StoreError| {
             tracing::warn!(%error, "the store does not work");
             Miss::Broken
@@ -183,7 +191,7 @@ impl Engine {
             if self.store.index().maybe(action) {
                 room = usize::checked_sub(room, 1)?;
             }
-            self.known_at_once(space, action)
+            self.known_at_once((space, action), since)
         };
         let known: Vec<_> = actions.iter().map(&mut at_once).collect();
         let later = actions.iter().zip(&known).filter(|(_, known)| known.is_none());
@@ -249,7 +257,7 @@ impl Engine {
         actions: &[ActionId],
         deadline: std::time::Duration,
     ) {
-        let known = self.all_known(space, actions).await;
+        let known = self.all_known(space, actions, None).await;
         let sought = self.to_seek(space, actions, &known);
         let wanted: Vec<_> = sought.into_iter().map(|(_, action, topics)| (action, topics)).collect();
         if let Some(seeker) = self.seeker.get().filter(|_| !wanted.is_empty()) {
@@ -265,7 +273,7 @@ impl Engine {
         actions: &[ActionId],
         deadline: std::time::Duration,
     ) {
-        let known = self.all_known(space, actions).await;
+        let known = self.all_known(space, actions, None).await;
         let sought = self.to_seek(space, actions, &known);
         let Some(seeker) = self.seeker.get().filter(|_| !sought.is_empty()) else { return };
         // Only what is looked for among others needs an explanation.

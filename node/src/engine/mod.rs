@@ -55,6 +55,7 @@ use crate::gc::uses::Uses;
 use crate::home::{Home, HomeError};
 use crate::index::{Contradiction, IndexError, View, set_aside};
 use crate::observe::{clock, span};
+use crate::plan::Moment;
 use crate::store::{Store, StoreError};
 use crate::trust::TrustError;
 use count::{Counts, ProjectRow};
@@ -160,6 +161,8 @@ pub struct Engine {
     traces: Traces,
     seeker: OnceLock<Arc<dyn Seeker>>,
     news: OnceLock<mpsc::Sender<News>>,
+    /// The topics of which it was told that they are held: it is news once.
+    held: Mutex<BTreeSet<Topic>>,
     uses: Uses,
     collector: OnceLock<Arc<Collector>>,
     /// Held while an own Catalog is replaced: the numbers of its Heads must never be given twice.
@@ -220,6 +223,7 @@ impl Engine {
             traces: Traces::default(),
             seeker: OnceLock::new(),
             news: OnceLock::new(),
+            held: Mutex::default(),
             uses: Uses::default(),
             collector: OnceLock::new(),
             catalogs: Mutex::default(),
@@ -343,7 +347,13 @@ impl Engine {
     /// here: that takes some microseconds from the page cache, and being woken on another thread takes several times
     /// that. When a page must come from a disk, one of the runtime's threads waits for that one read, as it would for
     /// any page of the program itself. redb's readers never wait for a commit that is under way.
-    fn known_at_once(&self, space: &Space, action: &ActionId) -> Option<Result<Known, StoreError>> {
+    ///
+    /// With `since`, what began then is judged; see [`Trusting::now_since`].
+    fn known_at_once(
+        &self,
+        (space, action): (&Space, &ActionId),
+        since: Option<Moment>,
+    ) -> Option<Result<Known, StoreError>> {
         if !self.store.index().maybe(action) {
             return Some(Ok(Known::Nothing));
         }
@@ -353,7 +363,8 @@ impl Engine {
             if entries.len() > SOON_ENTRIES || !entries.iter().all(is_soon) {
                 return Ok(None);
             }
-            self.judge(&view, (space, action), &entries).map(Some)
+            let policy = || since.map_or_else(|| self.trusting.now(), |since| self.trusting.now_since(since));
+            self.judge_by((&view, &policy), (space, action), &entries).map(Some)
         };
         judged().transpose()
     }
@@ -460,11 +471,7 @@ impl Engine {
         if !here(&own)? {
             return Ok(vec![own]);
         }
-        let tree = match view.small(&own.digest)? {
-            Some(bytes) if Digest::of(&bytes) == own.digest => Tree::decode(&bytes).ok(),
-            _ => self.tree(&own.digest)?,
-        };
-        let Some(tree) = tree else { return Ok(vec![own]) };
+        let Some(tree) = self.tree_in(view, &own.digest)? else { return Ok(vec![own]) };
         let needs: BTreeSet<_> = files(&tree).collect();
         if hold == Some(Hold::Publish)
             && self.store.protected().enter_all(needs.iter().map(|need| &need.digest), Hold::Publish)
@@ -509,6 +516,14 @@ impl Engine {
         // Whoever counts on it has said so already.
         let bytes = self.store.peek_bytes(digest, MAX_TREE_BYTES)?;
         Ok(bytes.and_then(|bytes| Tree::decode(&bytes).ok()))
+    }
+
+    /// The same by a view, which most of them are in.
+    fn tree_in(&self, view: &View<'_>, digest: &Digest) -> Result<Option<Tree>, StoreError> {
+        match view.small(digest)? {
+            Some(bytes) if Digest::of(&bytes) == *digest => Ok(Tree::decode(&bytes).ok()),
+            _ => self.tree(digest),
+        }
     }
 
     /// Makes durable what was to be so soon, and with it what was counted and, now and then or at the last occasion,

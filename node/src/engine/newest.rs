@@ -104,7 +104,7 @@ impl Engine {
         let topics = self.followed().probe(project, &action);
         let seeker = self.seeker.get().filter(|_| !topics.is_empty())?;
         seeker.seek(space.clone(), vec![(action, topics)], *deadline / GLANCE).await;
-        match self.all_known(&space, &[action]).await.pop()? {
+        match self.all_known(&space, &[action], None).await.pop()? {
             Ok(Known::Here(output)) => Some(output),
             _ => None,
         }

@@ -229,7 +229,7 @@ impl Engine {
         let bytes = Bytes::new(head.bytes().to_vec()).expect("a signed head has its bound");
         let own = OwnCatalog { catalog: next.catalog, head: bytes };
         self.store.index().flush(&own, listed, &blobs)?;
-        self.tell(News::Holds(Topic { signer: pair.signer(), project }));
+        self.tell_held(Topic { signer: pair.signer(), project });
         Ok(head)
     }
 

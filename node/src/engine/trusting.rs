@@ -3,8 +3,8 @@
 //! counts from the next look-up on.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::{Duration, SystemTime};
 
 use potluck_keys::pair::{Pair, Signer};
 use potluck_keys::policy::Policy;
@@ -12,7 +12,12 @@ use potluck_keys::ring::RingError;
 use potluck_keys::rules::{Layer, Rules};
 
 use crate::home::{Home, HomeError, SIGNER};
+use crate::observe::clock;
+use crate::plan::Moment;
 use crate::trust::{Trust, TrustError};
+
+/// How long after a look at the files of the policy something that began before that look goes by it.
+const JUST_NOW: Duration = Duration::from_millis(1);
 
 /// What tells one state of some files from another.
 type Stamp = Vec<Option<(SystemTime, u64)>>;
@@ -21,7 +26,8 @@ type Stamp = Vec<Option<(SystemTime, u64)>>;
 pub struct Trusting {
     home: Home,
     files: Vec<PathBuf>,
-    stamp: Mutex<Stamp>,
+    /// What they were when they were looked at last, and when that was.
+    stamp: Mutex<(Moment, Stamp)>,
     policy: RwLock<Arc<Policy>>,
 }
 
@@ -32,7 +38,7 @@ impl Trusting {
     /// [`TrustError`].
     pub fn of(home: &Home) -> Result<Self, TrustError> {
         let files = vec![home.config()?.trust.system, home.trust_path(), home.root().join("keys")];
-        let stamp = stamp(&files);
+        let stamp = (clock::moment(), stamp(&files));
         let policy = Trust::read(home)?.policy;
         let (stamp, policy) = (Mutex::new(stamp), RwLock::new(Arc::new(policy)));
         Ok(Self { home: home.clone(), files, stamp, policy })
@@ -43,10 +49,11 @@ impl Trusting {
     /// # Panics
     /// Never: nobody panics while holding the locks.
     pub fn now(&self) -> Arc<Policy> {
-        let stamp = stamp(&self.files);
-        let mut last = self.stamp.lock().expect("nobody panics while holding the stamp");
-        if *last != stamp {
-            *last = stamp;
+        let (looked, stamp) = (clock::moment(), stamp(&self.files));
+        let mut last = self.lock();
+        last.0 = looked;
+        if last.1 != stamp {
+            last.1 = stamp;
             let policy = match Trust::read(&self.home) {
                 Ok(trust) => trust.policy,
                 Err(error) => {
@@ -57,6 +64,17 @@ impl Trusting {
             *self.policy.write().expect("nobody panics while holding the policy") = Arc::new(policy);
         }
         self.seen()
+    }
+
+    /// The policy of now, for what began at `since`: if its files were looked at after that and only just now, they are
+    /// not looked at again. So an edit counts for everything that begins after it.
+    pub(super) fn now_since(&self, since: Moment) -> Arc<Policy> {
+        let looked = self.lock().0;
+        if looked >= since && clock::moment().since(looked) < JUST_NOW { self.seen() } else { self.now() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Moment, Stamp)> {
+        self.stamp.lock().expect("nobody panics while holding the stamp")
     }
 
     /// The policy as it was when somebody last asked for that of now: for what follows from that within one answer.

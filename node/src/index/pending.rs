@@ -248,10 +248,16 @@ impl Pending {
             let belongs = waiting.belongs.iter();
             let pairs =
                 belongs.flat_map(|(digest, projects)| projects.iter().map(|one| (*digest, Arc::clone(one))));
+            let mut blobs: Vec<_> =
+                waiting.blobs.iter().map(|(name, bytes)| (*name, Arc::clone(bytes))).collect();
+            let mut belongs: Vec<_> = pairs.collect();
+            // Neighbours in a table come to lie on one page, which is then at hand.
+            blobs.sort_unstable_by_key(|(name, _)| *name);
+            belongs.sort_unstable();
             Landing {
-                blobs: waiting.blobs.iter().map(|(name, bytes)| (*name, Arc::clone(bytes))).collect(),
+                blobs,
                 claims: waiting.claims.values().flatten().cloned().collect(),
-                belongs: pairs.collect(),
+                belongs,
                 listings: waiting.listings.values().cloned().collect(),
                 removals,
             }

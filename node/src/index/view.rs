@@ -159,14 +159,14 @@ impl View<'_> {
         Ok(false)
     }
 
-    /// A small Blob wherever it is: in the index, among those that wait, or in the index because it waited until just
-    /// now.
+    /// A small Blob wherever it is: among those that wait, in the index, or in the index because it waited until just
+    /// now. Those that wait are looked at first: that is the shorter way, and what just came is asked for most.
     fn with_small<T>(&self, digest: &Digest, take: impl Fn(&[u8]) -> T) -> Result<Option<T>, IndexError> {
-        if let Some(found) = self.with_row(digest, &take)? {
-            return Ok(Some(found));
-        }
         if let Some(bytes) = self.index.pending.get(digest) {
             return Ok(Some(take(&bytes)));
+        }
+        if let Some(found) = self.with_row(digest, &take)? {
+            return Ok(Some(found));
         }
         if self.index.pending.landings() == self.landings {
             return Ok(None);

@@ -4,15 +4,17 @@
 //! The same code runs between peers and between a local process and the daemon.
 
 mod frames;
+mod mouth;
 mod pending;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub use frames::{FrameError, Frames, read_message, read_message_within, write_message};
+use mouth::{Mouth, TOGETHER};
 pub use pending::Pending;
-use potluck_protocol::frame::{Message, frame};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use potluck_protocol::frame::Message;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Most questions that wait for their answers on one stream.
@@ -20,9 +22,6 @@ pub const MAX_OPEN: usize = 256;
 
 /// Most answers to one question that wait for a slow asker; the stream waits with them.
 const ANSWERS: usize = 8;
-
-/// How many bytes are said at once at most, but for a message that is larger by itself.
-const TOGETHER: usize = 16 * 1024;
 
 /// How long the other side may take to read one message, or to send the rest of one that it began.
 const STALL: Duration = Duration::from_secs(15);
@@ -45,14 +44,15 @@ pub trait Addressed {
 /// The asking end of a kept stream. Clones share it; when the last one goes, it closes.
 pub struct Link<Out, In> {
     says: mpsc::Sender<Out>,
+    mouth: Arc<Mouth>,
     open: Arc<Open<In>>,
     places: Arc<Semaphore>,
 }
 
 impl<Out, In> Clone for Link<Out, In> {
     fn clone(&self) -> Self {
-        let (says, open, places) = (self.says.clone(), Arc::clone(&self.open), Arc::clone(&self.places));
-        Self { says, open, places }
+        let (says, mouth) = (self.says.clone(), Arc::clone(&self.mouth));
+        Self { says, mouth, open: Arc::clone(&self.open), places: Arc::clone(&self.places) }
     }
 }
 
@@ -81,8 +81,10 @@ where
     pub fn start(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
         let (says, from) = mpsc::channel(MAX_OPEN);
         let open = Arc::new(Open(Mutex::new(Pending::new(MAX_OPEN))));
-        crate::observe::span::spawn("link", run(stream, from, Arc::clone(&open)));
-        Self { says, open, places: Arc::new(Semaphore::new(MAX_OPEN)) }
+        let (reader, writer) = tokio::io::split(stream);
+        let mouth = Arc::new(Mouth::new(writer));
+        crate::observe::span::spawn("link", run(reader, (from, Arc::clone(&mouth)), Arc::clone(&open)));
+        Self { says, mouth, open, places: Arc::new(Semaphore::new(MAX_OPEN)) }
     }
 
     /// Whether the stream has broken.
@@ -95,17 +97,25 @@ where
         let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
         let (to, from) = mpsc::channel(ANSWERS);
         let id = self.open.open(to)?;
-        if self.says.send(message(id)).await.is_err() {
+        let Ok(queue) = self.says.reserve().await else {
             // It broke, and nobody is left who would forget it.
             self.open.lock().close(id);
             return None;
+        };
+        // Many questions at a time had better go together.
+        if self.open.lock().len() == 1 {
+            self.mouth.say(message(id), queue);
+        } else {
+            self.mouth.queue(message(id), queue);
         }
         Some(Answers { id, from, _place: place })
     }
 
     /// Says something that needs no answer of its own; gives whether the stream still stood.
     pub async fn say(&self, message: Out) -> bool {
-        self.says.send(message).await.is_ok()
+        let Ok(place) = self.says.reserve().await else { return false };
+        self.mouth.queue(message, place);
+        true
     }
 }
 
@@ -128,31 +138,31 @@ impl<In> Open<In> {
     }
 }
 
-/// The end of a stream, however it comes about: nobody waits for an answer any more.
-struct Ended<In>(Arc<Open<In>>);
+/// The end of a stream, however it comes about: nothing is said any more, and nobody waits for an answer.
+struct Ended<In>(Arc<Mouth>, Arc<Open<In>>);
 
 impl<In> Drop for Ended<In> {
     fn drop(&mut self) {
-        self.0.lock().purge(|_| true);
+        self.0.close();
+        self.1.lock().purge(|_| true);
     }
 }
 
 /// Both halves at once: while one waits for the other side to read, what that side says must still be heard, or two
 /// that talk to each other would wait for each other.
 async fn run<Out: Message + Send + Sync + 'static, In: Message + Addressed + Send + 'static>(
-    stream: impl AsyncRead + AsyncWrite + Send + 'static,
-    says: mpsc::Receiver<Out>,
+    mut reader: ReadHalf<impl AsyncRead + AsyncWrite + Send + 'static>,
+    (says, mouth): (mpsc::Receiver<Out>, Arc<Mouth>),
     open: Arc<Open<In>>,
 ) {
-    let _ended = Ended(Arc::clone(&open));
+    let _ended = Ended(Arc::clone(&mouth), Arc::clone(&open));
     // Dropped before that one: what is said from then on is refused, and what was said before is forgotten.
     let mut says = says;
-    let (mut reader, mut writer) = tokio::io::split(stream);
     let hearing = hear(&mut reader, &open);
     tokio::pin!(hearing);
     tokio::select! {
         () = &mut hearing => return,
-        well = speak(&mut writer, &mut says) => if !well { return },
+        well = mouth.speak(&mut says) => if !well { return },
     }
     // Nobody asks any more. What was asked is still answered, as long as somebody waits for it.
     loop {
@@ -162,28 +172,6 @@ async fn run<Out: Message + Send + Sync + 'static, In: Message + Addressed + Sen
             () = to.closed() => drop(open.lock().close(id)),
         }
     }
-}
-
-/// Says what is asked, until nobody asks any more; gives whether the stream still stands then. What waits at the same
-/// time is said at once: on a stream without a multiplexer each write costs a packet.
-async fn speak<Out: Message>(writer: &mut (impl AsyncWrite + Unpin), says: &mut mpsc::Receiver<Out>) -> bool {
-    while let Some(message) = says.recv().await {
-        let Ok(mut bytes) = frame(&message) else { return false };
-        while bytes.len() < TOGETHER
-            && let Ok(message) = says.try_recv()
-        {
-            let Ok(frame) = frame(&message) else { return false };
-            bytes.extend(frame);
-        }
-        let saying = async {
-            writer.write_all(&bytes).await?;
-            writer.flush().await
-        };
-        if !matches!(tokio::time::timeout(STALL, saying).await, Ok(Ok(()))) {
-            return false;
-        }
-    }
-    true
 }
 
 /// Hands answers to those who asked, until the stream breaks or says what nobody asked for.

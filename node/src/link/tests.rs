@@ -47,6 +47,52 @@ async fn answers_find_their_questions_in_any_order() {
 }
 
 #[tokio::test]
+async fn a_lone_question_is_said_by_who_asks_and_nothing_overtakes_what_waits() {
+    let (link, mut other) = pair(1 << 16);
+    let lone = link.ask(plain).await.unwrap();
+    // No other task has run yet.
+    let said = {
+        let reading = std::pin::pin!(read_message::<Request>(&mut other));
+        reading.poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    };
+    let known = |said: &Request| matches!(said, Request::Status(said) if said.id == lone.id);
+    assert!(matches!(said, std::task::Poll::Ready(Ok(Some(said))) if known(&said)));
+    drop(lone);
+    // In a pipe that takes a few bytes at a time: the first is begun at once, and the others have to wait for that.
+    let (link, mut other) = pair(8);
+    let read = |offset| move |id| Request::Read(Read { id, digest: Digest::of(b""), offset, len: None });
+    let mut open = Vec::new();
+    for offset in 0..3 {
+        let answers = link.ask(read(offset)).await.unwrap();
+        let bytes = Bytes::new(vec![7; 100]).unwrap();
+        assert!(link.say(Request::Write(Data { id: answers.id, bytes, last: true })).await);
+        open.push(answers);
+    }
+    for answers in &open {
+        for _ in 0..2 {
+            let said = match read_message::<Request>(&mut other).await.unwrap().unwrap() {
+                Request::Read(read) => read.id,
+                Request::Write(data) => data.id,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(said, answers.id);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_begun_by_who_asked_is_said_to_the_end_though_he_has_gone() {
+    let (link, mut other) = pair(8);
+    let digest = Digest::of(b"");
+    let answers = link.ask(move |id| Request::Read(Read { id, digest, offset: 1, len: None })).await.unwrap();
+    let id = answers.id;
+    drop(link);
+    assert_eq!(asked(&mut other).await, id);
+    drop(answers);
+    assert!(read_message::<Request>(&mut other).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn questions_that_nobody_answers_and_nobody_waits_for_take_no_place() {
     let (link, mut other) = pair(1 << 20);
     for _ in 0..3 * MAX_OPEN {

@@ -13,11 +13,12 @@ pub(crate) fn is_small(size: u64) -> bool {
 }
 
 impl Store {
-    /// Keeps small Blobs that are what their names say. What can be fetched again need not be durable at once.
+    /// Keeps small Blobs that are what their names say; gives how many bytes are new. What can be fetched again need not
+    /// be durable at once.
     ///
     /// # Errors
     /// [`StoreError`]; some may have been kept then.
-    pub(crate) fn keep_checked(&self, blobs: &[(Digest, Vec<u8>)]) -> Result<(), StoreError> {
+    pub(crate) fn keep_checked(&self, blobs: &[(Digest, Vec<u8>)]) -> Result<u64, StoreError> {
         self.stir();
         self.known.room.take(blobs.iter().map(|(_, bytes)| bytes.len() as u64).sum())?;
         for (digest, _) in blobs {
@@ -25,7 +26,7 @@ impl Store {
         }
         let new = self.index.keep_smalls(blobs)?;
         self.tally_small(|small| small + new);
-        Ok(())
+        Ok(new)
     }
 
     /// The bytes of a small Blob as it lies in the index, which stays for a while. They are **not** checked: whoever

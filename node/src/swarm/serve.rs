@@ -250,7 +250,7 @@ fn parts(id: u64, found: Vec<Found>) -> Vec<Answer> {
     let mut parts = vec![Answer { id, found: Vec::new(), last: false }];
     let mut room = 0;
     for found in found {
-        let mut size = Writer::new();
+        let mut size = Writer::with_capacity(4096);
         found.write(&mut size);
         let size = size.into_bytes().len();
         // What does not fit into a message by itself is not sent.
