@@ -14,7 +14,6 @@
 
 pub mod codec;
 pub mod nix;
-mod often;
 pub mod pair;
 pub mod policy;
 pub mod ring;

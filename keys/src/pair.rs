@@ -6,7 +6,6 @@
 //! `ed25519-dalek`'s.
 
 use std::fmt;
-use std::sync::Arc;
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use ssh_key::private::{Ed25519Keypair, Ed25519PrivateKey, KeypairData};
@@ -15,7 +14,6 @@ use ssh_key::{Cipher, HashAlg, Kdf, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::codec::{CodecError, Reader, Wire, Writer};
-use crate::often::Often;
 
 /// Largest key file that is read, in bytes. OpenSSH's ed25519 files have about 400.
 pub const MAX_KEY_FILE_BYTES: usize = 16 * 1024;
@@ -109,18 +107,9 @@ impl From<ssh_key::Error> for KeyError {
     }
 }
 
-/// A public key fit for verification: on the curve, canonically encoded, of prime order. Clones share what was
-/// prepared for it.
-#[derive(Clone)]
-pub struct PublicKey(VerifyingKey, Arc<Often>);
-
-impl PartialEq for PublicKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-impl Eq for PublicKey {}
+/// A public key fit for verification: on the curve, canonically encoded, of prime order.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicKey(VerifyingKey);
 
 impl PublicKey {
     /// Checks and takes 32 bytes.
@@ -139,7 +128,7 @@ impl PublicKey {
         if key.is_weak() || !point.is_torsion_free() {
             return Err(KeyError::Weak);
         }
-        Ok(key.into())
+        Ok(Self(key))
     }
 
     /// Reads one OpenSSH line, `ssh-ed25519 AAAA… comment`; gives the comment as well.
@@ -168,18 +157,11 @@ impl PublicKey {
     /// Whether `signature` is this key's over `message`, by the strict rule: the scalar reduced, no component of
     /// small order, the equation without cofactor. Nobody but the key's holder can alter such a signature.
     pub(crate) fn verify(&self, message: &[u8], signature: &Signature) -> bool {
-        self.1.verify(&self.0, message, signature)
+        self.0.verify_strict(message, signature).is_ok()
     }
 
     pub(crate) fn raw(&self) -> &VerifyingKey {
         &self.0
-    }
-}
-
-impl From<VerifyingKey> for PublicKey {
-    /// Of a key that was checked.
-    fn from(key: VerifyingKey) -> Self {
-        Self(key, Arc::default())
     }
 }
 
@@ -312,7 +294,7 @@ impl Pair {
 
     /// The public half.
     pub fn public(&self) -> PublicKey {
-        self.key.verifying_key().into()
+        PublicKey(self.key.verifying_key())
     }
 
     /// The name of this key in claims.
