@@ -43,6 +43,10 @@ pub(super) enum Call {
     Connect,
     /// Asks what the machine is called.
     Name,
+    /// Asks on which processors it may run.
+    Processors,
+    /// Says on which processors it wants to run.
+    Processor,
     /// Gets at files in a way that is not followed.
     Beyond,
 }
@@ -87,6 +91,8 @@ const CALLS: &[(libc::c_long, Call)] = &[
     (libc::SYS_connect, Call::Connect),
     (libc::SYS_sendto, Call::Connect),
     (libc::SYS_uname, Call::Name),
+    (libc::SYS_sched_getaffinity, Call::Processors),
+    (libc::SYS_sched_setaffinity, Call::Processor),
     (libc::SYS_io_uring_setup, Call::Beyond),
     (libc::SYS_open_by_handle_at, Call::Beyond),
     (libc::SYS_truncate, Call::Beyond),

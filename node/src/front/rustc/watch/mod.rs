@@ -9,13 +9,15 @@
 //!
 //! * [`seen`] is what was seen: pure.
 //! * `filter` is the program for the system's filter.
-//! * `tracer` is watcher and doorstep.
+//! * `tracer` is watcher and doorstep; `near` keeps the two of a stop on one processor.
 //!
 //! Where the system does not let anybody watch, the watcher says so, and the program is run as ever. Reading the clock,
 //! random numbers, and what a processor says of itself are not seen.
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod filter;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod near;
 pub mod seen;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tracer;

@@ -22,8 +22,10 @@ use nix::unistd::Pid;
 use rustix::process::WaitOptions;
 
 use super::filter::{self, Call, Flags};
+use super::near::Near;
 use super::seen::{Seen, Use, plain};
 use super::{DOORSTEP, stamp};
+use crate::observe::clock;
 
 /// Children that were made by clone(2) without a signal at their end count as well (waitpid(2)).
 const ALL: u32 = 0x4000_0000;
@@ -90,7 +92,8 @@ fn run(socket: &OsStr, rest: &[OsString]) -> io::Result<()> {
     rustix::stdio::dup2_stderr(&nothing)?;
     socket.write_all(format!("{main}\n").as_bytes())?;
     let (seen, own, settled) = Default::default();
-    Watcher { main, this, socket: Some(socket), seen, own, begun: false, settled }.serve();
+    let near = Near::new();
+    Watcher { main, this, socket: Some(socket), seen, own, begun: false, settled, near }.serve();
     Ok(())
 }
 
@@ -159,6 +162,7 @@ struct Watcher {
     /// Whether the doorstep has become the program.
     begun: bool,
     settled: Settled,
+    near: Near,
 }
 
 impl Watcher {
@@ -187,6 +191,13 @@ impl Watcher {
                     let program = fs::read_link(format!("/proc/{pid}/exe")).ok();
                     self.own.insert(pid, program.as_ref() == Some(&self.this));
                     self.begun |= pid == self.main;
+                    self.near.begins(pid);
+                }
+                libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
+                    let child = ptrace::getevent(Pid::from_raw(pid)).ok();
+                    if let Some(child) = child.and_then(|child| i32::try_from(child).ok()) {
+                        self.near.begins(child);
+                    }
                 }
                 _ => {}
             }
@@ -196,6 +207,7 @@ impl Watcher {
 
     fn report(&mut self, status: i32) {
         let Some(mut socket) = self.socket.take() else { return };
+        self.near.let_go();
         if !self.begun {
             self.seen.miss("it could not be started");
         }
@@ -209,6 +221,7 @@ impl Watcher {
         if self.socket.is_none() || self.is_own(pid) {
             return;
         }
+        self.near.stopped(pid, clock::moment());
         let told = ptrace::getevent(Pid::from_raw(pid));
         if told.is_ok_and(|told| told == libc::c_long::from(filter::FOREIGN)) {
             return self.seen.miss("a program for another kind of processor");
@@ -277,6 +290,8 @@ impl Watcher {
             }
             Call::Connect => self.connects(pid, &args)?,
             Call::Name => self.note(Path::new("/proc/sys/kernel/hostname"), Use::Read),
+            Call::Processors => self.near.let_go(),
+            Call::Processor => self.near.give_up(),
             Call::Beyond => self.seen.miss("a call that gets at files in another way"),
         }
         Some(())
