@@ -99,7 +99,8 @@ impl Near {
     /// Nobody is held yet; nobody ever where there is one processor, or the system does not let anybody be held.
     pub(super) fn new() -> Self {
         let all = sched_getaffinity(Pid::from_raw(0)).ok();
-        let count = |all: &CpuSet| (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu) == Ok(true)).take(2).count();
+        let count =
+            |all: &CpuSet| (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu) == Ok(true)).take(2).count();
         let all = all.filter(|all| count(all) > 1);
         let shared = all.and_then(|all| {
             let held = Mutex::new(Held { all, threads: BTreeSet::new() });
