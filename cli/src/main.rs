@@ -16,7 +16,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use potluck_node::front::rustc::linker;
 use potluck_node::front::rustc::script::launcher::SCRIPT;
-use potluck_node::front::rustc::watch::{DOORSTEP, WATCHER};
+use potluck_node::front::rustc::watch::{DOORSTEP, OF_LINKER, WATCHER};
 
 use crate::args::Args;
 use crate::exit::Exit;
@@ -29,7 +29,8 @@ fn main() -> ExitCode {
     let word = words.next();
     // What it starts of itself, and what is left in the place of a build script, say so in their first word; what stands in
     // a linker's place is known by its name.
-    let own = [SCRIPT, WATCHER, DOORSTEP].iter().any(|own| word.as_deref() == Some(own.as_ref()));
+    let own =
+        [SCRIPT, WATCHER, DOORSTEP].iter().chain(&OF_LINKER).any(|own| word.as_deref() == Some(own.as_ref()));
     let own = own || linker::is_called(name.as_deref()).is_some();
     if own || is_named(name, "potluck-rustc") || is_named(word, "rustc") {
         return rustc::run();

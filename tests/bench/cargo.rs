@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What was promised about cargo, beside plain cargo and beside sccache, in one run on one project.
 //!
-//!     cargo bench -p potluck-tests --bench cargo [-- [--json] [--project DIR] [--rounds N]]
+//!     cargo bench -p potluck-tests --bench cargo [-- [--json] [--project DIR] [--rounds N] [PART…]]
+//!
+//! The parts are `passing`, `watching`, `cold` (a build where nothing is known beside plain cargo, and no more) and `builds`
+//! (all builds, the cold one among them); without a name it is all but `cold`.
 //!
 //! What is compared is built in turns; a figure is the median of its rounds, a ratio the median of the rounds' ratios.
 //! Processor time is that of cargo with all that it starts, and of the daemon meanwhile. A missed target is printed and
@@ -279,6 +282,51 @@ impl Stage<'_> {
     }
 }
 
+/// A build where nothing is known, beside plain cargo. Which of the two comes first changes from round to round.
+fn cold(project: &Path, count: usize, say: &impl Fn(&str)) -> Vec<Figure> {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let place = |name: &str| Place::new(folder.path(), name, project);
+    let (plain, cold) = (place("plain"), place("cold"));
+    let with = || {
+        let person = knows_the_toolchain(Person::at_home());
+        let daemon = person.up(&["--http", "off"]);
+        let took = cold.build(&Wrapper::Ours(&person, &daemon));
+        (took, outcomes(&person).1)
+    };
+    let mut all = Vec::new();
+    for number in 0..=count {
+        let first = (number % 2 == 0).then(|| plain.build(&Wrapper::Nothing));
+        let (cold, compiled) = with();
+        let plain = first.unwrap_or_else(|| plain.build(&Wrapper::Nothing));
+        say(&format!(
+            "round {number}: {compiled} compiled, {:.2} s beside {:.2} s, processor {:.2} s beside {:.2} s",
+            cold.wall, plain.wall, cold.cpu, plain.cpu
+        ));
+        all.push(Round { plain, cold, ..Round::default() });
+    }
+    // The first one warms memory and caches.
+    all.remove(0);
+    of_cold(&all)
+}
+
+/// What of the figures is about the cold build.
+fn of_cold(all: &[Round]) -> Vec<Figure> {
+    let of = |took: fn(&Round) -> f64| all.iter().map(took).collect::<Vec<_>>();
+    let (plain, plain_cpu) = (of(|round| round.plain.wall), of(|round| round.plain.cpu));
+    let (cold, cold_cpu) = (of(|round| round.cold.wall), of(|round| round.cold.cpu));
+    let figure = |name: &str, value, unit| Figure::new(name, (value, unit), all.len());
+    let time = |name: &str, seconds: &[f64]| figure(name, median(seconds.to_vec()), "s");
+    let share = |name: &str, part: &[f64], of: &[f64]| figure(name, ratio(part, of), "x").at_most(1.02);
+    vec![
+        time("plain cargo, cold", &plain),
+        time("plain cargo, cold, processor", &plain_cpu),
+        time("potluck, cold", &cold),
+        time("potluck, cold, processor with the daemon's", &cold_cpu),
+        share("potluck, cold / plain", &cold, &plain),
+        share("potluck, cold / plain, processor", &cold_cpu, &plain_cpu),
+    ]
+}
+
 fn builds(project: &Path, count: usize, say: &impl Fn(&str)) -> Vec<Figure> {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let circle = Circle::new();
@@ -314,8 +362,7 @@ fn builds(project: &Path, count: usize, say: &impl Fn(&str)) -> Vec<Figure> {
 fn figures(all: &[Round]) -> Vec<Figure> {
     let count = all.len();
     let of = |took: fn(&Round) -> f64| all.iter().map(took).collect::<Vec<_>>();
-    let (plain, plain_cpu) = (of(|round| round.plain.wall), of(|round| round.plain.cpu));
-    let (cold, cold_cpu) = (of(|round| round.cold.wall), of(|round| round.cold.cpu));
+    let plain = of(|round| round.plain.wall);
     let (local, peer) = (of(|round| round.local.wall), of(|round| round.peer.wall));
     let figure = |name: &str, value, unit| Figure::new(name, (value, unit), count);
     let time = |name: &str, seconds: &[f64]| figure(name, median(seconds.to_vec()), "s");
@@ -324,20 +371,15 @@ fn figures(all: &[Round]) -> Vec<Figure> {
     let mut hits: Vec<f64> = all.iter().flat_map(|round| round.hits.clone()).collect();
     hits.sort_by(f64::total_cmp);
     let at = |percent: usize| hits.get(hits.len() * percent / 100).copied().unwrap_or(f64::NAN);
-    let mut figures = vec![
-        time("plain cargo, cold", &plain),
-        time("plain cargo, cold, processor", &plain_cpu),
-        time("potluck, cold", &cold),
-        time("potluck, cold, processor with the daemon's", &cold_cpu),
-        share("potluck, cold / plain", &cold, &plain).at_most(1.02),
-        share("potluck, cold / plain, processor", &cold_cpu, &plain_cpu).at_most(1.02),
+    let mut figures = of_cold(all);
+    figures.extend([
         time("second checkout, from the local store", &local),
         share("second checkout, from the local store / plain", &local, &plain),
         time("second checkout, from a peer", &peer),
         share("second checkout, from a peer / plain", &peer, &plain).at_most(0.25),
         figure("wrapper of a local hit, p50", at(50), "ms"),
         figure("wrapper of a local hit, p90", at(90), "ms"),
-    ];
+    ]);
     let theirs = |took: fn(&Round) -> Option<Took>| -> Option<Vec<f64>> {
         all.iter().map(|round| Some(took(round)?.wall)).collect()
     };
@@ -492,7 +534,16 @@ fn main() {
         }
     };
     say(&format!("{}, {count} rounds", project.display()));
-    for figure in passing().into_iter().chain(watching()).chain(builds(&project, count, &say)) {
-        figure.print(json);
+    let parts = ["passing", "watching", "cold", "builds"];
+    let named: Vec<_> = parts.into_iter().filter(|part| args.iter().any(|arg| arg == part)).collect();
+    let wanted = if named.is_empty() { vec!["passing", "watching", "builds"] } else { named };
+    for part in wanted {
+        let figures = match part {
+            "passing" => passing(),
+            "watching" => watching(),
+            "cold" => cold(&project, count, &say),
+            _ => builds(&project, count, &say),
+        };
+        figures.iter().for_each(|figure| figure.print(json));
     }
 }

@@ -192,7 +192,7 @@ async fn start(call: &Call, how: How<'_>, stand: Option<&Stand>) -> io::Result<S
         Watched::Nobody => {
             behind(call).and_then(|behind| plain(command(call, how.flags, Some(behind)), outputs()).ok())
         }
-        Watched::Linker | Watched::All => watched(call, how.flags, outputs()).await.ok(),
+        Watched::Linker | Watched::All => watched(call, how.flags, (watch::WATCHER, outputs())).await.ok(),
     };
     first.map_or_else(|| plain(command(call, how.flags, None), outputs()), Ok)
 }
@@ -209,13 +209,17 @@ fn plain(command: Command, [stdout, stderr]: [Stdio; 2]) -> io::Result<Started> 
 }
 
 /// By way of a watcher. Where that does not get so far as to run the program, nothing was run.
-pub(super) async fn watched(call: &Call, flags: &[String], outputs: [Stdio; 2]) -> io::Result<Started> {
+pub(super) async fn watched(
+    call: &Call,
+    flags: &[String],
+    (word, outputs): (&str, [Stdio; 2]),
+) -> io::Result<Started> {
     let this = call.this.as_ref().filter(|_| watch::is_possible()).ok_or(io::ErrorKind::Unsupported)?;
     let post = watch::Post::new()?;
     post.listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(post.listener.try_clone()?)?;
     let (program, args) = words(call, flags).ok_or(io::ErrorKind::InvalidInput)?;
-    let mut command = watch::command(this, &post, program, args);
+    let mut command = watch::command((this, word), &post, program, args);
     surround(&mut command, call);
     let mut started = plain(command, outputs)?;
     let stream = tokio::select! {

@@ -14,6 +14,7 @@ use potluck_protocol::digest::Digest;
 
 use super::key::Inputs;
 use super::map::native_name;
+use super::sources::Sources;
 use super::toolchain::digest;
 use super::unit::Unit;
 use super::{Call, Placed};
@@ -24,14 +25,14 @@ const MAX_NATIVE: usize = 1000;
 const SUFFIX: usize = 17;
 
 /// Fills in [`Inputs::externs`], [`Inputs::transitive`] and [`Inputs::native`]; gives the files whose content that is,
-/// all links followed. `binds` says whether the source may bind libraries by itself.
+/// all links followed. `sources` says whether the source may bind libraries by itself, and what macros hold.
 ///
 /// # Errors
 /// When a file cannot be read, or a library outside of the build may take part that nobody names.
 pub fn gather(
     call: &Call,
     placed: &Placed,
-    binds: bool,
+    sources: &Sources,
     inputs: &mut Inputs,
 ) -> io::Result<BTreeSet<PathBuf>> {
     let unit = &placed.unit;
@@ -39,12 +40,15 @@ pub fn gather(
     if unit.links() {
         linked(call, unit, inputs, &mut files)?;
     } else {
-        let of = |path: &Option<String>| path.as_ref().map(|path| digest(&call.cwd.join(path))).transpose();
-        inputs.externs = unit.externs.iter().map(|one| of(&one.path)).collect::<Result<_, _>>()?;
+        let content =
+            |path: PathBuf| sources.macros.get(&path).map_or_else(|| digest(&path), |known| Ok(*known));
+        let of = |path: &String| content(call.cwd.join(path));
+        inputs.externs =
+            unit.externs.iter().map(|one| one.path.as_ref().map(of).transpose()).collect::<Result<_, _>>()?;
         let paths = unit.externs.iter().filter_map(|one| one.path.as_ref());
         files.extend(paths.filter_map(|path| fs::canonicalize(call.cwd.join(path)).ok()));
     }
-    inputs.native = native(call, placed, binds, &mut files)?;
+    inputs.native = native(call, placed, sources.links, &mut files)?;
     Ok(files)
 }
 

@@ -103,7 +103,7 @@ pub async fn link(mut call: Call, folder: &Path) -> ExitCode {
         None => return ExitCode::from(2),
     }
     let outputs = [Stdio::inherit(), Stdio::inherit()];
-    let Ok(started) = compile::watched(&call, &[], outputs).await else {
+    let Ok(started) = compile::watched(&call, &[], (watch::OF_LINKER[0], outputs)).await else {
         let error = compile::exec_itself(&call);
         let _ = writeln!(io::stderr(), "potluck-rustc: cannot run {NAME}: {error}");
         return ExitCode::from(126);

@@ -307,7 +307,7 @@ fn gather(call: &Call, placed: &Placed) -> Result<Gathered, Reason> {
     let macros = externs::macros(call, placed).map_err(Reason::Externs)?;
     inputs.handed = !macros.is_empty() && !unit.loads_macros();
     let sources = Sources::gather(call, placed, &macros)?;
-    let libraries = externs::gather(call, placed, sources.links, &mut inputs).map_err(Reason::Externs)?;
+    let libraries = externs::gather(call, placed, &sources, &mut inputs).map_err(Reason::Externs)?;
     inputs.sources.clone_from(&sources.files);
     inputs.generated.clone_from(&sources.generated);
     inputs.env.clone_from(&sources.env);

@@ -93,6 +93,8 @@ pub struct Sources {
     pub env: BTreeMap<String, Option<String>>,
     /// Whether the code may bind native libraries that no argument names.
     pub links: bool,
+    /// The content of the macros, which were looked through.
+    pub macros: BTreeMap<PathBuf, Digest>,
     /// When reading began.
     began: Time,
     /// Each file that was hashed, all links followed.
@@ -115,6 +117,20 @@ pub struct Sources {
 struct Database {
     asked: bool,
     configured: bool,
+}
+
+/// Hashes what is read.
+struct Hashed<'a> {
+    from: File,
+    hasher: &'a mut blake3::Hasher,
+}
+
+impl io::Read for Hashed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(into)?;
+        self.hasher.update(&into[..read]);
+        Ok(read)
+    }
 }
 
 /// What the key did not cover.
@@ -209,9 +225,14 @@ impl Sources {
         let set = call.env.keys().filter_map(|name| name.to_str());
         self.wanted = set.filter(|name| name.len() > 2 && !is_volatile(name)).map(str::to_owned).collect();
         for path in macros {
+            let mut hasher = blake3::Hasher::new();
             File::open(path)
-                .and_then(|program| text::mentions_in(program, &self.wanted, &mut self.names))
+                .and_then(|program| {
+                    let program = Hashed { from: program, hasher: &mut hasher };
+                    text::mentions_in(program, &self.wanted, &mut self.names)
+                })
                 .map_err(|error| SourceError::Read(path.clone(), error))?;
+            self.macros.insert(path.clone(), hasher.finalize().into());
         }
         Ok(())
     }
@@ -239,6 +260,7 @@ impl Sources {
             generated: BTreeMap::new(),
             env: BTreeMap::new(),
             links: false,
+            macros: BTreeMap::new(),
             began: clock::now(),
             seen: BTreeMap::new(),
             walks: Vec::new(),

@@ -16,6 +16,17 @@ const OPENING: &[u8] = b"([{";
 /// How much of a program is looked through at once.
 const AT_ONCE: u64 = 1 << 18;
 
+/// Which bytes make a stretch in which names of variables are looked for.
+const CAPITAL: [bool; 256] = {
+    let mut capital = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        capital[byte as usize] = byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        byte += 1;
+    }
+    capital
+};
+
 /// The names in `env!("NAME")` and `option_env!("NAME")`.
 pub(super) fn env_names(text: &[u8], names: &mut BTreeSet<String>) {
     for at in memmem::find_iter(text, "env!") {
@@ -26,7 +37,7 @@ pub(super) fn env_names(text: &[u8], names: &mut BTreeSet<String>) {
 /// Those of `wanted` that stand in a text or a program. In a program, texts stand side by side, so a name is looked for
 /// within stretches of capital letters; one that has others is looked for by itself.
 pub(super) fn mentions(text: &[u8], wanted: &BTreeSet<String>, found: &mut BTreeSet<String>) {
-    let capital = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
+    let capital = |byte: &u8| CAPITAL[usize::from(*byte)];
     let (plain, other): (Vec<&String>, Vec<_>) = wanted
         .iter()
         .filter(|name| !found.contains(*name))
@@ -37,13 +48,24 @@ pub(super) fn mentions(text: &[u8], wanted: &BTreeSet<String>, found: &mut BTree
     for name in plain {
         by_first[name.bytes().next().map_or(0, usize::from)].push(name);
     }
-    for stretch in text.split(|byte| !capital(byte)).filter(|stretch| stretch.len() >= shortest) {
-        for at in 0..=stretch.len() - shortest {
+    // Every stretch that is long enough covers one of these places, so that most of a program is not looked at.
+    let shortest = shortest.max(1);
+    let mut at = shortest - 1;
+    while let Some(byte) = text.get(at) {
+        if !capital(byte) {
+            at = at.saturating_add(shortest);
+            continue;
+        }
+        let start = text[..at].iter().rposition(|byte| !capital(byte)).map_or(0, |before| before + 1);
+        let end = text[at..].iter().position(|byte| !capital(byte)).map_or(text.len(), |after| at + after);
+        let stretch = &text[start..end];
+        for at in 0..=stretch.len().saturating_sub(shortest) {
             let rest = &stretch[at..];
             let begins = rest.first().map_or(0, |first| usize::from(*first));
             let here = by_first[begins].iter().filter(|name| rest.starts_with(name.as_bytes()));
             found.extend(here.map(|name| (*name).clone()));
         }
+        at = end.saturating_add(shortest);
     }
     found.extend(other.into_iter().filter(|name| memmem::find(text, name.as_bytes()).is_some()).cloned());
 }

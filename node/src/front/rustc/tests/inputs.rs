@@ -162,9 +162,12 @@ async fn a_library_outside_that_the_source_binds_is_not_cached() {
     let call = one.call();
     let Decision::Cacheable(placed) = plan(&call) else { panic!() };
     let mut inputs = super::super::key::Inputs::default();
-    let error = super::super::externs::gather(&call, &placed, true, &mut inputs).unwrap_err();
+    let mut sources = super::super::sources::Sources::gather(&call, &placed, &[]).unwrap();
+    assert!(sources.links);
+    let error = super::super::externs::gather(&call, &placed, &sources, &mut inputs).unwrap_err();
     assert!(error.to_string().contains("may be linked"), "{error}");
-    super::super::externs::gather(&call, &placed, false, &mut inputs).unwrap();
+    sources.links = false;
+    super::super::externs::gather(&call, &placed, &sources, &mut inputs).unwrap();
 }
 
 #[tokio::test]

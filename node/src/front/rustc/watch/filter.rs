@@ -43,6 +43,10 @@ pub(super) enum Call {
     Connect,
     /// Asks what the machine is called.
     Name,
+    /// Asks on which processors it may run.
+    Processors,
+    /// Says on which processors it wants to run.
+    Processor,
     /// Gets at files in a way that is not followed.
     Beyond,
 }
@@ -87,6 +91,8 @@ const CALLS: &[(libc::c_long, Call)] = &[
     (libc::SYS_connect, Call::Connect),
     (libc::SYS_sendto, Call::Connect),
     (libc::SYS_uname, Call::Name),
+    (libc::SYS_sched_getaffinity, Call::Processors),
+    (libc::SYS_sched_setaffinity, Call::Processor),
     (libc::SYS_io_uring_setup, Call::Beyond),
     (libc::SYS_open_by_handle_at, Call::Beyond),
     (libc::SYS_truncate, Call::Beyond),
@@ -122,17 +128,43 @@ pub(super) fn call(number: u64) -> Option<Call> {
     CALLS.iter().chain(OLDER).find_map(own)
 }
 
-/// The filter itself.
-pub(super) fn program() -> Vec<sock_filter> {
+/// Asks where a link leads.
+const LINKS: &[libc::c_long] = &[
+    libc::SYS_readlinkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+];
+
+/// The filter itself: for a linker, see [`super::OF_LINKER`].
+pub(super) fn program(of_linker: bool) -> Vec<sock_filter> {
     let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let foreign = || step(RETURN, 0, 0, TRACE | FOREIGN);
     // The processor's kind stands behind the number (seccomp_data).
     let mut program = vec![step(LOAD, 0, 0, 4), step(EQUAL, 1, 0, ARCH), foreign(), step(LOAD, 0, 0, 0)];
     program.extend([step(AT_LEAST, 0, 1, X32), foreign()]);
-    for (number, _) in CALLS.iter().chain(OLDER) {
+    let passed = |number: &libc::c_long| of_linker && LINKS.contains(number);
+    for (number, _) in CALLS.iter().chain(OLDER).filter(|(number, _)| !passed(number)) {
         let number = u32::try_from(*number).expect("numbers of system calls are small");
         program.extend([step(EQUAL, 0, 1, number), step(RETURN, 0, 0, TRACE | KNOWN)]);
     }
     program.push(step(RETURN, 0, 0, ALLOW));
     program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_of_a_linker_links_are_not_asked_about() {
+        let stops = |of_linker: bool, number: libc::c_long| {
+            let number = u32::try_from(number).unwrap();
+            program(of_linker).iter().any(|step| step.code == EQUAL && step.k == number)
+        };
+        for (number, _) in CALLS.iter().chain(OLDER) {
+            assert!(stops(false, *number), "{number}");
+            assert_eq!(stops(true, *number), !LINKS.contains(number), "{number}");
+        }
+        assert!(!LINKS.is_empty() && stops(true, libc::SYS_openat));
+    }
 }

@@ -9,13 +9,15 @@
 //!
 //! * [`seen`] is what was seen: pure.
 //! * `filter` is the program for the system's filter.
-//! * `tracer` is watcher and doorstep.
+//! * `tracer` is watcher and doorstep; `near` keeps the two of a stop on one processor.
 //!
 //! Where the system does not let anybody watch, the watcher says so, and the program is run as ever. Reading the clock,
 //! random numbers, and what a processor says of itself are not seen.
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod filter;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod near;
 pub mod seen;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tracer;
@@ -34,6 +36,10 @@ use tempfile::TempDir;
 pub const WATCHER: &str = "--potluck-watcher";
 /// The first word of the doorstep's call.
 pub const DOORSTEP: &str = "--potluck-doorstep";
+/// The same for a linker, which is not stopped where it asks where a link leads: what it reads there is seen when it
+/// opens it, and what a link says becomes no part of what it makes. More than a third of what would stop it is this, of
+/// the folders above its inputs.
+pub const OF_LINKER: [&str; 2] = ["--potluck-watcher-of-linker", "--potluck-doorstep-of-linker"];
 /// Most bytes of a report: some ten thousand names.
 pub(super) const MAX_REPORT: u64 = 32 << 20;
 
@@ -72,27 +78,32 @@ pub(super) const fn is_possible() -> bool {
     cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))
 }
 
-/// The call of a watcher that runs `program`. It keeps out of the terminal's signals, which its program gets.
+/// The call of a watcher, by its word, that runs `program`. It keeps out of the terminal's signals, which its program gets.
 pub(super) fn command(
-    this: &Path,
+    (this, word): (&Path, &str),
     post: &Post,
     program: &std::ffi::OsStr,
     args: impl IntoIterator<Item = OsString>,
 ) -> Command {
     let group = rustix::process::getpgrp().as_raw_nonzero().to_string();
     let mut command = Command::new(this);
-    command.arg(WATCHER).arg(post.socket()).arg(group).arg(program).args(args).process_group(0);
+    command.arg(word).arg(post.socket()).arg(group).arg(program).args(args).process_group(0);
     command
 }
 
 /// Runs as one of them, when the arguments say so.
 pub fn run(args: &[OsString]) -> Option<ExitCode> {
     let (word, rest) = args.split_first()?;
-    if word != WATCHER && word != DOORSTEP {
+    let of_linker = OF_LINKER.iter().any(|own| word == own);
+    if word != WATCHER && word != DOORSTEP && !of_linker {
         return None;
     }
     #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return Some(if word == WATCHER { tracer::watch(rest) } else { tracer::doorstep(rest) });
+    return Some(if word == WATCHER || word == OF_LINKER[0] {
+        tracer::watch(of_linker, rest)
+    } else {
+        tracer::doorstep(of_linker, rest)
+    });
     #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
     return Some(ExitCode::from(u8::try_from(rest.len().min(1)).unwrap_or(1)));
 }

@@ -4,7 +4,7 @@
 //! The watcher sends lines on its socket: the program's process; how it ended, as wait(2) gives it; and what was seen. A
 //! watcher that ends before the first line has run nothing; one that ends before the second took the program with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut, Read as _, Write as _};
@@ -22,8 +22,10 @@ use nix::unistd::Pid;
 use rustix::process::WaitOptions;
 
 use super::filter::{self, Call, Flags};
+use super::near::Near;
 use super::seen::{Seen, Use, plain};
-use super::{DOORSTEP, stamp};
+use super::{DOORSTEP, OF_LINKER, stamp};
+use crate::observe::clock;
 
 /// Children that were made by clone(2) without a signal at their end count as well (waitpid(2)).
 const ALL: u32 = 0x4000_0000;
@@ -37,13 +39,13 @@ const SHORT: usize = 256;
 const PAGE: usize = 4096;
 
 /// Becomes the program, once the watcher is there: `GROUP PROGRAM ARGS…`.
-pub(super) fn doorstep(args: &[OsString]) -> ExitCode {
+pub(super) fn doorstep(of_linker: bool, args: &[OsString]) -> ExitCode {
     let [group, program, args @ ..] = args else { return ExitCode::from(2) };
     let group = group.to_str().and_then(|group| rustix::process::Pid::from_raw(group.parse().ok()?));
     // Where that group has gone, the program has one of its own.
     let _ = rustix::process::setpgid(None, group);
     if nix::sys::signal::raise(Signal::SIGSTOP).is_err()
-        || seccompiler::apply_filter(&filter::program()).is_err()
+        || seccompiler::apply_filter(&filter::program(of_linker)).is_err()
     {
         return ExitCode::from(126);
     }
@@ -53,19 +55,19 @@ pub(super) fn doorstep(args: &[OsString]) -> ExitCode {
 }
 
 /// Runs and watches a program: `SOCKET GROUP PROGRAM ARGS…`.
-pub(super) fn watch(args: &[OsString]) -> ExitCode {
+pub(super) fn watch(of_linker: bool, args: &[OsString]) -> ExitCode {
     let [socket, rest @ ..] = args else { return ExitCode::from(2) };
-    match run(socket, rest) {
+    match run(if of_linker { OF_LINKER[1] } else { DOORSTEP }, socket, rest) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn run(socket: &OsStr, rest: &[OsString]) -> io::Result<()> {
+fn run(doorstep: &str, socket: &OsStr, rest: &[OsString]) -> io::Result<()> {
     let mut socket = UnixStream::connect(socket)?;
     let this = std::env::current_exe()?;
     // It inherits everything else from this process, which had it from whoever wants to know.
-    let child = Command::new(&this).arg(DOORSTEP).args(rest).spawn()?;
+    let child = Command::new(&this).arg(doorstep).args(rest).spawn()?;
     let main = i32::try_from(child.id()).map_err(io::Error::other)?;
     let stopped = rustix::process::waitpid(rustix::process::Pid::from_raw(main), WaitOptions::UNTRACED)?;
     if !stopped.is_some_and(|(_, status)| status.stopped()) {
@@ -89,8 +91,9 @@ fn run(socket: &OsStr, rest: &[OsString]) -> io::Result<()> {
     rustix::stdio::dup2_stdout(&nothing)?;
     rustix::stdio::dup2_stderr(&nothing)?;
     socket.write_all(format!("{main}\n").as_bytes())?;
-    let (seen, own, settled) = Default::default();
-    Watcher { main, this, socket: Some(socket), seen, own, begun: false, settled }.serve();
+    let (seen, own, settled, asked) = Default::default();
+    let near = Near::new();
+    Watcher { main, this, socket: Some(socket), seen, own, begun: false, settled, near, asked }.serve();
     Ok(())
 }
 
@@ -104,9 +107,17 @@ struct Stopped {
 impl Stopped {
     /// The file that these arguments mean; an empty path where they mean something that is open already.
     fn path(&self, settled: &mut Settled, (folder, name): (Option<usize>, usize)) -> Option<PathBuf> {
-        let name = self.args[name];
-        let name = if name == 0 { Vec::new() } else { text(self.pid, name)? };
-        let name = Path::new(OsStr::from_bytes(&name));
+        self.path_of(settled, folder, &self.name(name)?)
+    }
+
+    /// The name as the program has written it.
+    fn name(&self, at: usize) -> Option<Vec<u8>> {
+        let at = self.args[at];
+        if at == 0 { Some(Vec::new()) } else { text(self.pid, at) }
+    }
+
+    fn path_of(&self, settled: &mut Settled, folder: Option<usize>, name: &[u8]) -> Option<PathBuf> {
+        let name = Path::new(OsStr::from_bytes(name));
         if name.as_os_str().is_empty() {
             return Some(PathBuf::new());
         }
@@ -159,6 +170,10 @@ struct Watcher {
     /// Whether the doorstep has become the program.
     begun: bool,
     settled: Settled,
+    near: Near,
+    /// Names that were asked about, as programs wrote them, and mean the same wherever they are written. To ask about
+    /// them again tells nothing new.
+    asked: HashSet<Vec<u8>>,
 }
 
 impl Watcher {
@@ -187,6 +202,13 @@ impl Watcher {
                     let program = fs::read_link(format!("/proc/{pid}/exe")).ok();
                     self.own.insert(pid, program.as_ref() == Some(&self.this));
                     self.begun |= pid == self.main;
+                    self.near.begins(pid);
+                }
+                libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
+                    let child = ptrace::getevent(Pid::from_raw(pid)).ok();
+                    if let Some(child) = child.and_then(|child| i32::try_from(child).ok()) {
+                        self.near.begins(child);
+                    }
                 }
                 _ => {}
             }
@@ -196,6 +218,7 @@ impl Watcher {
 
     fn report(&mut self, status: i32) {
         let Some(mut socket) = self.socket.take() else { return };
+        self.near.let_go();
         if !self.begun {
             self.seen.miss("it could not be started");
         }
@@ -209,6 +232,7 @@ impl Watcher {
         if self.socket.is_none() || self.is_own(pid) {
             return;
         }
+        self.near.stopped(pid, clock::moment());
         let told = ptrace::getevent(Pid::from_raw(pid));
         if told.is_ok_and(|told| told == libc::c_long::from(filter::FOREIGN)) {
             return self.seen.miss("a program for another kind of processor");
@@ -246,8 +270,16 @@ impl Watcher {
                 self.note(&name, opened(flags, || fs::metadata(&name).is_ok()));
             }
             Call::Ask { at, name } => {
-                let name = stopped.path(&mut self.settled, (at, name))?;
-                self.note(&name, Use::Read);
+                let name = stopped.name(name)?;
+                if !self.asked.contains(&name) {
+                    let path = stopped.path_of(&mut self.settled, at, &name)?;
+                    self.note(&path, Use::Read);
+                    // One that is left as it is lies there whatever becomes of folders and links.
+                    if path.as_os_str().as_bytes() == name && path.is_absolute() && self.seen.missed.is_none()
+                    {
+                        self.asked.insert(name);
+                    }
+                }
             }
             Call::Become { at, name } => {
                 let name = stopped.path(&mut self.settled, (at, name))?;
@@ -277,6 +309,8 @@ impl Watcher {
             }
             Call::Connect => self.connects(pid, &args)?,
             Call::Name => self.note(Path::new("/proc/sys/kernel/hostname"), Use::Read),
+            Call::Processors => self.near.let_go(),
+            Call::Processor => self.near.give_up(),
             Call::Beyond => self.seen.miss("a call that gets at files in another way"),
         }
         Some(())
