@@ -58,6 +58,10 @@ impl Download {
             arriving.finish()?;
             return Ok(Opened::Here);
         }
+        // Somebody may have been about to end it when it was looked for.
+        if store.has(&need.digest)? {
+            return Ok(Opened::Here);
+        }
         let bits = arriving.bits();
         *self.lock() = Some(arriving);
         Ok(Opened::Part(bits))

@@ -84,6 +84,11 @@ impl Transfers {
     pub(super) fn start_pieces(&mut self, now: Moment, need: Need, peers: &Peers) {
         let Some(transfer) = self.all.get(&need) else { return };
         let Phase::Open(spread) = &transfer.phase else { return };
+        if spread.missing() == 0 && transfer.running.is_empty() {
+            // All pieces came, and nobody has said that it is whole: he was stopped while he made it so, since another
+            // one had brought the same piece.
+            return self.open(need);
+        }
         let usable = |peer: &Peer| {
             !transfer.tried.contains(peer)
                 && spread.sources.get(peer).is_none_or(|source| source.again <= now)

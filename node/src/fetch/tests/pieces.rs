@@ -83,6 +83,24 @@ fn pieces_come_from_all_who_have_them_and_none_is_asked_for_twice_before_the_end
 }
 
 #[test]
+fn what_came_whole_without_anybody_saying_so_is_looked_at_again() {
+    // As when two brought the last piece: who was first is stopped while he ends the Blob, as he has nothing more to bring
+    // once the second one's has come.
+    let (mut case, actions) = begun(&["ann", "ben"], &(0..COUNT - 1).collect::<Vec<_>>());
+    let (number, _, pieces) = asked_pieces(&actions).swap_remove(0);
+    let mut after = case.feed(Event::Has { transfer: number, has: Has::All });
+    after.extend(comes(&mut case, number, &pieces));
+    assert!(!after.iter().any(|action| matches!(action, Action::Open { .. })), "he may yet say so");
+    let opens = case.brought(number, Brought::Part);
+    let projects = BTreeSet::from([Project::default()]);
+    assert_eq!(opens, [Action::Open { need: large(), projects }]);
+    let done = case.feed(Event::Opened { need: large(), opened: Some(Opened::Here) });
+    assert!(done.contains(&Action::Delivered { bring: 1, all: true }), "{done:?}");
+    assert!(done.contains(&Action::Close(large())), "{done:?}");
+    assert_eq!(case.plan.len(), 0);
+}
+
+#[test]
 fn what_is_late_is_asked_of_another_and_the_loser_is_stopped() {
     let (mut case, actions) = begun(&["ann", "ben"], &(0..COUNT - 4).collect::<Vec<_>>());
     // Both have their share; of one nothing comes.
