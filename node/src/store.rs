@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use buffers::Buffers;
 pub use buffers::Lent;
-use bytes::Bytes;
 use potluck_keys::ring::{self, RingError};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
@@ -313,26 +312,6 @@ impl Store {
                 opened.read(index).map_err(|error| self.aside(opened.pieces().digest(), error))
             }
         }
-    }
-
-    /// As [`Store::piece`], in a buffer that is used again once nobody holds a part of it any more.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn lend_piece(&self, blob: &Blob, index: u64) -> Result<Bytes, StoreError> {
-        let mut lent = self.lend();
-        self.piece_into(blob, index, &mut lent)?;
-        Ok(lent.into())
-    }
-
-    /// A buffer that is used again and again, with whatever was in it.
-    pub(crate) fn lend(&self) -> Lent {
-        self.known.buffers.lend()
-    }
-
-    /// An empty one that has room for so many bytes, at most a piece, and a little more.
-    pub(crate) fn lend_room(&self, bytes: usize) -> Lent {
-        self.known.buffers.room(bytes)
     }
 
     /// As [`Store::piece`], into a buffer that is used again and again.

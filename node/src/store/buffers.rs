@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use potluck_protocol::piece::PIECE_BYTES;
 
-use super::MAX_AHEAD;
+use super::{Blob, MAX_AHEAD, Store, StoreError};
 
 /// Buffers that have room for less are not kept: new ones cost nothing.
 const WORTH_KEEPING: usize = 64 * 1024;
@@ -28,6 +28,28 @@ pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
 pub struct Lent {
     bytes: Vec<u8>,
     to: Arc<Buffers>,
+}
+
+impl Store {
+    /// As [`Store::piece`], in a buffer that is used again once nobody holds a part of it any more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn lend_piece(&self, blob: &Blob, index: u64) -> Result<Bytes, StoreError> {
+        let mut lent = self.lend();
+        self.piece_into(blob, index, &mut lent)?;
+        Ok(lent.into())
+    }
+
+    /// A buffer that is used again and again, with whatever was in it.
+    pub(crate) fn lend(&self) -> Lent {
+        self.known.buffers.lend()
+    }
+
+    /// An empty one that has room for so many bytes, at most a piece, and a little more.
+    pub(crate) fn lend_room(&self, bytes: usize) -> Lent {
+        self.known.buffers.room(bytes)
+    }
 }
 
 impl Buffers {
