@@ -67,9 +67,8 @@ impl<D: Draft> Growing<D> {
     }
 }
 
-/// A Blob that streams in and is hashed and written on the way, raw, since whoever writes is waiting: at most
-/// [`WRITE_BYTES`] of it are in memory, besides 48 bytes for each piece that is written. Dropped before its end, it leaves
-/// nothing.
+/// A Blob that streams in and is hashed and written on the way, raw, since whoever writes is waiting: at most 128 KiB of
+/// it are in memory, besides 48 bytes for each piece that is written. Dropped before its end, it leaves nothing.
 #[derive(Debug)]
 pub struct Staging<D> {
     growing: Growing<D>,
