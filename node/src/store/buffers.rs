@@ -53,11 +53,9 @@ impl Store {
 }
 
 impl Buffers {
-    /// One that has room for a piece and a little more, with whatever was in it.
+    /// One, with whatever was in it.
     pub(super) fn lend(self: &Arc<Self>) -> Lent {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        // Memory that nobody writes to is not taken.
-        let bytes = bytes.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES + SPARE));
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         Lent { bytes, to: Arc::clone(self) }
     }
 
@@ -66,6 +64,7 @@ impl Buffers {
         if bytes > WORTH_KEEPING - SPARE {
             let mut lent = self.lend();
             lent.clear();
+            lent.reserve(bytes + SPARE);
             return lent;
         }
         Lent { bytes: Vec::with_capacity(bytes + SPARE), to: Arc::clone(self) }
