@@ -9,7 +9,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
@@ -61,7 +60,8 @@ impl Held {
 
 struct Shared {
     held: Mutex<Held>,
-    begun: Condvar,
+    /// Somebody is held, or nobody any more.
+    changed: Condvar,
     stops: AtomicU64,
 }
 
@@ -76,13 +76,14 @@ impl Shared {
         loop {
             let mut held = self.held();
             while held.threads.is_empty() {
-                held = self.begun.wait(held).unwrap_or_else(PoisonError::into_inner);
+                held = self.changed.wait(held).unwrap_or_else(PoisonError::into_inner);
             }
-            drop(held);
             let before = self.stops.load(Ordering::Relaxed);
-            thread::sleep(LOOK);
+            // Ends at once when all were let go meanwhile.
+            let waited = self.changed.wait_timeout_while(held, LOOK, |held| !held.threads.is_empty());
+            let (mut held, _) = waited.unwrap_or_else(PoisonError::into_inner);
             if self.stops.load(Ordering::Relaxed) - before < STILL {
-                self.held().let_go();
+                held.let_go();
             }
         }
     }
@@ -104,7 +105,7 @@ impl Near {
         let all = all.filter(|all| count(all) > 1);
         let shared = all.and_then(|all| {
             let held = Mutex::new(Held { all, threads: BTreeSet::new() });
-            let shared = Arc::new(Shared { held, begun: Condvar::new(), stops: AtomicU64::new(0) });
+            let shared = Arc::new(Shared { held, changed: Condvar::new(), stops: AtomicU64::new(0) });
             let looking = Arc::clone(&shared);
             span::thread("let-go", move || looking.look()).is_ok().then_some(shared)
         });
@@ -132,7 +133,7 @@ impl Near {
                 held.threads.remove(&one);
             }
         }
-        shared.begun.notify_one();
+        shared.changed.notify_one();
     }
 
     /// A thread has made another one, or a process, which begins where it is held; or it has become another program, under
@@ -150,6 +151,7 @@ impl Near {
     pub(super) fn let_go(&self) {
         if let Some(shared) = &self.shared {
             shared.held().let_go();
+            shared.changed.notify_one();
         }
     }
 
@@ -194,7 +196,7 @@ mod tests {
         let mut near = Near::new();
         stop(&mut near);
         while mine() != before {
-            thread::yield_now();
+            std::thread::yield_now();
         }
     }
 }
