@@ -4,12 +4,17 @@
 //! In the daemon the door is the [`crate::engine`]; in a process of its own, such as a compiler wrapper, it is the
 //! [`crate::control::client`], which passes everything on to the daemon. A Front cannot tell which.
 
+use std::fmt;
 use std::fs::File;
+use std::future::poll_fn;
 use std::ops::Range;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::Stream;
 use potluck_protocol::action::{Project, Recipe};
 pub use potluck_protocol::control::{Answer, Miss, Note};
 use potluck_protocol::digest::Digest;
@@ -20,9 +25,38 @@ use tokio::sync::mpsc;
 /// Most stretches of a Blob that wait for a slow reader.
 pub const STRETCHES: usize = 4;
 
-/// A Blob as it is read: stretches of at most [`potluck_protocol::control::MAX_DATA_BYTES`] bytes, in order. It ends
-/// where the channel ends; an error is the last item. The bytes were checked against the Digest that was asked for.
-pub type Stretches = mpsc::Receiver<Result<Bytes, CacheError>>;
+/// A Blob as it is read: stretches of at most [`potluck_protocol::control::MAX_DATA_BYTES`] bytes, in order. An error is
+/// the last of them. The bytes were checked against the Digest that was asked for.
+pub struct Stretches(Pin<Box<dyn Stream<Item = Result<Bytes, CacheError>> + Send>>);
+
+impl Stretches {
+    /// Those that a stream gives, which is nothing else.
+    pub fn new(from: impl Stream<Item = Result<Bytes, CacheError>> + Send + 'static) -> Self {
+        Self(Box::pin(from))
+    }
+
+    /// The next one, none at the end.
+    pub async fn recv(&mut self) -> Option<Result<Bytes, CacheError>> {
+        poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// The same, for those who poll.
+    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, CacheError>>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+impl From<mpsc::Receiver<Result<Bytes, CacheError>>> for Stretches {
+    fn from(mut from: mpsc::Receiver<Result<Bytes, CacheError>>) -> Self {
+        Self::new(futures::stream::poll_fn(move |context| from.poll_recv(context)))
+    }
+}
+
+impl fmt::Debug for Stretches {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Stretches").finish_non_exhaustive()
+    }
+}
 
 /// Some keys of one tool.
 #[derive(Debug, Clone)]

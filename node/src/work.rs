@@ -156,7 +156,7 @@ pub async fn export(engine: &Arc<Engine>, what: Export) -> Result<(Stretches, Re
         }
         drop(place);
     });
-    Ok((from, report))
+    Ok((from.into(), report))
 }
 
 /// Takes a bundle.

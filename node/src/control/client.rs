@@ -231,7 +231,7 @@ impl Client {
                 }
             }
         });
-        from
+        from.into()
     }
 
     async fn one(&self, make: impl FnOnce(u64) -> Request + Send + 'static) -> Result<Reply, CacheError> {

@@ -1,38 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The engine as the Cache that tools see.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use potluck_protocol::action::ActionId;
-use potluck_protocol::control::{Answer, MAX_DATA_BYTES, Miss};
+use potluck_protocol::control::{Answer, Miss};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Output;
 use potluck_protocol::peer::Topic;
-use potluck_protocol::piece::PIECE_BYTES;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::sync::mpsc;
 
+use super::reading::Reading;
 use super::trace::{Begun, Ended, Here};
 use super::{Engine, Known, output_bytes};
-use crate::cache::{Cache, CacheError, Publication, Question, STRETCHES, Stretches};
+use crate::cache::{Cache, CacheError, Publication, Question, Stretches};
 use crate::content::Durability;
 use crate::fetch::event::Space;
 use crate::gc::protect::Hold;
 use crate::materialise::{self, RestoreError};
 use crate::observe::{clock, span};
 use crate::plan::Moment;
-use crate::store::{Blob, Lent, PourError, Store, StoreError};
+use crate::store::{Lent, PourError, StoreError};
 
 /// Bytes of a stream that are hashed and written at a time, while the next ones come.
 const WRITE_BYTES: usize = 256 * 1024;
-/// Pieces of a Blob that are read at a time, so that several threads unpack them; see also
-/// [`crate::store::MAX_AHEAD`].
-const READ_AHEAD: usize = 4;
 
 impl Cache for Arc<Engine> {
     async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
@@ -95,13 +89,11 @@ impl Cache for Arc<Engine> {
 
     async fn read(&self, digest: Digest, range: Option<Range<u64>>) -> Result<Stretches, CacheError> {
         let store = self.store.clone();
-        let blob = {
-            let store = store.clone();
-            span::blocking(move || store.blob(&digest)).await?.ok_or(CacheError::NotHere(digest))?
-        };
-        let (to, from) = mpsc::channel(STRETCHES);
-        span::spawn("read", pour(store, Arc::new(blob), range.unwrap_or(0..u64::MAX), to));
-        Ok(from)
+        span::blocking(move || {
+            let blob = store.blob(&digest)?.ok_or(CacheError::NotHere(digest))?;
+            Ok(Stretches::new(Reading::begin(store, blob, range.unwrap_or(0..u64::MAX))))
+        })
+        .await
     }
 
     async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
@@ -325,47 +317,5 @@ impl Engine {
     /// The Blobs of an output that are not here, all of them; the first is the Tree's own when that is missing.
     pub(super) fn incomplete(&self, output: &Output) -> Result<bool, StoreError> {
         Ok(!self.lacks(&self.store.index().view()?, output, Some(Hold::Publish))?.is_empty())
-    }
-}
-
-/// Reads a stretch of a Blob, several pieces at a time, each checked, until nobody listens any more. A thread is taken
-/// for each piece and not for the whole: somebody who reads slowly must not keep one.
-async fn pour(store: Store, blob: Arc<Blob>, range: Range<u64>, to: mpsc::Sender<Result<Bytes, CacheError>>) {
-    let end = range.end.min(blob.pieces().size());
-    let mut next = range.start / PIECE_BYTES as u64;
-    let mut ahead = VecDeque::new();
-    loop {
-        while let Some(place) = blob.pieces().range(next).filter(|place| place.start < end) {
-            // One is always allowed, or nobody would get on.
-            let leave = if ahead.is_empty() { None } else { store.ahead() };
-            if ahead.len() >= READ_AHEAD || !ahead.is_empty() && leave.is_none() {
-                break;
-            }
-            let (store, blob, index) = (store.clone(), Arc::clone(&blob), next);
-            ahead.push_back((span::blocking_task(move || store.lend_piece(&blob, index)), leave, place));
-            next += 1;
-        }
-        let Some((reading, _leave, place)) = ahead.pop_front() else { return };
-        let piece = match reading.await {
-            Ok(Ok(piece)) => piece,
-            Ok(Err(error)) => {
-                let _ = to.send(Err(error.into())).await;
-                return;
-            }
-            // It panicked; whoever reads sees that the Blob is not whole.
-            Err(error) => {
-                let _ = to.send(Err(CacheError::Store(error.to_string()))).await;
-                return;
-            }
-        };
-        let within =
-            |at: u64| usize::try_from(at.saturating_sub(place.start)).unwrap_or(usize::MAX).min(piece.len());
-        let mut rest = piece.slice(within(range.start)..within(end));
-        while !rest.is_empty() {
-            let stretch = rest.split_to(rest.len().min(MAX_DATA_BYTES));
-            if to.send(Ok(stretch)).await.is_err() {
-                return;
-            }
-        }
     }
 }

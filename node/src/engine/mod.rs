@@ -20,6 +20,7 @@ pub mod doubt;
 pub mod newest;
 pub mod packed;
 pub mod publish;
+mod reading;
 #[cfg(test)]
 mod tests;
 pub mod trace;

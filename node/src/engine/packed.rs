@@ -72,7 +72,7 @@ impl Engine {
         let Some((store, blob)) = span::blocking(packed).await? else { return Ok(None) };
         let (to, from) = mpsc::channel(STRETCHES);
         span::spawn("read packed", pour(store, Arc::new(blob), to));
-        Ok(Some(from))
+        Ok(Some(from.into()))
     }
 }
 

@@ -99,7 +99,7 @@ impl<C: Cache> Source for Door<C> {
 
     fn pour(&self, digest: &Digest, to: &mut dyn Sink, _: &mut Vec<u8>) -> Result<(), Fault> {
         let mut stretches = self.runtime.block_on(self.cache.read(*digest, None))?;
-        while let Some(stretch) = stretches.blocking_recv() {
+        while let Some(stretch) = self.runtime.block_on(stretches.recv()) {
             to.take(&stretch?)?;
         }
         Ok(())

@@ -98,7 +98,7 @@ impl Cache for Door {
         if self.fault == Fault::Breaks {
             to.send(Err(CacheError::Damaged(digest))).await.unwrap();
         }
-        Ok(from)
+        Ok(from.into())
     }
 
     async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {

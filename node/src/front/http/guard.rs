@@ -256,7 +256,7 @@ impl Spool {
                 }
             }
         });
-        Ok(Body::Stream(Stream::new(first, rest, Some(self.size))))
+        Ok(Body::Stream(Stream::new(first, rest.into(), Some(self.size))))
     }
 }
 

@@ -246,7 +246,7 @@ mod tests {
         let (to, rest) = tokio::sync::mpsc::channel(1);
         to.send(Ok(Bytes::from_static(b"two"))).await.unwrap();
         drop(to);
-        let mut body = Body::Stream(Stream::new(Bytes::from_static(b"one"), rest, Some(6)));
+        let mut body = Body::Stream(Stream::new(Bytes::from_static(b"one"), rest.into(), Some(6)));
         assert_eq!(body.size_hint().exact(), Some(6));
         let mut all = Vec::new();
         while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await

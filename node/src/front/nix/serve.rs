@@ -16,6 +16,7 @@ use potluck_protocol::control::Answer as Known;
 use potluck_protocol::digest::Sha256;
 use potluck_protocol::entry::{BlobOutput, Labels, Output};
 use sha2::Digest as _;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::map::{INFO, MAX_EXTRA_BYTES, NAR, NARINFO, Thing, Verb, file_of, key, map, recipe, url};
@@ -260,12 +261,13 @@ impl Request {
             "zstd" => {
                 let mut stretches = self.engine().read(nar.digest, None).await?;
                 let (hash, size) = (info.nar_hash, info.nar_size);
+                let runtime = Handle::current();
                 let unpack = move || {
                     let mut counted = Counted { hasher: sha2::Sha256::new(), left: size };
                     let unpacked = (|| {
                         let mut unpacking = zstd::stream::write::Decoder::new(&mut counted)?;
                         unpacking.window_log_max(MAX_WINDOW_LOG)?;
-                        while let Some(stretch) = stretches.blocking_recv() {
+                        while let Some(stretch) = runtime.block_on(stretches.recv()) {
                             unpacking.write_all(&stretch.map_err(io::Error::other)?)?;
                         }
                         unpacking.flush()

@@ -112,7 +112,7 @@ impl Cache for Memory {
         let bytes = self.0.lock().unwrap().blobs.get(&digest).cloned().ok_or(CacheError::NotHere(digest))?;
         let (to, stretches) = tokio::sync::mpsc::channel(1);
         to.try_send(Ok(bytes.into())).expect("there is room for one");
-        Ok(stretches)
+        Ok(stretches.into())
     }
 
     async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
