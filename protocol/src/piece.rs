@@ -288,6 +288,64 @@ impl PieceCheck {
     }
 }
 
+/// One of several pieces that is not the last, hashed alone: several threads can so hash one Blob, see
+/// [`PieceHasher::append`].
+#[derive(Debug, Clone)]
+pub struct WholePiece {
+    hasher: Hasher,
+    index: u64,
+}
+
+impl WholePiece {
+    /// Piece `index`, below [`MAX_PIECES`], of which nothing has come.
+    pub fn new(index: u64) -> Self {
+        let mut hasher = Hasher::new();
+        hasher.set_input_offset(index * PIECE_BYTES as u64);
+        Self { hasher, index }
+    }
+
+    /// Takes the next bytes of the piece.
+    ///
+    /// # Panics
+    /// When they are more than a piece has.
+    pub fn update(&mut self, bytes: &[u8]) {
+        assert!(
+            self.hasher.count() + bytes.len() as u64 <= PIECE_BYTES as u64,
+            "a piece ends with its last byte"
+        );
+        self.hasher.update(bytes);
+    }
+
+    /// Which bytes of the Blob it covers.
+    pub fn range(&self) -> Range<u64> {
+        let start = self.index * PIECE_BYTES as u64;
+        start..start + PIECE_BYTES as u64
+    }
+
+    /// Ends the piece.
+    ///
+    /// # Panics
+    /// When not all of it has come.
+    pub fn finish(&self) -> PieceValue {
+        assert_eq!(self.hasher.count(), PIECE_BYTES as u64, "only the last piece is shorter");
+        PieceValue { index: self.index, value: self.hasher.finalize_non_root() }
+    }
+}
+
+/// What became of a [`WholePiece`].
+#[derive(Debug, Clone, Copy)]
+pub struct PieceValue {
+    index: u64,
+    value: ChainingValue,
+}
+
+impl PieceValue {
+    /// Which piece it is.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+}
+
 /// Hashes a stream of unknown length once, for its Digest and its pieces.
 #[derive(Debug, Clone)]
 pub struct PieceHasher {
@@ -326,6 +384,21 @@ impl PieceHasher {
             self.size += now.len() as u64;
             bytes = rest;
         }
+    }
+
+    /// Takes the next piece, which was hashed alone. More bytes have to follow.
+    ///
+    /// # Panics
+    /// When it is another one.
+    pub fn append(&mut self, piece: &PieceValue) {
+        assert_eq!(piece.index * PIECE_BYTES as u64, self.size, "pieces come in order");
+        if self.hasher.count() > 0 {
+            self.values.push(self.hasher.finalize_non_root());
+            self.hasher = Hasher::new();
+        }
+        self.values.push(piece.value);
+        self.size += PIECE_BYTES as u64;
+        self.hasher.set_input_offset(self.size);
     }
 
     /// Bytes taken so far.
@@ -401,6 +474,22 @@ mod tests {
             let mut hasher = PieceHasher::new();
             data.chunks(stretch).for_each(|stretch| hasher.update(stretch));
             assert_eq!(hasher.finish().unwrap(), pieces(&data), "{stretch}");
+        }
+    }
+
+    #[test]
+    fn pieces_that_were_hashed_alone_give_the_same() {
+        let data = bytes(5 * PIECE + 77);
+        for (before, alone) in [(0, 1), (0, 5), (1, 3), (2, 2)] {
+            let mut hasher = PieceHasher::new();
+            hasher.update(&data[..before * PIECE]);
+            for index in before..before + alone {
+                let mut piece = WholePiece::new(index as u64);
+                data[index * PIECE..][..PIECE].chunks(100_000).for_each(|stretch| piece.update(stretch));
+                hasher.append(&piece.finish());
+            }
+            hasher.update(&data[(before + alone) * PIECE..]);
+            assert_eq!(hasher.finish().unwrap(), pieces(&data), "{before} {alone}");
         }
     }
 

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -327,13 +328,27 @@ impl DiskDraft {
     /// Has the system begin to bring to the disk what it has not yet. Of what is being written that is all that this
     /// advice does: pages that have not reached the disk are not dropped. That it works does not matter.
     fn go_ahead(&mut self) {
-        if let Some(len) = NonZeroU64::new(self.written.saturating_sub(self.ahead))
-            && len.get() >= AHEAD_BYTES
-            && self.written >= AHEAD_FROM
-        {
-            let _ = fadvise(&self.file, self.ahead, Some(len), Advice::DontNeed);
+        if self.written.saturating_sub(self.ahead) >= AHEAD_BYTES && self.written >= AHEAD_FROM {
+            self.begin_to_bring(self.ahead..self.written);
             self.ahead = self.written;
         }
+    }
+
+    /// Writes some of the first pieces, of which several threads write at once and in any order. When it fails, all of the
+    /// draft is to be dropped.
+    pub(crate) fn write_beside(&self, offset: u64, bytes: &[u8]) -> Result<(), ContentError> {
+        let written = self.folders.files.write_at((&self.file, &self.path), offset, bytes);
+        written.map_err(|error| ContentError::io("write", &self.path, error))
+    }
+
+    /// All before `end` was written that way, and is on its way to the disk.
+    pub(crate) fn brought(&mut self, end: u64) {
+        (self.written, self.ahead) = (end, end);
+    }
+
+    /// Has the system begin to bring this stretch to the disk, as [`DiskDraft::go_ahead`] does.
+    pub(crate) fn begin_to_bring(&self, range: Range<u64>) {
+        let _ = fadvise(&self.file, range.start, NonZeroU64::new(range.end - range.start), Advice::DontNeed);
     }
 
     /// Waits until all of the file has reached the disk.

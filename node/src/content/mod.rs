@@ -19,6 +19,7 @@ use serde::Deserialize;
 pub mod disk;
 pub mod files;
 pub mod form;
+pub(crate) mod lanes;
 pub mod memory;
 pub mod opened;
 pub mod pack;

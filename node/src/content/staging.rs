@@ -2,13 +2,11 @@
 //! Writing a Blob: as a stream whose name turns out at its end, or piece by piece for a name that is known.
 
 use std::mem;
-use std::ops::DerefMut;
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 
 use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES};
 use potluck_protocol::peer::Packing;
-use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceHasher, Pieces};
+use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceHasher, PieceValue, Pieces};
 
 use crate::content::files::WRITE_BYTES;
 use crate::content::form::{Form, Place, ending};
@@ -155,63 +153,31 @@ impl<D: Draft> Staging<D> {
         Ok(())
     }
 
-    /// Takes all that is to come. `next` puts the next bytes in the place of what is in a room: exactly a piece, or less
-    /// of it at the end. While it does, and while they are hashed, another thread writes those before.
+    /// Takes the first `count` pieces as `bring` wrote them to the draft, each in its place.
     ///
     /// # Errors
-    /// As [`Staging::write`], and what `next` says; nothing more can be written then.
-    pub fn pour<R, E>(
+    /// [`ContentError`] as [`Staging::write`] has it, and what `bring` says; nothing more can be written then.
+    pub(crate) fn adopt<E: From<ContentError>>(
         &mut self,
-        rooms: [R; 3],
-        next: &mut dyn FnMut(&mut R) -> Result<(), E>,
-    ) -> Result<(), E>
-    where
-        R: DerefMut<Target = Vec<u8>> + Send,
-        E: From<ContentError>,
-    {
-        if mem::replace(&mut self.failed, true) {
-            return Err(ContentError::Abandoned.into());
+        count: u64,
+        bring: impl FnOnce(&mut D) -> Result<Vec<PieceValue>, E>,
+    ) -> Result<(), E> {
+        assert!(self.size() == 0 && !self.failed, "nothing was written before");
+        self.failed = true;
+        let end = count * PIECE_BYTES as u64;
+        if end > self.limit {
+            return Err(ContentError::TooLarge.into());
         }
-        // The start of a piece that is there already would go before each of them.
-        assert_eq!(self.size() % PIECE_BYTES as u64, 0, "what was written before are whole pieces");
-        let Self { growing, hasher, places, limit, .. } = self;
-        thread::scope(|scope| {
-            // One is being filled, one waits, and one is being written.
-            let (to, pieces) = mpsc::sync_channel::<R>(1);
-            let (back, idle) = mpsc::channel();
-            rooms.into_iter().for_each(|room| drop(back.send(room)));
-            let writer = scope.spawn(move || {
-                pieces.iter().try_for_each(|piece| {
-                    places.push(growing.append(Form::Waiting, &piece)?);
-                    // Nobody fills it any more when all that was to come is here.
-                    let _ = back.send(piece);
-                    Ok(())
-                })
-            });
-            let mut fill = || -> Result<(), E> {
-                // Ends when the other thread cannot write any more.
-                while let Ok(mut room) = idle.recv() {
-                    next(&mut room)?;
-                    if room.is_empty() {
-                        break;
-                    }
-                    hasher.update(&room);
-                    if hasher.size() > *limit {
-                        return Err(E::from(ContentError::TooLarge));
-                    }
-                    let last = room.len() < PIECE_BYTES;
-                    if to.send(room).is_err() || last {
-                        break;
-                    }
-                }
-                Ok(())
-            };
-            let filled = fill();
-            drop(to);
-            let written: Result<(), ContentError> =
-                writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            filled.and_then(|()| Ok(written?))
-        })?;
+        let mut pieces = bring(&mut self.growing.draft)?;
+        pieces.sort_unstable_by_key(PieceValue::index);
+        let len = u32::try_from(PIECE_BYTES).expect("a piece has 1 MiB");
+        for piece in &pieces {
+            self.hasher.append(piece);
+            let offset = piece.index() * PIECE_BYTES as u64;
+            self.places.push(Place { offset, len, form: Form::Waiting });
+        }
+        assert_eq!(self.hasher.size(), end, "all of them were brought");
+        self.growing.end = end;
         self.failed = false;
         Ok(())
     }
@@ -413,59 +379,6 @@ mod tests {
         fn replace(self, _: &Digest) -> Result<bool, ContentError> {
             Ok(false)
         }
-    }
-
-    #[test]
-    fn what_is_poured_is_what_is_written() {
-        for (before, len) in
-            [(0, 0), (0, 5), (0, PIECE_BYTES), (1, 9 * PIECE_BYTES), (2, 4 * PIECE_BYTES + 1)]
-        {
-            let data = random(before * PIECE_BYTES + len);
-            let mut staging = Staging::new(Small(u64::MAX));
-            let (first, rest) = data.split_at(before * PIECE_BYTES);
-            staging.write(first).unwrap();
-            let mut rest = rest.chunks(PIECE_BYTES);
-            let mut rooms = <[Vec<u8>; 3]>::default();
-            let mut next = |room: &mut &mut Vec<u8>| {
-                room.clear();
-                room.extend_from_slice(rest.next().unwrap_or_default());
-                Ok::<_, ContentError>(())
-            };
-            staging.pour(rooms.each_mut(), &mut next).unwrap();
-            assert_eq!(staging.size(), data.len() as u64);
-            let places: Vec<_> =
-                staging.places.iter().map(|place| (place.offset, place.len as usize)).collect();
-            let pieces = data.chunks(PIECE_BYTES).enumerate();
-            let pieces: Vec<_> = pieces.map(|(at, piece)| ((at * PIECE_BYTES) as u64, piece.len())).collect();
-            assert_eq!(places, pieces);
-            assert_eq!(staging.finish(Durability::Fast).unwrap().digest, Digest::of(&data));
-        }
-    }
-
-    #[test]
-    fn what_could_not_be_poured_is_never_finished() {
-        let (piece, mut rooms) = (random(PIECE_BYTES), <[Vec<u8>; 3]>::default());
-        let mut left = 3;
-        let mut next = |room: &mut &mut Vec<u8>| {
-            left -= 1;
-            room.clear();
-            room.extend_from_slice(&piece);
-            if left > 0 { Ok(()) } else { Err(ContentError::Abandoned) }
-        };
-        let mut staging = Staging::new(Small(u64::MAX));
-        assert!(staging.pour(rooms.each_mut(), &mut next).is_err());
-        assert!(matches!(staging.finish(Durability::Fast), Err(ContentError::Abandoned)));
-        let mut staging = Staging::new(Small(2 * PIECE_BYTES as u64));
-        let mut next = |room: &mut &mut Vec<u8>| {
-            room.clear();
-            room.extend_from_slice(&piece);
-            Ok::<_, ContentError>(())
-        };
-        assert!(matches!(staging.pour(rooms.each_mut(), &mut next), Err(ContentError::Full { .. })));
-        let mut staging = Staging::new(Small(u64::MAX));
-        staging.limit = 3 * PIECE_BYTES as u64;
-        assert!(matches!(staging.pour(rooms.each_mut(), &mut next), Err(ContentError::TooLarge)));
-        assert!(matches!(staging.write(b"x"), Err(ContentError::Abandoned)));
     }
 
     #[test]

@@ -162,6 +162,9 @@ impl Work {
     /// The next piece, none after the last one or an error.
     fn poll_piece(self: &Arc<Self>, context: &Context<'_>) -> Poll<Option<Read>> {
         let mut ahead = self.ahead();
+        if ahead.over {
+            return Poll::Ready(None);
+        }
         let read = ahead.pieces.front_mut().and_then(|slot| slot.read.take());
         if let Some(read) = &read {
             ahead.pieces.pop_front();
@@ -177,7 +180,7 @@ impl Work {
         if read.is_some() {
             return Poll::Ready(read);
         }
-        if ahead.over || ahead.pieces.is_empty() {
+        if ahead.pieces.is_empty() {
             return Poll::Ready(None);
         }
         ahead.waker = Some(context.waker().clone());

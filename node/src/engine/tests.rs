@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The engine on real stores and real policies, without a network.
 
+use std::io::{Seek as _, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -198,12 +200,21 @@ async fn any_stretch_of_a_blob_can_be_read() {
 }
 
 #[tokio::test]
-async fn whatever_the_length_of_a_stream_it_is_kept_whole() {
+async fn whatever_the_length_of_a_stream_or_a_file_it_is_kept_whole() {
     let node = Node::new();
-    for size in [0, 1, (16 << 10) + 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 2 << 20] {
+    for size in
+        [0, 1, (16 << 10) + 1, 128 << 10, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 2 << 20, (2 << 20) + 1]
+    {
         let bytes = &large(9)[..size];
         let written = node.write(bytes).await;
         assert_eq!((written.digest, written.size), (Digest::of(bytes), size as u64));
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        assert_eq!(
+            node.engine.write_file(file, Path::new("f")).await.unwrap(),
+            (written.digest, written.size)
+        );
     }
 }
 

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Blobs on their way into the store: written from their beginning, or received piece by piece.
 
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Seek as _, SeekFrom};
 
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, Pieces};
 
 use super::{Lent, Store, StoreError};
+use crate::content::files::WRITE_BYTES;
+use crate::content::lanes::{LaneError, MAX_LANES};
 use crate::content::{Content as _, ContentError, Durability, Incoming, Staging, disk};
 use crate::index::MAX_INLINE_BYTES;
+use crate::observe::span;
 
 /// A Blob that is being written. Dropping it leaves nothing.
 pub struct Writing {
@@ -43,31 +47,36 @@ impl Writing {
         Ok(())
     }
 
-    /// Takes all that `from` gives, which keeps nobody waiting. Of a large Blob one thread reads and hashes while another
-    /// one writes.
+    /// Takes all of a file, which is open at its beginning and keeps nobody waiting: stretches that stay in the
+    /// processor's cache from being read until they are written, of a large one by several threads.
     ///
     /// # Errors
     /// [`PourError`]; nothing more can be written then.
     ///
     /// # Panics
     /// When something was written before.
-    pub fn pour(&mut self, mut from: impl io::Read) -> Result<(), PourError> {
-        let mut first = self.store.lend();
-        if !piece(&mut from, &mut first)? {
-            return Ok(self.write(&first)?);
-        }
+    pub fn pour(&mut self, mut file: File) -> Result<(), PourError> {
         assert!(self.head.is_empty() && self.staging.is_none(), "nothing was written before");
-        let staging = self.staging.insert(self.store.content.begin()?);
-        let (store, mut first) = (&self.store, Some(first));
-        let rooms = [store.lend(), store.lend(), store.lend()];
-        staging.pour(rooms, &mut |room: &mut Lent| {
-            store.stir();
-            match first.take() {
-                Some(first) => *room = first,
-                None => drop(piece(&mut from, room)?),
+        let len = file.metadata().ok().filter(Metadata::is_file).map_or(0, |found| found.len());
+        // The last piece, whole or not, is written below, with whatever has been added meanwhile.
+        let pieces = len.saturating_sub(1) / PIECE_BYTES as u64;
+        let lanes = span::cores().min(MAX_LANES).min(usize::try_from(pieces).unwrap_or(MAX_LANES));
+        let mut rooms: Vec<_> = (0..lanes.max(1)).map(|_| self.store.lend()).collect();
+        let mut rooms: Vec<_> = rooms.iter_mut().map(stretch).collect();
+        if lanes > 1 {
+            self.store.stir();
+            let staging = self.staging.insert(self.store.content.begin()?);
+            let leave = |bytes| self.store.known.room.take(bytes);
+            staging.take_pieces((&file, pieces), &mut rooms, &leave)?;
+            file.seek(SeekFrom::Start(pieces * PIECE_BYTES as u64)).map_err(PourError::Source)?;
+        }
+        loop {
+            let read = fill(&mut file, rooms[0]).map_err(PourError::Source)?;
+            self.write(&rooms[0][..read])?;
+            if read < WRITE_BYTES {
+                return Ok(());
             }
-            Ok(store.known.room.take(room.len() as u64)?)
-        })
+        }
     }
 
     /// Ends the Blob; gives its name and size.
@@ -92,21 +101,26 @@ impl Writing {
     }
 }
 
-/// Reads a piece, or what is left; gives whether it was a whole one. Vectors that grow as they are read into would be
-/// copied on the way.
-fn piece(from: &mut impl io::Read, into: &mut Vec<u8>) -> Result<bool, PourError> {
-    into.resize(PIECE_BYTES, 0);
+/// Room for a stretch.
+fn stretch(lent: &mut Lent) -> &mut [u8] {
+    if lent.len() < WRITE_BYTES {
+        lent.resize(WRITE_BYTES, 0);
+    }
+    &mut lent[..WRITE_BYTES]
+}
+
+/// Reads until there is no room or no more; gives how much came.
+fn fill(from: &mut impl io::Read, room: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
-    while read < PIECE_BYTES {
-        match from.read(&mut into[read..]) {
+    while read < room.len() {
+        match from.read(&mut room[read..]) {
             Ok(0) => break,
             Ok(more) => read += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(PourError::Source(error)),
+            Err(error) => return Err(error),
         }
     }
-    into.truncate(read);
-    Ok(read == PIECE_BYTES)
+    Ok(read)
 }
 
 /// Why not all of something was written.
@@ -124,6 +138,15 @@ pub enum PourError {
 impl From<ContentError> for PourError {
     fn from(error: ContentError) -> Self {
         Self::Store(error.into())
+    }
+}
+
+impl From<LaneError> for PourError {
+    fn from(error: LaneError) -> Self {
+        match error {
+            LaneError::Source(error) => Self::Source(error),
+            LaneError::Content(error) => error.into(),
+        }
     }
 }
 
