@@ -8,6 +8,8 @@ use std::time::Duration;
 use potluck_protocol::action::ActionId;
 use tokio::sync::watch;
 
+use super::Engine;
+
 /// Actions, each with how many claims about it are under way.
 #[derive(Debug)]
 pub(super) struct Claiming(watch::Sender<BTreeMap<ActionId, usize>>);
@@ -28,12 +30,24 @@ impl Claiming {
         Begun(self, action)
     }
 
+    async fn settled(&self, within: Duration) {
+        let now: Vec<_> = self.0.borrow().keys().copied().collect();
+        self.ended(&now, within).await;
+    }
+
     /// Returns when none of these is being claimed, or after that time.
     pub(super) async fn ended(&self, actions: &[ActionId], within: Duration) {
         let none = |all: &BTreeMap<_, _>| actions.iter().all(|action| !all.contains_key(action));
         if !none(&self.0.borrow()) {
             let _ = tokio::time::timeout(within, self.0.subscribe().wait_for(none)).await;
         }
+    }
+}
+
+impl Engine {
+    /// Returns when all that is being claimed now is known, or after that time.
+    pub async fn settled(&self, within: Duration) {
+        self.claiming.settled(within).await;
     }
 }
 
@@ -70,7 +84,13 @@ mod tests {
         assert!(is_waiting());
         drop(second);
         assert!(!is_waiting());
-        let _never = claiming.begin(one);
+        let third = claiming.begin(one);
+        let mut settles = pin!(claiming.settled(long));
+        assert!(settles.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let _never = claiming.begin(other);
+        drop(third);
+        settles.await;
+        let _never_either = claiming.begin(one);
         claiming.ended(&[one], Duration::ZERO).await;
     }
 }
