@@ -74,7 +74,8 @@ fn run_script(mut call: Call, home: Option<Home>) -> ExitCode {
 
 /// Runs the linker in whose place the compiler has called this.
 fn run_linker(folder: &Path) -> ExitCode {
-    let call = call(std::env::args_os().collect(), None);
+    let home = Home::locate(std::env::var_os("POTLUCK_HOME").map(PathBuf::from)).ok();
+    let call = call(std::env::args_os().collect(), home.as_ref());
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(linker::link(call, folder)),
         Err(_) => ExitCode::FAILURE,

@@ -175,6 +175,12 @@ pub trait Cache: Send + Sync {
 
     /// Claims that a key gave an output; gives the Digest of the Entry that now stands.
     fn publish(&self, publication: Publication) -> impl Future<Output = Result<Digest, CacheError>> + Send;
+
+    /// Has a key's output claimed, whoever asks for it being gone by then or not. A door in another process waits until it
+    /// is being done, and hears of what goes wrong only if that happens at once.
+    fn hand_over(&self, publication: Publication) -> impl Future<Output = Result<(), CacheError>> + Send {
+        async move { self.publish(publication).await.map(drop) }
+    }
 }
 
 /// Writes stretches to a file; gives how many bytes they were.

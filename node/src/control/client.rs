@@ -234,6 +234,13 @@ impl Client {
         from.into()
     }
 
+    async fn claim(&self, publication: Publication) -> Result<Answers<Reply>, CacheError> {
+        let Publication { project, recipe, key, output, labels, taints } = publication;
+        let key = Bytes::new(key).ok_or_else(|| CacheError::Usage("the key is too long".to_owned()))?;
+        self.ask(move |id| Request::Publish(Publish { id, project, recipe, key, output, labels, taints }))
+            .await
+    }
+
     async fn one(&self, make: impl FnOnce(u64) -> Request + Send + 'static) -> Result<Reply, CacheError> {
         self.ask(make).await?.next().await.ok_or_else(broken)
     }
@@ -310,13 +317,24 @@ impl Cache for Client {
     }
 
     async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {
-        let Publication { project, recipe, key, output, labels, taints } = publication;
-        let key = Bytes::new(key).ok_or_else(|| CacheError::Usage("the key is too long".to_owned()))?;
-        let make = move |id| Request::Publish(Publish { id, project, recipe, key, output, labels, taints });
-        match self.one(make).await? {
-            Reply::Published(published) => Ok(published.entry),
-            other => Err(unexpected(other)),
+        published(self.claim(publication).await?.next().await)
+    }
+
+    async fn hand_over(&self, publication: Publication) -> Result<(), CacheError> {
+        let mut answers = self.claim(publication).await?;
+        // Publications are begun in the order in which they come: whoever hears the answer to a later request was heard.
+        tokio::select! {
+            biased;
+            answer = answers.next() => published(answer).map(drop),
+            heard = self.missing(Vec::new()) => heard.map(drop),
         }
+    }
+}
+
+fn published(answer: Option<Reply>) -> Result<Digest, CacheError> {
+    match answer.ok_or_else(broken)? {
+        Reply::Published(published) => Ok(published.entry),
+        other => Err(unexpected(other)),
     }
 }
 

@@ -5,6 +5,8 @@
 pub mod client;
 mod files;
 pub mod server;
+#[cfg(test)]
+mod tests;
 
 use potluck_protocol::control::{Reply, Request};
 

@@ -142,7 +142,7 @@ pub async fn serve<D: Daemon>(daemon: Arc<D>, listener: UnixListener, mut stop: 
         while connections.try_join_next().is_some() {}
     }
     // Answers that are ready still leave.
-    let _ = tokio::time::timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
+    let _ = tokio::time::timeout(FAREWELL, all(&mut connections)).await;
 }
 
 /// Waits until the daemon is told to end.
@@ -168,7 +168,7 @@ async fn connection<D: Daemon>(daemon: Arc<D>, mut stream: UnixStream, mut stop:
     let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = BufReader::with_capacity(READ_BYTES, reader);
     let (replies, mut queue) = mpsc::channel::<Reply>(QUEUE);
-    let writing = async move {
+    let mut writing = Box::pin(async move {
         while let Some(reply) = queue.recv().await {
             // What is ready leaves together: whoever asked for much at once is woken once.
             let Ok(mut bytes) = frame(&reply) else { return };
@@ -182,24 +182,32 @@ async fn connection<D: Daemon>(daemon: Arc<D>, mut stream: UnixStream, mut stop:
                 return;
             }
         }
-    };
-    tokio::pin!(writing);
-    let mut session = Session { daemon, replies, tasks: JoinSet::new(), open: BTreeMap::new(), newest: 0 };
+    });
+    let (tasks, claims, open) = Default::default();
+    let mut session = Session { daemon, replies, tasks, claims, open, newest: 0 };
     let reading = async {
         while let Ok(Some(request)) = read_message::<Request>(&mut reader).await {
             session.take(request).await;
         }
     };
-    // Ends with the process on the other side; dropping the session ends its tasks.
-    tokio::select! {
-        () = &mut writing => return,
-        () = reading => return,
-        () = ended(&mut stop) => {}
-    }
-    let Session { mut tasks, replies, .. } = session;
+    let gone = tokio::select! {
+        () = &mut writing => true,
+        () = reading => true,
+        () = ended(&mut stop) => false,
+    };
+    let Session { mut tasks, mut claims, replies, .. } = session;
     drop(replies);
-    let answering = async { while tasks.join_next().await.is_some() {} };
-    tokio::join!(answering, writing);
+    if gone {
+        // With the process on the other side end its tasks, but for those that it need not wait for. Nobody hears answers.
+        drop((tasks, writing));
+        all(&mut claims).await;
+    } else {
+        tokio::join!(all(&mut tasks), all(&mut claims), writing);
+    }
+}
+
+async fn all(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
 }
 
 /// What one process has under way.
@@ -207,6 +215,8 @@ struct Session<D> {
     daemon: Arc<D>,
     replies: mpsc::Sender<Reply>,
     tasks: JoinSet<()>,
+    /// Publications: whoever has asked for one has said all that it takes, and may go.
+    claims: JoinSet<()>,
     open: BTreeMap<u64, Open>,
     /// The highest id so far: clients count up.
     newest: u64,
@@ -289,18 +299,22 @@ impl<D: Daemon> Session<D> {
                 let work = bundle(id, replies.clone(), daemon.export(want));
                 answer(replies, id, work).await;
             }),
-            request @ Request::Lookup(_) => {
-                // Most look-ups are answered from memory, and need no task of their own.
+            request @ (Request::Lookup(_) | Request::Publish(_)) => {
+                // Most look-ups are answered from memory, and need no task of their own. A publication is begun before
+                // anything else that comes, so that whoever hears the answer to that may go.
+                let tasks =
+                    if let Request::Publish(_) = request { &mut self.claims } else { &mut self.tasks };
                 let mut work = Box::pin(answer(replies, id, reply(daemon, id, request)));
                 if std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await.is_ready() {
                     return;
                 }
-                self.tasks.spawn(work)
+                tasks.spawn(work)
             }
             request => self.tasks.spawn(answer(replies, id, reply(daemon, id, request))),
         };
         self.open.insert(id, Open { abort, more });
         while self.tasks.try_join_next().is_some() {}
+        while self.claims.try_join_next().is_some() {}
     }
 }
 
@@ -310,7 +324,9 @@ async fn answer(
     work: impl Future<Output = Result<Reply, CacheError>>,
 ) {
     let reply = work.await.unwrap_or_else(|error| failed(id, &error));
-    let _ = replies.send(reply).await;
+    if let Err(mpsc::error::SendError(Reply::Failed(failed))) = replies.send(reply).await {
+        tracing::warn!(message = %failed.message, "what nobody waits for any more has failed");
+    }
 }
 
 async fn reply<D: Daemon>(daemon: Arc<D>, id: u64, request: Request) -> Result<Reply, CacheError> {

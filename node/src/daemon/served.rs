@@ -5,6 +5,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use potluck_protocol::action::ActionId;
 use potluck_protocol::control::{Export, Job, MAX_REPORT_BYTES, Note};
@@ -16,6 +17,9 @@ use crate::cache::{Answer, Cache, CacheError, Publication, Question, Stretches};
 use crate::control::server::{self, Progress, Reported};
 use crate::observe::span;
 use crate::work;
+
+/// How long those who ask how things are wait for what is being claimed.
+const SETTLED: Duration = Duration::from_millis(500);
 
 /// The daemon as the control socket sees it.
 pub(super) struct Served(pub(super) Arc<Daemon>);
@@ -52,6 +56,8 @@ impl Cache for Served {
 
 impl server::Daemon for Served {
     async fn status(&self) -> Vec<u8> {
+        // Whoever handed something over and did not wait for it finds it here all the same.
+        self.0.engine.settled(SETTLED).await;
         let status = self.0.status().await;
         let json = serde_json::to_vec(&status).unwrap_or_default();
         if json.len() > MAX_REPORT_BYTES { b"{}".to_vec() } else { json }

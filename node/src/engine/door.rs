@@ -38,6 +38,7 @@ impl Cache for Arc<Engine> {
         let ids = keys.iter().map(|key| ActionId::derive(&space.project, &space.recipe, key, None));
         let actions =
             ids.collect::<Result<Vec<_>, _>>().map_err(|error| CacheError::Usage(error.to_string()))?;
+        self.claiming.ended(&actions, deadline).await;
         let began = clock::moment();
         let mut known = self.all_known(&space, &actions, None).await;
         let sought = self.to_seek(&space, &actions, &known);
@@ -143,6 +144,10 @@ impl Cache for Arc<Engine> {
     }
 
     async fn publish(&self, publication: Publication) -> Result<Digest, CacheError> {
+        let Publication { project, recipe, key, .. } = &publication;
+        // One that makes no sense is refused below.
+        let action = ActionId::derive(project, recipe, key, None).ok();
+        let _claiming = action.map(|action| self.claiming.begin(action));
         let engine = Self::clone(self);
         span::blocking(move || engine.publish_now(publication)).await
     }

@@ -14,6 +14,7 @@
 
 pub mod answer;
 pub mod audit;
+mod claiming;
 pub mod count;
 pub mod door;
 pub mod doubt;
@@ -159,6 +160,7 @@ pub struct Engine {
     followed: RwLock<Followed>,
     shared: RwLock<BTreeSet<Project>>,
     counts: Counts,
+    claiming: claiming::Claiming,
     traces: Traces,
     seeker: OnceLock<Arc<dyn Seeker>>,
     news: OnceLock<mpsc::Sender<News>>,
@@ -228,6 +230,7 @@ impl Engine {
             uses: Uses::default(),
             collector: OnceLock::new(),
             catalogs: Mutex::default(),
+            claiming: claiming::Claiming::default(),
         })
     }
 

@@ -4,6 +4,7 @@
 use std::io::{Seek as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use potluck_keys::pair::{Pair, Signer};
@@ -114,6 +115,18 @@ fn found(key: &[u8], entries: &[&Signed<Entry>], blobs: &[&[u8]]) -> Found {
     };
     let entries = entries.iter().map(|entry| Bytes::new(entry.bytes().to_vec()).unwrap()).collect();
     Found { action: action(key), entries, heads: Vec::new(), blobs: blobs.iter().map(inline).collect() }
+}
+
+#[tokio::test]
+async fn who_asks_about_what_is_being_published_hears_of_it() {
+    let node = Node::new();
+    let output = Output::Blob(node.write(b"made").await);
+    let mut publishing = Box::pin(node.publish(b"key", output.clone()));
+    let begun = std::future::poll_fn(|context| Poll::Ready(publishing.as_mut().poll(context))).await;
+    let end = async { if begun.is_pending() { publishing.await.map(drop) } else { Ok(()) } };
+    let (answer, ended) = tokio::join!(node.lookup(b"key"), end);
+    assert_eq!(answer, Answer::Hit(output));
+    ended.unwrap();
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use potluck_tests::program::{Person, potluck, toolchain};
+use potluck_tests::program::{Person, potluck, potluck_rustc, toolchain};
 
 use super::workspace::{Workspace, became, count, log};
 
@@ -331,6 +331,53 @@ fn an_executable_that_knows_where_it_was_built_is_not_shared() {
             assert!(name != "value" || printed.trim() == here, "{printed}");
         }
     }
+}
+
+/// What a linker is said to read that nobody watches, since it is called as one was before, is what that one read.
+#[test]
+fn a_linker_that_is_called_as_before_is_known_and_not_watched() {
+    let person = Person::at_home();
+    let built = person.path("target/deps");
+    fs::create_dir_all(&built).unwrap();
+    fs::write(person.path("target/CACHEDIR.TAG"), "").unwrap();
+    fs::write(built.join("main.c"), "int main(void) { return 0; }").unwrap();
+    let link = |name: &str| {
+        run("cc", &["-c", "main.c", "-o", &format!("{name}.o")], &built);
+        let stand = person.path(&format!("potluck-link-{name}"));
+        fs::create_dir(&stand).unwrap();
+        std::os::unix::fs::symlink(potluck_rustc(), stand.join("cc")).unwrap();
+        let mut cc = Command::new(stand.join("cc"));
+        cc.arg(built.join(format!("{name}.o"))).arg("-o").arg(built.join(name));
+        // It looks for some of the system's libraries where it is called as well.
+        let cwd = person.path(&format!("package {name}"));
+        fs::create_dir(&cwd).unwrap();
+        cc.env("POTLUCK_HOME", person.home()).env_remove("LD_LIBRARY_PATH").current_dir(cwd);
+        assert!(cc.status().unwrap().success() && built.join(name).is_file());
+        let listed = fs::read_dir(&stand).unwrap().map(|entry| entry.unwrap().path());
+        let report = listed.filter(|path| !path.ends_with("cc")).map(|path| fs::read(path).unwrap());
+        let [report] = <[Vec<u8>; 1]>::try_from(report.collect::<Vec<_>>()).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!(report["missed"], serde_json::Value::Null);
+        report["names"].as_object().unwrap().clone()
+    };
+    let (first, second) = (link("one"), link("two"));
+    let made =
+        |names: &serde_json::Map<String, serde_json::Value>| names.values().any(|name| name["made"] == true);
+    assert!(made(&first) && !made(&second), "the first one was watched, and the second was not");
+    assert_eq!(second[&built.join("two.o").display().to_string()]["read"], true);
+    // Neither what lies in the target folder nor what is of no account.
+    let own = |name: &str| {
+        let idle = ["/dev/", "/proc/", "/sys/", "/usr/lib/locale", "/usr/share/locale"];
+        Path::new(name).starts_with(person.path("target")) || idle.iter().any(|idle| name.starts_with(idle))
+    };
+    let counts = |(name, touched): &(&String, &serde_json::Value)| !own(name) && touched["made"] == false;
+    let read = |names: &serde_json::Map<_, _>, cwd: &str| {
+        let cwd = person.path(cwd).display().to_string();
+        let all = names.iter().filter(counts).filter(|(name, _)| **name != cwd);
+        all.map(|(name, touched)| (name.replace(&cwd, "cwd"), touched.clone())).collect::<Vec<_>>()
+    };
+    let (first, second) = (read(&first, "package one"), read(&second, "package two"));
+    assert!(first == second && first.len() > 20, "{first:?} {second:?}");
 }
 
 /// A linker that fails where it is watched links all the same, and what it made is nobody else's.

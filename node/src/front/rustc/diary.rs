@@ -74,7 +74,7 @@ pub struct Row {
     pub reason: Option<String>,
     /// Of a unit that was not found: the first field of its key that differs from the most similar one before.
     pub differs: Option<String>,
-    /// Whether what was compiled is in the cache now.
+    /// Whether the cache has heard of what was compiled, and had no objection.
     pub published: bool,
     /// Its key, in hexadecimal digits.
     pub key: Option<String>,

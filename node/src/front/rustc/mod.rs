@@ -8,7 +8,8 @@
 //! * [`place`] finds the folders that differ between checkouts; [`toolchain`], [`sources`] and [`externs`] gather what
 //!   goes into the key.
 //! * `walk` lists folders, `text` finds names in sources.
-//! * [`watch`] sees what is read without being told; [`linker`] has only the linker watched where nobody else does that.
+//! * [`watch`] sees what is read without being told; [`linker`] has only the linker watched where nobody else does that,
+//!   and `habit` knows what it will read when it is called as it was before.
 //! * `worth` decides whether what was linked is kept.
 //! * `restore` writes a hit, `compile` runs a miss, `publish` offers it; [`stall`] says what of that may be waited for.
 //! * `notice` tells the daemon what a build asks for; `verify` makes what is known once more, and compares.
@@ -20,6 +21,7 @@ mod compile;
 pub mod diary;
 pub mod externs;
 pub mod fields;
+mod habit;
 pub mod key;
 pub mod linker;
 mod log;

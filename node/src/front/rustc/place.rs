@@ -157,7 +157,7 @@ fn workspace_folder(cwd: &Path, package: &Path) -> PathBuf {
 }
 
 /// The nearest folder that cargo has marked as its own.
-fn target_folder(out_dir: &Path) -> Option<PathBuf> {
+pub(super) fn target_folder(out_dir: &Path) -> Option<PathBuf> {
     let marked =
         |folder: &&Path| ["CACHEDIR.TAG", ".rustc_info.json"].iter().any(|mark| folder.join(mark).is_file());
     out_dir.ancestors().find(marked).map(Path::to_path_buf)

@@ -17,7 +17,7 @@ use super::place::Place;
 use super::reads::{Needs, Unfit};
 use super::restore::{MAX_OUTPUT, UNFINISHED};
 use super::script::KEPT;
-use super::shim::{Gathered, State};
+use super::shim::{Gathered, State, is_builder};
 use super::sources::Uncovered;
 use super::unit::Unit;
 use super::{Call, Placed, macros, notice, worth};
@@ -169,6 +169,19 @@ pub(super) async fn offered<C: Cache, T>(
     let patience = Patience { first: GRACE, grace: GRACE, longest };
     let done = patiently(door, patience, work).await;
     done.inspect_err(|waited| call.note_stall(*waited))?
+}
+
+/// Has what was made claimed. cargo waits for this process and the disk for nobody: the daemon goes on by itself, except
+/// where somebody vouches for what he makes and has to know.
+pub(super) async fn hand_over<C: Cache>(
+    door: &C,
+    call: &Call,
+    publication: Publication,
+) -> Result<(), CacheError> {
+    match is_builder(call) {
+        true => door.publish(publication).await.map(drop),
+        false => door.hand_over(publication).await,
+    }
 }
 
 /// Writes the members and their Tree.
@@ -366,7 +379,8 @@ impl Compiled<'_> {
         let total = output.total;
         let (project, labels) = (self.call.project.clone(), self.labels());
         let (key, output) = (key.to_vec(), Output::Tree(output));
-        door.publish(Publication { project, recipe: recipe(), key, output, labels, taints }).await?;
+        let publication = Publication { project, recipe: recipe(), key, output, labels, taints };
+        hand_over(door, self.call, publication).await?;
         Ok(total)
     }
 

@@ -9,12 +9,17 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
+use object::Endianness;
+use object::elf::{FileHeader64, PT_LOAD};
+use object::read::elf::{FileHeader as _, ProgramHeader as _};
 
 use super::watch::seen::plain;
 
 const OPENING: &[u8] = b"([{";
 /// How much of a program is looked through at once.
 const AT_ONCE: u64 = 1 << 18;
+/// The largest page of memory that processors of today have by default.
+const PAGE: u64 = 1 << 16;
 
 /// Which bytes make a stretch in which names of variables are looked for.
 const CAPITAL: [bool; 256] = {
@@ -70,23 +75,62 @@ pub(super) fn mentions(text: &[u8], wanted: &BTreeSet<String>, found: &mut BTree
     found.extend(other.into_iter().filter(|name| memmem::find(text, name.as_bytes()).is_some()).cloned());
 }
 
-/// The same for what is read, which is never held as a whole: programs have megabytes.
+/// The same for a program that is read, which is never held as a whole, since programs have megabytes; and of it for what
+/// it has in memory while it runs, which is mostly the lesser part: the rest is for whoever looks for its faults.
 pub(super) fn mentions_in(
+    from: impl Read,
+    wanted: &BTreeSet<String>,
+    found: &mut BTreeSet<String>,
+) -> io::Result<()> {
+    mentions_until(from, in_memory, wanted, found)
+}
+
+/// The same for all of it.
+pub(super) fn mentions_anywhere_in(
+    from: impl Read,
+    wanted: &BTreeSet<String>,
+    found: &mut BTreeSet<String>,
+) -> io::Result<()> {
+    mentions_until(from, |_| u64::MAX, wanted, found)
+}
+
+/// The same up to where `end_of` says, which is given the beginning.
+fn mentions_until(
     mut from: impl Read,
+    end_of: impl Fn(&[u8]) -> u64,
     wanted: &BTreeSet<String>,
     found: &mut BTreeSet<String>,
 ) -> io::Result<()> {
     let longest = wanted.iter().map(String::len).max().unwrap_or_default();
-    let mut held = Vec::new();
+    let (mut held, mut at, mut end) = (Vec::new(), 0, None);
     loop {
         let read = from.by_ref().take(AT_ONCE).read_to_end(&mut held)?;
-        mentions(&held, wanted, found);
+        if at < *end.get_or_insert_with(|| end_of(&held)) {
+            mentions(&held, wanted, found);
+        }
         if (read as u64) < AT_ONCE {
             return Ok(());
         }
         // A name may go on in what comes next.
-        held.drain(..held.len().saturating_sub(longest));
+        let gone = held.len().saturating_sub(longest);
+        held.drain(..gone);
+        at += gone as u64;
     }
+}
+
+/// Where in a program's file ends what the system loads when it is run, as stands at its beginning (gABI, "Program
+/// Header"). Nowhere in what is no such program.
+fn in_memory(start: &[u8]) -> u64 {
+    let segments = || -> object::Result<u64> {
+        let header = FileHeader64::<Endianness>::parse(start)?;
+        let endian = header.endian()?;
+        let segments = header.program_headers(endian, start)?;
+        let loaded = segments.iter().filter(|segment| segment.p_type(endian) == PT_LOAD);
+        let ends = loaded.map(|segment| segment.p_offset(endian).saturating_add(segment.p_filesz(endian)));
+        Ok(ends.max().unwrap_or(u64::MAX))
+    };
+    // Whole pages are loaded.
+    segments().map_or(u64::MAX, |end| end.saturating_add(PAGE))
 }
 
 /// The files outside of the package that are included by a path relative to the file.
@@ -224,6 +268,34 @@ mod tests {
             mentions_in(program.as_slice(), &wanted, &mut found).unwrap();
             assert_eq!(found, wanted, "{at}");
         }
+    }
+
+    #[test]
+    fn what_only_describes_a_program_is_not_looked_through() {
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let end = usize::try_from(in_memory(&own)).unwrap();
+        assert!(end < own.len() / 2, "most of a program with debug information is that");
+        // Its data is loaded, and what stands behind what is loaded is not.
+        let wanted: BTreeSet<_> = ["A_NAME_IN_MY_DATA", "A_NAME_BEHIND"].map(str::to_owned).into();
+        let data = memmem::rfind(&own[..end], b"A_NAME_IN_MY_DATA").unwrap();
+        let mut program = own.clone();
+        let behind = program.len() - 100;
+        program[behind..behind + 13].copy_from_slice(b"A_NAME_BEHIND");
+        assert!(data < end && behind > end + usize::try_from(AT_ONCE).unwrap());
+        // This test's own words are loaded as well.
+        while let Some(at) = memmem::find(&program[..behind], b"A_NAME_BEHIND") {
+            program[at] = b'_';
+        }
+        let found = |program: &[u8]| {
+            let mut found = BTreeSet::new();
+            mentions_in(program, &wanted, &mut found).unwrap();
+            found.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(found(&program), ["A_NAME_IN_MY_DATA"]);
+        // One whose headers say nothing is looked through as a whole.
+        program[0] = 0;
+        assert_eq!(found(&program), ["A_NAME_BEHIND", "A_NAME_IN_MY_DATA"]);
+        assert_eq!(in_memory(b"#!/bin/sh"), u64::MAX);
     }
 
     #[test]

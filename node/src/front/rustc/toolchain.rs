@@ -253,13 +253,13 @@ struct Known<T> {
 }
 
 /// A remembered file. What is damaged is as good as forgotten.
-struct Memory<'a> {
-    folder: &'a Path,
-    name: String,
+pub(super) struct Memory<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) name: String,
 }
 
 impl Memory<'_> {
-    fn recall<T: DeserializeOwned>(&self) -> Option<T> {
+    pub(super) fn recall<T: DeserializeOwned>(&self) -> Option<T> {
         let text = fs::read_to_string(self.folder.join(&self.name)).ok()?;
         let (sum, json) = text.split_once('\n')?;
         (blake3::hash(json.as_bytes()).to_string() == sum).then(|| serde_json::from_str(json).ok())?
@@ -267,7 +267,7 @@ impl Memory<'_> {
 
     /// A file that what is found out will be put into. Where that cannot be made, nothing can be remembered, and
     /// finding it out for each unit anew would take longer than compiling.
-    fn make_room(&self) -> io::Result<NamedTempFile> {
+    pub(super) fn make_room(&self) -> io::Result<NamedTempFile> {
         fs::create_dir_all(self.folder)?;
         let mut file = NamedTempFile::new_in(self.folder)?;
         file.write_all(&[b'\n'; ROOM])?;
@@ -275,7 +275,7 @@ impl Memory<'_> {
     }
 
     /// Failing to remember costs time, nothing else.
-    fn keep<T: Serialize>(&self, mut room: NamedTempFile, value: &T) {
+    pub(super) fn keep<T: Serialize>(&self, mut room: NamedTempFile, value: &T) {
         let keep = || -> io::Result<()> {
             let json = serde_json::to_string(value)?;
             let text = format!("{}\n{json}", blake3::hash(json.as_bytes()));

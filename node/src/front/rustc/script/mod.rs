@@ -36,7 +36,7 @@ use self::texts::Texts;
 use super::compile::{self, How, Ran, Watched};
 use super::log::Line;
 use super::place::Place;
-use super::publish::{LIST, Part, Unpublished, marks, offered, scan, write_tree};
+use super::publish::{LIST, Part, Unpublished, hand_over, marks, offered, scan, write_tree};
 use super::reads::{Needs, Scope, Unfit};
 use super::restore::Restored;
 use super::shim::{Missed, answer, caught, is_builder, read_list, say, spelled, whole};
@@ -296,7 +296,8 @@ impl<'a> Run<'a> {
         let (key, output) = (key.to_vec(), Output::Tree(output));
         let project = self.call.project.clone();
         let taints = Vec::new();
-        door.publish(Publication { project, recipe: recipe(), key, output, labels, taints }).await?;
+        let publication = Publication { project, recipe: recipe(), key, output, labels, taints };
+        hand_over(door, self.call, publication).await?;
         Ok(total)
     }
 }
