@@ -25,14 +25,14 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Engine, Known, News, want};
-use crate::cache::{Cache as _, CacheError, Publication, Question};
+use crate::cache::{CacheError, Publication, Question};
 use crate::content::Durability;
 use crate::fetch::event::Space;
 use crate::gc::protect::Hold;
 use crate::index::collect::EntryName;
 use crate::index::{MAX_INLINE_BYTES, View};
 use crate::observe::{clock, span};
-use crate::store::{Lent, StoreError};
+use crate::store::{Lent, StoreError, Writing};
 
 /// The Recipes whose keys keep something that changes.
 const CHANGING: &[&str] = &["ccache@1"];
@@ -145,8 +145,8 @@ impl Engine {
     ) -> Result<Taken, CacheError> {
         let together = together.min(PIECE_BYTES);
         let Some(most) = usize::try_from(most).ok().filter(|most| *most <= together) else {
-            let (digest, size) = self.write(from).await?;
-            return Ok(Taken::Stored(BlobOutput { digest, size }));
+            let (writing, last) = self.begin(from).await?;
+            return Ok(Taken::Begun(Box::new(writing), last));
         };
         // It has room for more than may come, so that the end is found without growing.
         let mut bytes = self.store.lend_room(most);
@@ -170,6 +170,15 @@ impl Engine {
     ) -> Result<Digest, CacheError> {
         let bytes = match taken {
             Taken::Stored(blob) => return self.publish_over(publication(Output::Blob(blob))).await,
+            Taken::Begun(mut writing, last) => {
+                let engine = Arc::clone(self);
+                let publish = move || {
+                    writing.write(&last)?;
+                    let (digest, size) = writing.finish(Durability::Fast)?;
+                    engine.publish_over_now(publication(Output::Blob(BlobOutput { digest, size })))
+                };
+                return span::blocking(publish).await;
+            }
             Taken::Here(bytes) => bytes,
         };
         let size = bytes.len() as u64;
@@ -275,10 +284,11 @@ impl Engine {
 }
 
 /// A value that came.
-#[derive(Debug)]
 pub enum Taken {
     /// It is in memory.
     Here(Lent),
+    /// It is in the store but for its last bytes, and has no name yet.
+    Begun(Box<Writing>, Lent),
     /// It is in the store.
     Stored(BlobOutput),
 }

@@ -208,6 +208,22 @@ async fn whatever_the_length_of_a_stream_it_is_kept_whole() {
 }
 
 #[tokio::test]
+async fn a_value_of_any_length_is_claimed_as_it_came() {
+    let node = Node::new();
+    for length in [0, 5, 1 << 18, (1 << 18) + 1, 1 << 20, (3 << 20) + 7] {
+        let value: Vec<u8> = (0..=250).cycle().take(length).collect();
+        let key = length.to_le_bytes();
+        let claim = move |output| {
+            let (Space { project, recipe }, key) = (space(), key.to_vec());
+            Publication { project, recipe, key, output, labels: Labels::default(), taints: Vec::new() }
+        };
+        let taken = node.engine.take((&value[..], length as u64), 1 << 18).await.unwrap();
+        node.engine.publish_taken(taken, claim).await.unwrap();
+        assert_eq!(node.lookup(&key).await, Answer::Hit(blob(&value)), "{length}");
+    }
+}
+
+#[tokio::test]
 async fn an_output_is_claimed_only_when_all_of_it_is_here() {
     let node = Node::new();
     assert!(matches!(node.publish(b"key", blob(b"absent")).await, Err(CacheError::Usage(_))));

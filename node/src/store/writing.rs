@@ -20,6 +20,11 @@ pub struct Writing {
 }
 
 impl Writing {
+    /// Whether nothing was written yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.staging.is_none()
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors
@@ -56,7 +61,7 @@ impl Writing {
         if !piece(&mut from, &mut first)? {
             return Ok(self.write(&first)?);
         }
-        assert!(self.head.is_empty() && self.staging.is_none(), "nothing was written before");
+        assert!(self.is_empty(), "nothing was written before");
         let staging = self.staging.insert(self.store.content.begin()?);
         let (store, mut first) = (&self.store, Some(first));
         let rooms = [store.lend(), store.lend(), store.lend()];
