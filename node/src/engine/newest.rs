@@ -273,13 +273,20 @@ impl Engine {
             return Ok(self.small(&digest, size)?.map(Bytes::from));
         }
         let Some(place) = self.store.ahead().filter(|_| size <= PIECE_BYTES as u64) else { return Ok(None) };
-        let store = self.store.clone();
-        // One thread opens and reads it; it keeps its place until it was sent.
-        let read = span::blocking(move || {
-            let blob = store.blob(&digest)?.filter(|blob| blob.pieces().count() == 1);
-            blob.map(|blob| store.lend_piece(&blob, 0)).transpose()
-        });
-        Ok(read.await?.map(|bytes| Bytes::from_owner(Placed { bytes, _place: place })))
+        let Some(blob) = self.store.blob(&digest)?.filter(|blob| blob.pieces().count() == 1) else {
+            return Ok(None);
+        };
+        // What need not be fetched from a disk is read and hashed here, some hundred microseconds at most: to be woken on
+        // another thread and back again takes half as long.
+        let bytes = match self.store.lend_piece_at_once(&blob, 0) {
+            Some(bytes) => bytes,
+            None => {
+                let store = self.store.clone();
+                span::blocking(move || store.lend_piece(&blob, 0)).await?
+            }
+        };
+        // It keeps its place until it was sent.
+        Ok(Some(Bytes::from_owner(Placed { bytes, _place: place })))
     }
 }
 
