@@ -109,6 +109,7 @@ impl Cache for Arc<Engine> {
         if writing.is_empty()
             && let Some(digest) = self.store.keep_at_once(&last)?
         {
+            self.make_room_soon();
             return Ok((digest, last.len() as u64));
         }
         let end = move || {

@@ -197,7 +197,9 @@ impl Engine {
         // The Blob may have been the last for which there was room: what comes then waits for the disk.
         let soon = new && !self.store.index().is_full();
         if soon && self.durability(recipe) == Durability::Fast {
-            return self.publish_over_now(publication);
+            let published = self.publish_over_now(publication);
+            self.make_room_soon();
+            return published;
         }
         self.publish_over(publication).await
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Own claims: Entries as tools publish them, and the Catalogs that list them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_keys::pair::Pair;
@@ -20,7 +21,7 @@ use crate::cache::{CacheError, Publication};
 use crate::catalog::own;
 use crate::content::Durability;
 use crate::index::{IndexError, OwnCatalog};
-use crate::observe::clock;
+use crate::observe::{clock, span};
 use crate::store::StoreError;
 
 /// How long an own Entry holds.
@@ -125,6 +126,20 @@ impl Engine {
         self.counts.published(&entry.project, &entry.recipe);
         self.tell(News::Published(entry.project));
         Ok(claim_digest(&signed))
+    }
+
+    /// Has what waits in memory put into the index once there is much of it, so that whoever keeps more need not wait
+    /// for that.
+    pub(super) fn make_room_soon(&self) {
+        let index = self.store.index();
+        if index.wants_room() {
+            let index = Arc::clone(index);
+            drop(span::blocking_task(move || {
+                if let Err(error) = index.make_room() {
+                    tracing::warn!(%error, "what waits for the index cannot be put there");
+                }
+            }));
+        }
     }
 
     /// Sees to it that all Blobs of an output are as durable as a claim about it has to be, and gives them.
