@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Own claims: Entries as tools publish them, and the Catalogs that list them.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use potluck_keys::pair::Pair;
@@ -124,8 +124,19 @@ impl Engine {
         self.uses.touch(&action, issued);
         self.store.protected().published(&blobs);
         self.counts.published(&entry.project, &entry.recipe);
-        self.tell(News::Published(entry.project));
+        self.tell_published(entry.project);
         Ok(claim_digest(&signed))
+    }
+
+    /// Says that a Catalog has to be written, once for all that goes into it: whoever listens has to be woken for it.
+    fn tell_published(&self, project: Project) {
+        let mut unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+        if !unlisted.contains(&project)
+            && let Some(to) = self.news.get()
+            && to.try_send(News::Published(project.clone())).is_ok()
+        {
+            unlisted.insert(project);
+        }
     }
 
     /// Has what waits in memory put into the index once there is much of it, so that whoever keeps more need not wait
@@ -188,6 +199,8 @@ impl Engine {
     /// Never: nobody panics while holding the lock.
     pub fn flush(&self, project: &Project) -> Result<Flushed, FlushError> {
         let _alone = self.catalogs.lock().expect("nobody panics while writing a catalog");
+        // What is published after this is told again, and what was published before is listed now.
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).remove(project);
         let listed = self.store.index().outbox(project, own::MAX_FLUSH)?;
         let before = self.store.index().own_catalog(project)?;
         if listed.is_empty() {

@@ -377,6 +377,36 @@ async fn a_catalog_lists_what_was_published_and_its_head_counts_up() {
 }
 
 #[tokio::test]
+async fn that_a_catalog_has_to_be_written_is_told_once() {
+    struct Nobody;
+    impl super::Seeker for Nobody {
+        fn seek(&self, _: Space, actions: Vec<(ActionId, Vec<peer::Topic>)>, _: Duration) -> super::Seeking {
+            Box::pin(std::future::ready(vec![Some(Miss::Unclaimed); actions.len()]))
+        }
+    }
+    let node = Node::new();
+    let (to, mut news) = tokio::sync::mpsc::channel(1);
+    node.engine.connect(Arc::new(Nobody), to);
+    let mut told = || std::iter::from_fn(|| news.try_recv().ok()).count();
+    let project = space().project;
+    for round in 0..3_u8 {
+        for key in 0..3 {
+            let output = Output::Blob(node.write(&[round, key]).await);
+            node.publish(&[round, key], output).await.unwrap();
+        }
+        assert_eq!(told(), 1, "{round}");
+        assert!(node.engine.flush(&project).unwrap().head.is_some());
+    }
+    // What there was no room to tell of is told with the next one.
+    node.engine.tell(super::News::Published(project));
+    for key in [b"not told", b"and told"] {
+        let output = Output::Blob(node.write(key).await);
+        node.publish(key, output).await.unwrap();
+        assert_eq!(told(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_new_index_keeps_large_blobs_and_makes_another_instance() {
     let node = Node::new();
     let output = Output::Blob(node.write(b"small").await);
