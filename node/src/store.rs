@@ -283,12 +283,10 @@ impl Store {
         let Some(blob) = self.peek(digest)?.filter(|blob| blob.pieces().size() <= limit) else {
             return Ok(None);
         };
-        match &blob {
-            Blob::Small(..) => self.piece(&blob, 0).map(Some),
-            Blob::Large(opened) => {
-                let whole = whole(opened).map_err(|error| self.aside(digest, error));
-                whole.map(Some)
-            }
+        match blob {
+            // It was checked when it was looked up.
+            Blob::Small(_, bytes) => Ok(Some(bytes)),
+            Blob::Large(opened) => whole(&opened).map(Some).map_err(|error| self.aside(digest, error)),
         }
     }
 

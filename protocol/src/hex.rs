@@ -25,6 +25,16 @@ pub(crate) fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotHex> {
     Ok(bytes)
 }
 
+/// Writes bytes as lower-case hexadecimal digits, of which there must be room for twice as many. Formatting them one by
+/// one takes ten times as long, and names are written for every answer.
+pub(crate) fn to_hex<'t>(bytes: &[u8], digits: &'t mut [u8]) -> &'t str {
+    let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+    }
+    std::str::from_utf8(digits).expect("digits are ASCII")
+}
+
 /// Declares a name of so many bytes, with its text form and its encoding as a byte string.
 macro_rules! hex_name {
     ($(#[$meta:meta])* $name:ident, $len:literal) => {
@@ -57,7 +67,8 @@ macro_rules! hex_name {
 
         impl ::std::fmt::Display for $name {
             fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                let mut digits = [0; 2 * Self::LEN];
+                f.write_str($crate::hex::to_hex(&self.0, &mut digits))
             }
         }
 

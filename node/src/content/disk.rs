@@ -11,6 +11,7 @@
 //! Files have mode 0600 and folders 0700. A file appears in `blobs` whole, by being renamed from `staging`, and is
 //! never changed there; one that holds the same Blob packed may be renamed over it. One process owns the folder; others must not write there.
 
+mod kept;
 mod parts;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use kept::DiskKept;
 use parts::{LIST, Part, part_name};
 pub use parts::{MAX_PART_BYTES, MAX_PARTS, PART_LIFE, Thinned};
 use potluck_protocol::digest::Digest;
@@ -30,7 +32,7 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::content::files::{FOLDER_MODE, Files};
 use crate::content::pack::Packers;
-use crate::content::{Arrival, Content, ContentError, Draft, Durability, Kept, Opened, Swept};
+use crate::content::{Arrival, Content, ContentError, Draft, Durability, Opened, Swept};
 use crate::gc::protect::Protected;
 
 /// Most files in quarantine; a Blob that is found damaged beyond that is removed.
@@ -473,32 +475,6 @@ impl Draft for DiskDraft {
         // The old file may be durable: the new one must be before it takes the name.
         self.sync()?;
         Ok(self.over(digest)?.is_some())
-    }
-}
-
-/// A Blob that is being read.
-#[derive(Debug)]
-pub struct DiskKept {
-    file: File,
-    len: u64,
-    path: PathBuf,
-}
-
-impl DiskKept {
-    /// The file itself.
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
-}
-
-impl Kept for DiskKept {
-    fn stored_bytes(&self) -> u64 {
-        self.len
-    }
-
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ContentError> {
-        let read = self.file.read_exact_at(bytes, offset);
-        read.map_err(|error| ContentError::io("read", &self.path, error))
     }
 }
 

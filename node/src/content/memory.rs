@@ -101,6 +101,10 @@ impl Kept for MemoryKept {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ContentError> {
         read(&self.0, offset, bytes)
     }
+
+    fn read_at_once(&self, offset: u64, bytes: &mut [u8]) -> bool {
+        self.read_at(offset, bytes).is_ok()
+    }
 }
 
 impl Content for MemoryContent {

@@ -306,6 +306,9 @@ pub trait Kept: Send + Sync {
     /// # Errors
     /// [`ContentError::Io`] of the kind [`io::ErrorKind::UnexpectedEof`] when it ends before, or what the system says.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ContentError>;
+
+    /// The same, if the bytes are in memory; gives whether they are. What else is in the way, [`Kept::read_at`] tells.
+    fn read_at_once(&self, offset: u64, bytes: &mut [u8]) -> bool;
 }
 
 /// A place that keeps Blobs. Clones are cheap where a backend has them, and all methods may be called from any thread.

@@ -12,6 +12,9 @@ use crate::content::form::{Form, Place, read_ending};
 use crate::content::pack::{Flaw, LINE_LEVEL, Packers, piece_bytes};
 use crate::content::{ContentError, Damage, Kept};
 
+/// Bytes that are read and hashed together: they are still in the processor's own cache when they are looked at again.
+const STRETCH: usize = 128 * 1024;
+
 /// A Blob whose table was checked against its name. It can be read from several threads at once, and to its end even
 /// when it is removed meanwhile.
 #[derive(Debug)]
@@ -105,22 +108,58 @@ impl<K: Kept> Opened<K> {
 
     fn fill(&self, index: u64, bytes: &mut Vec<u8>) -> Result<(), ContentError> {
         self.place(index)?;
-        bytes.resize(piece_bytes(&self.pieces, index).expect("a piece that has a place"), 0);
+        bytes.resize(self.len(index), 0);
         self.read_to(index, bytes)
+    }
+
+    /// How many bytes a piece that has a place has.
+    fn len(&self, index: u64) -> usize {
+        piece_bytes(&self.pieces, index).expect("a piece that has a place")
+    }
+
+    /// As [`Opened::read_into`], if the piece is stored as it is and the system has all of it in memory: nobody waits for
+    /// a disk. Gives whether it was read; if not, the buffer means nothing, and [`Opened::read_into`] tells why.
+    pub fn read_at_once(&self, index: u64, bytes: &mut Vec<u8>) -> bool {
+        if !self.place(index).is_ok_and(|place| place.form.packing() == Packing::Raw) {
+            return false;
+        }
+        bytes.resize(self.len(index), 0);
+        let read = |place: Place, stretch: &mut [u8]| Ok(self.kept.read_at_once(place.offset, stretch));
+        self.read_raw(index, bytes, read).unwrap_or(false)
+    }
+
+    /// Reads a piece that is stored as it is, as far as `read` can, and checks it; gives whether all of it could be read.
+    fn read_raw(
+        &self,
+        index: u64,
+        bytes: &mut [u8],
+        read: impl Fn(Place, &mut [u8]) -> Result<bool, ContentError>,
+    ) -> Result<bool, ContentError> {
+        let wrong = |error| self.damaged(index, Flaw::Piece(error));
+        let (mut place, mut check) = (self.place(index)?, self.pieces.checker(index).map_err(wrong)?);
+        for stretch in bytes.chunks_mut(STRETCH) {
+            if !read(place, stretch)? {
+                return Ok(false);
+            }
+            check.update(stretch).map_err(wrong)?;
+            place.offset += stretch.len() as u64;
+        }
+        check.finish().map_err(wrong)?;
+        Ok(true)
     }
 
     /// One piece, unpacked and verified, into `bytes`, which must have its length. After an error they mean nothing.
     pub(crate) fn read_to(&self, index: u64, bytes: &mut [u8]) -> Result<(), ContentError> {
         let place = self.place(index)?;
         if place.form.packing() == Packing::Raw {
-            self.read_at(index, place, bytes)?;
-        } else {
-            self.packers.with(|packer| {
-                let len = place.len as usize;
-                self.read_at(index, place, packer.room(len))?;
-                packer.unzstd(len, bytes).map_err(|flaw| self.damaged(index, flaw))
-            })?;
+            let read = |place, stretch: &mut [u8]| self.read_at(index, place, stretch).map(|()| true);
+            return self.read_raw(index, bytes, read).map(drop);
         }
+        self.packers.with(|packer| {
+            let len = place.len as usize;
+            self.read_at(index, place, packer.room(len))?;
+            packer.unzstd(len, bytes).map_err(|flaw| self.damaged(index, flaw))
+        })?;
         self.pieces.check(index, bytes).map_err(|error| self.damaged(index, Flaw::Piece(error)))
     }
 
@@ -143,5 +182,29 @@ impl<K: Kept> Opened<K> {
     fn damaged(&self, index: u64, flaw: Flaw) -> ContentError {
         let source = Damage::Piece { index, flaw };
         ContentError::Damaged { digest: *self.pieces.digest(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::contract::{store, text};
+    use crate::content::pack::REST_LEVEL;
+    use crate::content::{Content as _, MemoryContent};
+
+    #[test]
+    fn at_once_is_read_what_need_not_be_unpacked() {
+        let (content, data) = (MemoryContent::default(), text(PIECE_BYTES + 3 * STRETCH + 5));
+        let digest = store(&content, &data).digest;
+        let opened = content.open(&digest).unwrap().unwrap();
+        let mut bytes = vec![7; 9];
+        for (index, piece) in (0..).zip(data.chunks(PIECE_BYTES)) {
+            assert!(opened.read_at_once(index, &mut bytes) && bytes == piece);
+        }
+        assert!(!opened.read_at_once(2, &mut bytes), "there are two");
+        content.pack(&digest, REST_LEVEL, &mut || true).unwrap();
+        let packed = content.open(&digest).unwrap().unwrap();
+        assert!(!packed.read_at_once(0, &mut bytes));
+        assert!(packed.read(0).unwrap() == data[..PIECE_BYTES]);
     }
 }

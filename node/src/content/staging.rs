@@ -124,7 +124,8 @@ impl<D: Draft> Staging<D> {
             self.flush()?;
         }
         let (now, rest) = bytes.split_at(bytes.len() - bytes.len() % WRITE_BYTES);
-        self.append(now)?;
+        // What was just hashed is still in the processor's own cache when it is written.
+        now.chunks(WRITE_BYTES).try_for_each(|stretch| self.append(stretch))?;
         self.plain.extend_from_slice(rest);
         Ok(())
     }

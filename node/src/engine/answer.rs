@@ -242,7 +242,9 @@ impl Engine {
         }
         let claims = self.told_claims(&found);
         if claims.iter().flatten().all(is_soon) {
-            return self.told_all(space, &found, claims);
+            let told = self.told_all(space, &found, claims);
+            self.make_room_soon();
+            return told;
         }
         let (engine, space) = (Arc::clone(self), space.clone());
         span::blocking(move || engine.told_all(&space, &found, claims)).await

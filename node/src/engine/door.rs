@@ -23,7 +23,7 @@ use crate::gc::protect::Hold;
 use crate::materialise::{self, RestoreError};
 use crate::observe::{clock, span};
 use crate::plan::Moment;
-use crate::store::{Lent, PourError, StoreError};
+use crate::store::{Lent, PourError, StoreError, Writing};
 
 /// Bytes of a stream that are hashed and written at a time, while the next ones come.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -97,23 +97,16 @@ impl Cache for Arc<Engine> {
         .await
     }
 
-    async fn write(&self, mut from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
-        let mut writing = self.store.begin();
-        let (mut stretch, mut spare) = (next_stretch(&mut from, self.store.lend()).await?, self.store.lend());
-        if stretch.len() < WRITE_BYTES
-            && let Some(digest) = self.store.keep_at_once(&stretch)?
+    async fn write(&self, from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
+        let (mut writing, last) = self.begin(from).await?;
+        if writing.is_empty()
+            && let Some(digest) = self.store.keep_at_once(&last)?
         {
-            return Ok((digest, stretch.len() as u64));
-        }
-        while stretch.len() == WRITE_BYTES {
-            // A thread is taken for each stretch and not for the whole: somebody who writes slowly must not keep one.
-            let written = span::blocking(move || writing.write(&stretch).map(|()| (writing, stretch)));
-            let (written, next) = tokio::join!(written, next_stretch(&mut from, spare));
-            (writing, spare) = written?;
-            stretch = next?;
+            self.make_room_soon();
+            return Ok((digest, last.len() as u64));
         }
         let end = move || {
-            writing.write(&stretch)?;
+            writing.write(&last)?;
             writing.finish(Durability::Fast)
         };
         Ok(span::blocking(end).await?)
@@ -162,6 +155,26 @@ async fn next_stretch(from: &mut (impl AsyncRead + Unpin), mut stretch: Lent) ->
     let mut from = from.take(WRITE_BYTES as u64);
     while from.read_buf(&mut *stretch).await.map_err(CacheError::Source)? > 0 {}
     Ok(stretch)
+}
+
+impl Engine {
+    /// Writes a stream to a Blob but for its last bytes, fewer than [`WRITE_BYTES`], so that its end takes one thread
+    /// along with what comes after it.
+    pub(super) async fn begin(
+        &self,
+        mut from: impl AsyncRead + Unpin,
+    ) -> Result<(Writing, Lent), CacheError> {
+        let mut writing = self.store.begin();
+        let (mut stretch, mut spare) = (next_stretch(&mut from, self.store.lend()).await?, self.store.lend());
+        while stretch.len() == WRITE_BYTES {
+            // A thread is taken for each stretch and not for the whole: somebody who writes slowly must not keep one.
+            let written = span::blocking(move || writing.write(&stretch).map(|()| (writing, stretch)));
+            let (written, next) = tokio::join!(written, next_stretch(&mut from, spare));
+            (writing, spare) = written?;
+            stretch = next?;
+        }
+        Ok((writing, stretch))
+    }
 }
 
 pub(super) type KnownOrMiss = Result<Known, Miss>;

@@ -166,6 +166,8 @@ pub struct Engine {
     news: OnceLock<mpsc::Sender<News>>,
     /// The topics of which it was told that they are held: it is news once.
     held: Mutex<BTreeSet<Topic>>,
+    /// The Projects of which it was told that something was published, and whose Catalogs were not written since.
+    unlisted: Mutex<BTreeSet<Project>>,
     uses: Uses,
     collector: OnceLock<Arc<Collector>>,
     /// Held while an own Catalog is replaced: the numbers of its Heads must never be given twice.
@@ -227,6 +229,7 @@ impl Engine {
             seeker: OnceLock::new(),
             news: OnceLock::new(),
             held: Mutex::default(),
+            unlisted: Mutex::default(),
             uses: Uses::default(),
             collector: OnceLock::new(),
             catalogs: Mutex::default(),

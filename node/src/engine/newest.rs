@@ -25,14 +25,14 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Engine, Known, News, want};
-use crate::cache::{Cache as _, CacheError, Publication, Question};
+use crate::cache::{CacheError, Publication, Question};
 use crate::content::Durability;
 use crate::fetch::event::Space;
 use crate::gc::protect::Hold;
 use crate::index::collect::EntryName;
 use crate::index::{MAX_INLINE_BYTES, View};
 use crate::observe::{clock, span};
-use crate::store::{Lent, StoreError};
+use crate::store::{Lent, StoreError, Writing};
 
 /// The Recipes whose keys keep something that changes.
 const CHANGING: &[&str] = &["ccache@1"];
@@ -145,8 +145,8 @@ impl Engine {
     ) -> Result<Taken, CacheError> {
         let together = together.min(PIECE_BYTES);
         let Some(most) = usize::try_from(most).ok().filter(|most| *most <= together) else {
-            let (digest, size) = self.write(from).await?;
-            return Ok(Taken::Stored(BlobOutput { digest, size }));
+            let (writing, last) = self.begin(from).await?;
+            return Ok(Taken::Begun(Box::new(writing), last));
         };
         // It has room for more than may come, so that the end is found without growing.
         let mut bytes = self.store.lend_room(most);
@@ -170,6 +170,15 @@ impl Engine {
     ) -> Result<Digest, CacheError> {
         let bytes = match taken {
             Taken::Stored(blob) => return self.publish_over(publication(Output::Blob(blob))).await,
+            Taken::Begun(mut writing, last) => {
+                let engine = Arc::clone(self);
+                let publish = move || {
+                    writing.write(&last)?;
+                    let (digest, size) = writing.finish(Durability::Fast)?;
+                    engine.publish_over_now(publication(Output::Blob(BlobOutput { digest, size })))
+                };
+                return span::blocking(publish).await;
+            }
             Taken::Here(bytes) => bytes,
         };
         let size = bytes.len() as u64;
@@ -188,7 +197,9 @@ impl Engine {
         // The Blob may have been the last for which there was room: what comes then waits for the disk.
         let soon = new && !self.store.index().is_full();
         if soon && self.durability(recipe) == Durability::Fast {
-            return self.publish_over_now(publication);
+            let published = self.publish_over_now(publication);
+            self.make_room_soon();
+            return published;
         }
         self.publish_over(publication).await
     }
@@ -264,21 +275,29 @@ impl Engine {
             return Ok(self.small(&digest, size)?.map(Bytes::from));
         }
         let Some(place) = self.store.ahead().filter(|_| size <= PIECE_BYTES as u64) else { return Ok(None) };
-        let store = self.store.clone();
-        // One thread opens and reads it; it keeps its place until it was sent.
-        let read = span::blocking(move || {
-            let blob = store.blob(&digest)?.filter(|blob| blob.pieces().count() == 1);
-            blob.map(|blob| store.lend_piece(&blob, 0)).transpose()
-        });
-        Ok(read.await?.map(|bytes| Bytes::from_owner(Placed { bytes, _place: place })))
+        let Some(blob) = self.store.blob(&digest)?.filter(|blob| blob.pieces().count() == 1) else {
+            return Ok(None);
+        };
+        // What need not be fetched from a disk is read and hashed here, some hundred microseconds at most: to be woken on
+        // another thread and back again takes half as long.
+        let bytes = match self.store.lend_piece_at_once(&blob, 0) {
+            Some(bytes) => bytes,
+            None => {
+                let store = self.store.clone();
+                span::blocking(move || store.lend_piece(&blob, 0)).await?
+            }
+        };
+        // It keeps its place until it was sent.
+        Ok(Some(Bytes::from_owner(Placed { bytes, _place: place })))
     }
 }
 
 /// A value that came.
-#[derive(Debug)]
 pub enum Taken {
     /// It is in memory.
     Here(Lent),
+    /// It is in the store but for its last bytes, and has no name yet.
+    Begun(Box<Writing>, Lent),
     /// It is in the store.
     Stored(BlobOutput),
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Own claims: Entries as tools publish them, and the Catalogs that list them.
 
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use potluck_keys::pair::Pair;
@@ -20,7 +21,7 @@ use crate::cache::{CacheError, Publication};
 use crate::catalog::own;
 use crate::content::Durability;
 use crate::index::{IndexError, OwnCatalog};
-use crate::observe::clock;
+use crate::observe::{clock, span};
 use crate::store::StoreError;
 
 /// How long an own Entry holds.
@@ -123,8 +124,33 @@ impl Engine {
         self.uses.touch(&action, issued);
         self.store.protected().published(&blobs);
         self.counts.published(&entry.project, &entry.recipe);
-        self.tell(News::Published(entry.project));
+        self.tell_published(entry.project);
         Ok(claim_digest(&signed))
+    }
+
+    /// Says that a Catalog has to be written, once for all that goes into it: whoever listens has to be woken for it.
+    fn tell_published(&self, project: Project) {
+        let mut unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+        if !unlisted.contains(&project)
+            && let Some(to) = self.news.get()
+            && to.try_send(News::Published(project.clone())).is_ok()
+        {
+            unlisted.insert(project);
+        }
+    }
+
+    /// Has what waits in memory put into the index once there is much of it, so that whoever keeps more need not wait
+    /// for that.
+    pub(super) fn make_room_soon(&self) {
+        let index = self.store.index();
+        if index.wants_room() {
+            let index = Arc::clone(index);
+            drop(span::blocking_task(move || {
+                if let Err(error) = index.make_room() {
+                    tracing::warn!(%error, "what waits for the index cannot be put there");
+                }
+            }));
+        }
     }
 
     /// Sees to it that all Blobs of an output are as durable as a claim about it has to be, and gives them.
@@ -173,6 +199,8 @@ impl Engine {
     /// Never: nobody panics while holding the lock.
     pub fn flush(&self, project: &Project) -> Result<Flushed, FlushError> {
         let _alone = self.catalogs.lock().expect("nobody panics while writing a catalog");
+        // What is published after this is told again, and what was published before is listed now.
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).remove(project);
         let listed = self.store.index().outbox(project, own::MAX_FLUSH)?;
         let before = self.store.index().own_catalog(project)?;
         if listed.is_empty() {

@@ -232,6 +232,22 @@ async fn whatever_the_length_of_a_stream_or_a_file_it_is_kept_whole() {
 }
 
 #[tokio::test]
+async fn a_value_of_any_length_is_claimed_as_it_came() {
+    let node = Node::new();
+    for length in [0, 5, 1 << 18, (1 << 18) + 1, 1 << 20, (3 << 20) + 7] {
+        let value: Vec<u8> = (0..=250).cycle().take(length).collect();
+        let key = length.to_le_bytes();
+        let claim = move |output| {
+            let (Space { project, recipe }, key) = (space(), key.to_vec());
+            Publication { project, recipe, key, output, labels: Labels::default(), taints: Vec::new() }
+        };
+        let taken = node.engine.take((&value[..], length as u64), 1 << 18).await.unwrap();
+        node.engine.publish_taken(taken, claim).await.unwrap();
+        assert_eq!(node.lookup(&key).await, Answer::Hit(blob(&value)), "{length}");
+    }
+}
+
+#[tokio::test]
 async fn an_output_is_claimed_only_when_all_of_it_is_here() {
     let node = Node::new();
     assert!(matches!(node.publish(b"key", blob(b"absent")).await, Err(CacheError::Usage(_))));
@@ -382,6 +398,36 @@ async fn a_catalog_lists_what_was_published_and_its_head_counts_up() {
     assert_eq!(head.authentic().unwrap().sequence, 6);
     let me: Signer = node.engine.signer().unwrap();
     assert!(head.signers().eq([me]));
+}
+
+#[tokio::test]
+async fn that_a_catalog_has_to_be_written_is_told_once() {
+    struct Nobody;
+    impl super::Seeker for Nobody {
+        fn seek(&self, _: Space, actions: Vec<(ActionId, Vec<peer::Topic>)>, _: Duration) -> super::Seeking {
+            Box::pin(std::future::ready(vec![Some(Miss::Unclaimed); actions.len()]))
+        }
+    }
+    let node = Node::new();
+    let (to, mut news) = tokio::sync::mpsc::channel(1);
+    node.engine.connect(Arc::new(Nobody), to);
+    let mut told = || std::iter::from_fn(|| news.try_recv().ok()).count();
+    let project = space().project;
+    for round in 0..3_u8 {
+        for key in 0..3 {
+            let output = Output::Blob(node.write(&[round, key]).await);
+            node.publish(&[round, key], output).await.unwrap();
+        }
+        assert_eq!(told(), 1, "{round}");
+        assert!(node.engine.flush(&project).unwrap().head.is_some());
+    }
+    // What there was no room to tell of is told with the next one.
+    node.engine.tell(super::News::Published(project));
+    for key in [b"not told", b"and told"] {
+        let output = Output::Blob(node.write(key).await);
+        node.publish(key, output).await.unwrap();
+        assert_eq!(told(), 1);
+    }
 }
 
 #[tokio::test]

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io;
 use std::ops::{Bound, Deref, DerefMut};
 use std::os::unix::fs::MetadataExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ impl Failed {
 /// redb does nothing any more after such an error, not even look-ups, until it is opened again, which brings it back
 /// to the last durable change. A disk that was full for a moment must not end the index for as long as the daemon runs.
 pub(super) struct Db {
+    /// What was read last, and how many changes had ended before.
+    latest: Mutex<Option<(u64, Arc<Reading>)>>,
     slot: RwLock<Option<Database>>,
     /// Held by everybody who reads or writes.
     live: Arc<()>,
@@ -102,37 +105,61 @@ impl Db {
         let failed = Arc::<Failed>::default();
         let db = database(file, path, files, &failed)?;
         let place = Some((path.to_owned(), files.clone()));
-        Ok(Self { slot: RwLock::new(Some(db)), live: Arc::default(), ended: Arc::default(), failed, place })
+        let (latest, live, ended) = Default::default();
+        Ok(Self { latest, slot: RwLock::new(Some(db)), live, ended, failed, place })
     }
 
     /// One that lives as long as the process.
     pub(super) fn in_memory() -> Result<Self, DatabaseError> {
         let db = builder().create_with_backend(InMemoryBackend::new())?;
-        let (live, ended, failed) = Default::default();
-        Ok(Self { slot: RwLock::new(Some(db)), live, ended, failed, place: None })
+        let (latest, live, ended, failed) = Default::default();
+        Ok(Self { latest, slot: RwLock::new(Some(db)), live, ended, failed, place: None })
     }
 
-    /// Begins to read.
-    pub(super) fn begin_read(&self) -> Result<Reading, redb::Error> {
+    /// Begins to read, together with all who do until something changes. To begin takes locks of redb's that whoever
+    /// changes something takes again and again for each page: each time that it got one in between would cost a look-up
+    /// the time in which a thread wakes.
+    pub(super) fn begin_read(&self) -> Result<Arc<Reading>, redb::Error> {
         let slot = self.db()?;
-        let live = Arc::clone(&self.live);
+        let mut latest = self.latest();
+        let ended = self.ended();
+        if let Some((_, reading)) = latest.as_ref().filter(|(before, _)| *before == ended) {
+            return Ok(Arc::clone(reading));
+        }
         let transaction = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
-        Ok(Reading { transaction, _live: live })
+        let reading = Arc::new(Reading { transaction, _live: Arc::clone(&self.live) });
+        *latest = Some((ended, Arc::clone(&reading)));
+        Ok(reading)
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Option<(u64, Arc<Reading>)>> {
+        // It is changed in one step.
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to write, when nobody else does.
     pub(super) fn begin_write(&self) -> Result<Writing, redb::Error> {
         let slot = self.db()?;
+        // What was read before the last change would keep pages that can be used again.
+        drop(self.latest().take_if(|(before, _)| *before != self.ended()));
         let ends = Ends { _live: Arc::clone(&self.live), ended: Arc::clone(&self.ended) };
         let transaction = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_write()?;
         Ok(Writing { transaction, ends })
     }
 
     /// Closes it, which redb does by writing what makes the next opening fast.
-    pub(super) fn close(self) -> Result<(), redb::Error> {
-        let Self { slot, failed, .. } = self;
-        drop(slot);
-        failed.told()
+    pub(super) fn close(mut self) -> Result<(), redb::Error> {
+        self.shut();
+        self.failed.told()
+    }
+
+    fn shut(&mut self) {
+        drop(self.latest().take());
+        let database = self.slot.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // A damaged file may make it panic, and whoever opens it next finds out.
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            tracing::warn!("the index could not be closed in good order");
+        }
     }
 
     /// Where it lies, unless it is in memory.
@@ -157,6 +184,7 @@ impl Db {
             if self.ended() != ended || self.failed.is_so() {
                 return Ok(false);
             }
+            drop(self.latest().take());
             if Arc::strong_count(&self.live) > 1 {
                 drop(slot);
                 thread::sleep(BETWEEN);
@@ -188,6 +216,7 @@ impl Db {
             let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
             if self.failed.is_so() {
                 // The old one lets go of the file first.
+                drop(self.latest().take());
                 *slot = None;
                 let file = File::options().read(true).write(true).open(path)?;
                 self.failed.forget();
@@ -198,6 +227,12 @@ impl Db {
             }
         }
         Ok(self.slot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        self.shut();
     }
 }
 
@@ -352,10 +387,33 @@ impl StorageBackend for IndexFile {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use potluck_protocol::digest::Digest;
 
     use super::super::{Index, IndexError};
+    use super::Db;
     use crate::content::Durability;
+
+    #[test]
+    fn those_who_read_share_what_they_see_until_something_changes() {
+        let db = Db::in_memory().unwrap();
+        let [one, same] = [(); 2].map(|()| db.begin_read().unwrap());
+        assert!(Arc::ptr_eq(&one, &same));
+        db.begin_write().unwrap().commit().unwrap();
+        let next = db.begin_read().unwrap();
+        assert!(!Arc::ptr_eq(&one, &next));
+        // Nothing is kept that was seen before the last change.
+        let seen = Arc::downgrade(&next);
+        drop(next);
+        let change = db.begin_write().unwrap();
+        assert!(seen.upgrade().is_some(), "who reads meanwhile sees the same");
+        change.commit().unwrap();
+        let change = db.begin_write().unwrap();
+        assert!(seen.upgrade().is_none());
+        drop(change);
+        db.close().unwrap();
+    }
 
     #[test]
     fn what_is_written_to_an_index_that_was_removed_is_not_called_durable() {

@@ -33,6 +33,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use collect::{EntryName, EntryPage, Forgotten, Kept};
@@ -103,6 +104,8 @@ pub struct Index {
     pending: Arc<pending::Pending>,
     presence: presence::Presence,
     recent: Arc<recent::Recent>,
+    /// Whether somebody is going to make room, or does.
+    making_room: AtomicBool,
     /// The last action that [`Index::learn`] has put into the set.
     learnt: Mutex<Option<ActionId>>,
     seal: Option<SealKey>,
@@ -173,6 +176,7 @@ impl Index {
             group: group::Group::new(group::MAX_JOBS, Arc::clone(&pending)),
             pending,
             recent,
+            making_room: AtomicBool::new(false),
             presence: presence::Presence::new(presence::MAX_KEYS),
             learnt: Mutex::default(),
             seal,
@@ -301,6 +305,22 @@ impl Index {
     /// Whether as much waits for the next change as may: whoever keeps more has to wait for the disk.
     pub fn is_full(&self) -> bool {
         self.pending.is_full()
+    }
+
+    /// Whether so much waits that room should be made before nobody can keep more, and whether nobody does so yet: who
+    /// hears that it should calls [`Index::make_room`].
+    pub(crate) fn wants_room(&self) -> bool {
+        self.pending.is_much() && !self.making_room.swap(true, Ordering::AcqRel)
+    }
+
+    /// Puts what waits into the index, so that more may wait.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub(crate) fn make_room(&self) -> Result<(), IndexError> {
+        let made = self.land();
+        self.making_room.store(false, Ordering::Release);
+        made
     }
 
     /// Puts everything that waits for the next change into the index.

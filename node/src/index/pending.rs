@@ -21,9 +21,13 @@ use super::recent::Recent;
 use super::rows;
 
 /// Most bytes that wait; whoever writes more puts them into the index.
-const MAX_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 4 * MUCH_BYTES;
 /// Most rows that wait.
-const MAX_ROWS: usize = 1024;
+pub(super) const MAX_ROWS: usize = 16 * MUCH_ROWS;
+/// So many bytes are worth a change that nobody waits for: there is room for more while it is made.
+const MUCH_BYTES: usize = 4 << 20;
+/// So many rows are.
+const MUCH_ROWS: usize = 1024;
 
 /// What waits.
 #[derive(Default)]
@@ -153,6 +157,12 @@ impl Pending {
         waiting.rows >= MAX_ROWS || waiting.bytes >= MAX_BYTES
     }
 
+    /// Whether there is so much that it had better be committed before there is as much as may wait.
+    pub(super) fn is_much(&self) -> bool {
+        let waiting = self.read();
+        waiting.rows >= MUCH_ROWS || waiting.bytes >= MUCH_BYTES
+    }
+
     /// How many rows wait.
     #[cfg(test)]
     pub(super) fn rows(&self) -> usize {
@@ -251,16 +261,17 @@ impl Pending {
             let mut blobs: Vec<_> =
                 waiting.blobs.iter().map(|(name, bytes)| (*name, Arc::clone(bytes))).collect();
             let mut belongs: Vec<_> = pairs.collect();
+            let mut claims: Vec<_> = waiting.claims.values().flatten().cloned().collect();
+            let mut listings: Vec<_> = waiting.listings.values().cloned().collect();
+            drop(waiting);
             // Neighbours in a table come to lie on one page, which is then at hand.
             blobs.sort_unstable_by_key(|(name, _)| *name);
             belongs.sort_unstable();
-            Landing {
-                blobs,
-                claims: waiting.claims.values().flatten().cloned().collect(),
-                belongs,
-                listings: waiting.listings.values().cloned().collect(),
-                removals,
-            }
+            claims.sort_unstable_by_key(|claimed| claimed.action);
+            listings.sort_unstable_by(|one, other| {
+                (&one.project, &one.action).cmp(&(&other.project, &other.action))
+            });
+            Landing { blobs, claims, belongs, listings, removals }
         };
         if !landing.blobs.is_empty() {
             let mut table = change.open_table(rows::SMALL)?;
@@ -335,5 +346,29 @@ impl Pending {
                 waiting.went(listing.project.len());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use potluck_protocol::digest::Digest;
+
+    use super::super::Index;
+    use crate::content::Durability;
+
+    #[test]
+    fn room_is_made_before_there_is_none_by_one_at_a_time() {
+        let index = Index::in_memory().unwrap();
+        let keep = |number: u64| {
+            let name = Digest::of(&number.to_be_bytes());
+            index.keep_small(&name, b"small", Durability::Fast).unwrap();
+            index.wants_room()
+        };
+        let first = (0..).find(|number| keep(*number)).unwrap();
+        assert!(!index.is_full() && first > 100, "{first}");
+        assert!(!keep(first + 1), "somebody was told already");
+        index.make_room().unwrap();
+        assert!(index.pending.is_empty() && !index.wants_room());
+        assert!((first + 2..).any(keep), "there is much again");
     }
 }

@@ -10,6 +10,7 @@ use potluck_protocol::action::Recipe;
 use potluck_protocol::digest::Sha256;
 use potluck_protocol::entry::{BlobOutput, Labels, Output};
 
+use super::pending::MAX_ROWS;
 use super::*;
 
 fn project(name: &str) -> Project {
@@ -249,7 +250,7 @@ fn what_waits_for_the_next_change_is_there_for_all_who_look() {
 fn what_waits_is_bounded() {
     let (ann, index) = (Pair::from_seed(&[1; 32], ""), Index::in_memory().unwrap());
     let mut most = 0;
-    for number in 0..3000_u32 {
+    for number in 0..10_000_u32 {
         let bytes = number.to_be_bytes();
         index.keep_small(&Digest::of(&bytes), &bytes, Durability::Fast).unwrap();
         index.belong(&[Digest::of(&bytes)], &project("a"), Durability::Fast).unwrap();
@@ -259,8 +260,8 @@ fn what_waits_is_bounded() {
         }
         most = most.max(index.pending.rows());
     }
-    assert!(most <= 1024 + 2, "{most}");
-    assert_eq!((index.entry_count().unwrap(), index.small_count().unwrap()), (30, 3000));
+    assert!(most <= MAX_ROWS + 2, "{most}");
+    assert_eq!((index.entry_count().unwrap(), index.small_count().unwrap()), (100, 10_000));
     assert_eq!(index.pending.rows(), 0, "the sums agree");
 }
 
@@ -314,16 +315,16 @@ fn small_blobs_that_wait_are_here_for_everybody() {
 
         // As many as there is room for, and one change for all of them.
         let before = index.pending.landings();
-        for number in 0..1024 {
+        for number in 0..u32::try_from(MAX_ROWS).unwrap() {
             index.keep_small(&name(number), &[0; 100], Durability::Fast).unwrap();
         }
         assert_eq!(index.pending.landings(), before);
         assert!(index.is_full());
-        for number in 0..256 {
-            index.keep_small(&name(5000 + number), &[0; MAX_INLINE_BYTES], Durability::Fast).unwrap();
+        for number in 0..1024 {
+            index.keep_small(&name(50_000 + number), &[0; MAX_INLINE_BYTES], Durability::Fast).unwrap();
         }
         assert_eq!(index.pending.landings(), before + 1);
-        assert!(index.is_full(), "four million bytes are enough as well");
+        assert!(index.is_full(), "sixteen million bytes are enough as well");
     }
 }
 

@@ -2,6 +2,7 @@
 //! The index as it stands at one moment, for several questions in a row: one read transaction, each table opened once.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::ActionId;
@@ -16,7 +17,7 @@ use super::{Index, IndexError, MAX_CLAIMS, open, rows};
 /// for one look-up, not for keeping.
 pub struct View<'i> {
     index: &'i Index,
-    read: Reading,
+    read: Arc<Reading>,
     /// How often Blobs that waited had been committed before.
     landings: u64,
     /// How often Blobs had been removed before.

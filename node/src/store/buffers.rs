@@ -41,6 +41,14 @@ impl Store {
         Ok(lent.into())
     }
 
+    /// The same, if it is stored as it is and the system has all of it in memory, so that nobody waits for a disk. What
+    /// else is in the way, [`Store::lend_piece`] tells.
+    pub fn lend_piece_at_once(&self, blob: &Blob, index: u64) -> Option<Bytes> {
+        let Blob::Large(opened) = blob else { return None };
+        let mut lent = self.lend();
+        opened.read_at_once(index, &mut lent).then(|| lent.into())
+    }
+
     /// A buffer that is used again and again, with whatever was in it.
     pub(crate) fn lend(&self) -> Lent {
         self.known.buffers.lend()

@@ -218,6 +218,24 @@ fn a_bad_piece_in_the_middle_is_found_by_whichever_thread_reads_it() {
 }
 
 #[test]
+fn what_is_read_at_once_is_checked_as_well() {
+    let (folder, store) = store();
+    let bytes: Vec<u8> = (0..=250).cycle().take(PIECE_BYTES - 5).collect();
+    let digest = store.keep(&bytes, Durability::Fast).unwrap();
+    let blob = store.blob(&digest).unwrap().unwrap();
+    // Whether a file that was just written is in memory is up to the system.
+    assert!(store.lend_piece_at_once(&blob, 0).is_none_or(|read| read == bytes));
+    let name = digest.to_string();
+    let path = folder.path().join("store/blobs").join(&name[..2]).join(&name);
+    let mut stored = std::fs::read(&path).unwrap();
+    stored[PIECE_BYTES / 2] ^= 1;
+    std::fs::write(&path, stored).unwrap();
+    assert!(store.lend_piece_at_once(&blob, 0).is_none());
+    assert!(store.lend_piece(&blob, 0).unwrap_err().is_damage());
+    assert!(!store.has(&digest).unwrap(), "it was put aside");
+}
+
+#[test]
 fn no_more_is_read_ahead_than_allowed() {
     let (_folder, store) = store();
     let held: Vec<_> = std::iter::from_fn(|| store.ahead()).take(MAX_AHEAD + 1).collect();

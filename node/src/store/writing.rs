@@ -24,6 +24,11 @@ pub struct Writing {
 }
 
 impl Writing {
+    /// Whether nothing was written yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.staging.is_none()
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors
@@ -56,7 +61,7 @@ impl Writing {
     /// # Panics
     /// When something was written before.
     pub fn pour(&mut self, mut file: File) -> Result<(), PourError> {
-        assert!(self.head.is_empty() && self.staging.is_none(), "nothing was written before");
+        assert!(self.is_empty(), "nothing was written before");
         let len = file.metadata().ok().filter(Metadata::is_file).map_or(0, |found| found.len());
         // The last piece, whole or not, is written below, with whatever has been added meanwhile.
         let pieces = len.saturating_sub(1) / PIECE_BYTES as u64;

@@ -39,22 +39,24 @@ pub(super) async fn take(
         // The new header is never longer than the one that came.
         Archive::Ccache => engine.take((Rewritten::new(from), length), STREAMED).await,
         // What cannot be arranged is kept as it came.
-        Archive::Sccache => Ok(match engine.take((from, length), PIECE_BYTES).await? {
-            Taken::Here(mut came) => {
-                if let Some(arranged) = sccache::whole(&came) {
-                    *came = arranged;
-                }
-                Taken::Here(came)
+        Archive::Sccache if length > PIECE_BYTES as u64 => {
+            let came = engine.write(from).await?;
+            let arranged = arrange(engine, came).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "an archive is kept as it came");
+                None
+            });
+            let (digest, size) = arranged.unwrap_or(came);
+            Ok(Taken::Stored(BlobOutput { digest, size }))
+        }
+        Archive::Sccache => {
+            let mut taken = engine.take((from, length), PIECE_BYTES).await?;
+            if let Taken::Here(came) = &mut taken
+                && let Some(arranged) = sccache::whole(came)
+            {
+                **came = arranged;
             }
-            Taken::Stored(came) => Taken::Stored(match arrange(engine, (came.digest, came.size)).await {
-                Ok(Some((digest, size))) => BlobOutput { digest, size },
-                Ok(None) => came,
-                Err(error) => {
-                    tracing::debug!(%error, "an archive is kept as it came");
-                    came
-                }
-            }),
-        }),
+            Ok(taken)
+        }
     }
 }
 
