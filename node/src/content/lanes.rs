@@ -117,10 +117,6 @@ mod tests {
         file
     }
 
-    fn any(_: u64) -> Result<(), ContentError> {
-        Ok(())
-    }
-
     #[test]
     fn what_lanes_bring_is_what_is_written() {
         let folder = tempfile::tempdir().unwrap();
@@ -130,7 +126,7 @@ mod tests {
             let mut rooms = [[0; WRITE_BYTES], [1; WRITE_BYTES], [2; WRITE_BYTES]];
             let mut rooms: Vec<_> = rooms.iter_mut().map(<[u8; WRITE_BYTES]>::as_mut_slice).collect();
             let mut staging = content.begin().unwrap();
-            staging.take_pieces((&file(&data), count as u64), &mut rooms, &any).unwrap();
+            staging.take_pieces((&file(&data), count as u64), &mut rooms, &|_| Ok(())).unwrap();
             assert_eq!(staging.size(), (count * PIECE_BYTES) as u64);
             staging.write(&data[count * PIECE_BYTES..]).unwrap();
             let digest = staging.finish(Durability::Durable).unwrap().digest;
@@ -153,7 +149,7 @@ mod tests {
             assert_eq!(bytes, WRITE_BYTES as u64);
             Err(ContentError::Abandoned)
         };
-        let leaves: [&(dyn Fn(u64) -> Result<(), ContentError> + Sync); 2] = [&any, &full];
+        let leaves: [&(dyn Fn(u64) -> Result<(), ContentError> + Sync); 2] = [&|_| Ok(()), &full];
         // The file is shorter than it was said to be; and there is no room.
         for (count, leave) in [5, 3].into_iter().zip(leaves) {
             let mut staging = content.begin().unwrap();
@@ -161,7 +157,7 @@ mod tests {
             let taken = staging.take_pieces((&file, count), &mut rooms, leave);
             match taken.unwrap_err() {
                 LaneError::Source(error) => {
-                    assert_eq!((count, error.kind()), (5, io::ErrorKind::UnexpectedEof))
+                    assert_eq!((count, error.kind()), (5, io::ErrorKind::UnexpectedEof));
                 }
                 LaneError::Content(error) => assert!(count == 3 && matches!(error, ContentError::Abandoned)),
             }
