@@ -9,12 +9,10 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::ops::Range;
 use std::path::Path;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
 use potluck_protocol::action::{Project, Recipe};
 pub use potluck_protocol::control::{Answer, Miss, Note};
 use potluck_protocol::digest::Digest;
@@ -27,12 +25,15 @@ pub const STRETCHES: usize = 4;
 
 /// A Blob as it is read: stretches of at most [`potluck_protocol::control::MAX_DATA_BYTES`] bytes, in order. An error is
 /// the last of them. The bytes were checked against the Digest that was asked for.
-pub struct Stretches(Pin<Box<dyn Stream<Item = Result<Bytes, CacheError>> + Send>>);
+pub struct Stretches(Box<dyn FnMut(&mut Context<'_>) -> Next + Send>);
+
+/// What polling for a stretch gives.
+type Next = Poll<Option<Result<Bytes, CacheError>>>;
 
 impl Stretches {
-    /// Those that a stream gives, which is nothing else.
-    pub fn new(from: impl Stream<Item = Result<Bytes, CacheError>> + Send + 'static) -> Self {
-        Self(Box::pin(from))
+    /// Those that `poll` gives, until it gives none.
+    pub fn new(poll: impl FnMut(&mut Context<'_>) -> Next + Send + 'static) -> Self {
+        Self(Box::new(poll))
     }
 
     /// The next one, none at the end.
@@ -41,14 +42,14 @@ impl Stretches {
     }
 
     /// The same, for those who poll.
-    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, CacheError>>> {
-        self.0.as_mut().poll_next(context)
+    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Next {
+        (self.0)(context)
     }
 }
 
 impl From<mpsc::Receiver<Result<Bytes, CacheError>>> for Stretches {
     fn from(mut from: mpsc::Receiver<Result<Bytes, CacheError>>) -> Self {
-        Self::new(futures::stream::poll_fn(move |context| from.poll_recv(context)))
+        Self::new(move |context| from.poll_recv(context))
     }
 }
 

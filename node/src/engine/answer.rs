@@ -13,8 +13,10 @@ use potluck_protocol::entry::{Entry, Output};
 use potluck_protocol::peer::{self, Found, Inline, MAX_CLAIMS, MAX_INLINE, MAX_INLINE_BYTES, Packing, Topic};
 use potluck_protocol::tree::Tree;
 
+#[cfg(feature = "net")]
+use super::output_bytes;
 use super::trace::Refused;
-use super::{Engine, Known, News, SOON_ENTRIES, files, is_soon, newest, output_bytes, want};
+use super::{Engine, Known, News, SOON_ENTRIES, files, is_soon, newest, want};
 use crate::content::Durability;
 use crate::fetch::event::{Need, Space, Verdict};
 use crate::gc::protect::Hold;
@@ -33,6 +35,7 @@ const SOON_BYTES: u64 = 4 * index::MAX_INLINE_BYTES as u64;
 /// An action, and the Entries about it.
 type Present<'q> = (&'q ActionId, Vec<Signed<Entry>>);
 
+#[cfg(feature = "net")]
 /// How many bytes the output of a claim has, as that says.
 fn claimed_bytes(entry: &Signed<Entry>) -> u64 {
     entry.authentic().map_or(0, |entry| output_bytes(&entry.output))
@@ -90,6 +93,7 @@ impl Engine {
         self.found(question, (&view, &self.present(&view, question)?))
     }
 
+    #[cfg(feature = "net")]
     /// The same where it may not block, or nothing when it might take longer than going to a thread that may; see
     /// [`Self::known_at_once`].
     pub(crate) fn tell_peer_at_once(

@@ -92,7 +92,8 @@ impl Cache for Arc<Engine> {
         let store = self.store.clone();
         span::blocking(move || {
             let blob = store.blob(&digest)?.ok_or(CacheError::NotHere(digest))?;
-            Ok(Stretches::new(Reading::begin(store, blob, range.unwrap_or(0..u64::MAX))))
+            let mut reading = Reading::begin(store, blob, range.unwrap_or(0..u64::MAX));
+            Ok(Stretches::new(move |context| reading.poll(context)))
         })
         .await
     }

@@ -5,12 +5,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use futures::Stream;
 use potluck_protocol::control::MAX_DATA_BYTES;
 use potluck_protocol::piece::PIECE_BYTES;
 use tokio::sync::OwnedSemaphorePermit;
@@ -83,18 +81,16 @@ impl Drop for Reading {
     }
 }
 
-impl Stream for Reading {
-    type Item = Read;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Read>> {
-        let this = self.get_mut();
-        while this.rest.is_empty() {
-            match ready!(this.work.poll_piece(context)) {
-                Some(Ok(piece)) => this.rest = piece,
+impl Reading {
+    /// The next stretch, none at the end or after an error.
+    pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<Option<Read>> {
+        while self.rest.is_empty() {
+            match ready!(self.work.poll_piece(context)) {
+                Some(Ok(piece)) => self.rest = piece,
                 end => return Poll::Ready(end),
             }
         }
-        Poll::Ready(Some(Ok(this.rest.split_to(this.rest.len().min(MAX_DATA_BYTES)))))
+        Poll::Ready(Some(Ok(self.rest.split_to(self.rest.len().min(MAX_DATA_BYTES)))))
     }
 }
 
@@ -190,9 +186,8 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::time::Duration;
-
-    use futures::StreamExt as _;
 
     use super::*;
     use crate::content::Durability;
@@ -209,6 +204,22 @@ mod tests {
         Reading::begin(store.clone(), store.blob(&digest).unwrap().unwrap(), 0..u64::MAX)
     }
 
+    async fn next(reading: &mut Reading) -> Option<Read> {
+        poll_fn(|context| reading.poll(context)).await
+    }
+
+    /// All that comes, and the error at its end if there is one.
+    async fn rest(reading: &mut Reading) -> (Vec<u8>, Option<CacheError>) {
+        let mut all = Vec::new();
+        while let Some(stretch) = next(reading).await {
+            match stretch {
+                Ok(stretch) => all.extend_from_slice(&stretch),
+                Err(error) => return (all, Some(error)),
+            }
+        }
+        (all, None)
+    }
+
     async fn until(what: impl Fn() -> bool) {
         while !what() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -220,14 +231,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap().0;
         let mut reading = reading(&store);
-        assert!(reading.next().await.unwrap().unwrap() == bytes()[..MAX_DATA_BYTES]);
+        assert!(next(&mut reading).await.unwrap().unwrap() == bytes()[..MAX_DATA_BYTES]);
         let work = Arc::clone(&reading.work);
         until(|| work.ahead().readers == 0).await;
         let ahead = work.ahead().pieces.iter().filter(|slot| slot.read.is_some()).count();
         assert_eq!(ahead, READ_AHEAD);
-        let rest: Vec<_> = reading.by_ref().map(Result::unwrap).collect().await;
-        assert!(rest.concat() == bytes()[MAX_DATA_BYTES..]);
-        assert!(reading.next().await.is_none());
+        let (rest, error) = rest(&mut reading).await;
+        assert!(rest == bytes()[MAX_DATA_BYTES..] && error.is_none());
+        assert!(next(&mut reading).await.is_none());
     }
 
     #[tokio::test]
@@ -237,12 +248,12 @@ mod tests {
         let held: Vec<_> = std::iter::from_fn(|| store.ahead()).collect();
         assert_eq!(held.len(), MAX_AHEAD);
         let mut reading = reading(&store);
-        let first = reading.next().await.unwrap().unwrap();
+        let first = next(&mut reading).await.unwrap().unwrap();
         let work = Arc::clone(&reading.work);
         until(|| work.ahead().readers == 0).await;
         assert_eq!(work.ahead().pieces.len(), 1);
-        let rest: Vec<_> = reading.by_ref().map(Result::unwrap).collect().await;
-        assert!([&first[..], &rest.concat()].concat() == bytes());
+        let (rest, error) = rest(&mut reading).await;
+        assert!([&first[..], &rest].concat() == bytes() && error.is_none());
     }
 
     #[tokio::test]
@@ -258,12 +269,9 @@ mod tests {
         let name = digest.to_string();
         let path = folder.path().join("store/blobs").join(&name[..2]).join(&name);
         std::fs::File::options().write(true).open(path).unwrap().set_len(5 * PIECE_BYTES as u64).unwrap();
-        let got: Vec<_> = failing.by_ref().collect().await;
-        let (last, before) = got.split_last().unwrap();
-        assert!(last.is_err());
-        let before: Vec<_> = before.iter().flat_map(|stretch| stretch.as_ref().unwrap()).copied().collect();
-        assert!(before == bytes()[..before.len()]);
-        assert!(failing.next().await.is_none());
+        let (before, error) = rest(&mut failing).await;
+        assert!(error.is_some() && before == bytes()[..before.len()]);
+        assert!(next(&mut failing).await.is_none());
         assert!(!store.has(&digest).unwrap(), "it was put aside");
     }
 }
