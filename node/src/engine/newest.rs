@@ -278,8 +278,8 @@ impl Engine {
         let Some(blob) = self.store.blob(&digest)?.filter(|blob| blob.pieces().count() == 1) else {
             return Ok(None);
         };
-        // What need not be fetched from a disk is read and hashed here, some hundred microseconds at most: to be woken on
-        // another thread and back again takes half as long.
+        // What need not be fetched from a disk is read and hashed here, some hundred microseconds at most: to go to another
+        // thread and back takes some seventy more.
         let bytes = match self.store.lend_piece_at_once(&blob, 0) {
             Some(bytes) => bytes,
             None => {

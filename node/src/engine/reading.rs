@@ -187,7 +187,6 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::time::Duration;
 
     use super::*;
     use crate::content::Durability;
@@ -220,9 +219,10 @@ mod tests {
         (all, None)
     }
 
-    async fn until(what: impl Fn() -> bool) {
-        while !what() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    /// Waits for those who read, which are threads of their own.
+    fn settle(work: &Work) {
+        while work.ahead().readers > 0 {
+            std::thread::yield_now();
         }
     }
 
@@ -233,7 +233,7 @@ mod tests {
         let mut reading = reading(&store);
         assert!(next(&mut reading).await.unwrap().unwrap() == bytes()[..MAX_DATA_BYTES]);
         let work = Arc::clone(&reading.work);
-        until(|| work.ahead().readers == 0).await;
+        settle(&work);
         let ahead = work.ahead().pieces.iter().filter(|slot| slot.read.is_some()).count();
         assert_eq!(ahead, READ_AHEAD);
         let (rest, error) = rest(&mut reading).await;
@@ -250,7 +250,7 @@ mod tests {
         let mut reading = reading(&store);
         let first = next(&mut reading).await.unwrap().unwrap();
         let work = Arc::clone(&reading.work);
-        until(|| work.ahead().readers == 0).await;
+        settle(&work);
         assert_eq!(work.ahead().pieces.len(), 1);
         let (rest, error) = rest(&mut reading).await;
         assert!([&first[..], &rest].concat() == bytes() && error.is_none());
