@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What peers ask and are told, and what they tell and is believed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use potluck_keys::policy::{Reason, Refusal};
@@ -59,9 +59,14 @@ struct Taken {
     all: bool,
 }
 
-/// A Blob that came with an answer, if it is what its name says; with how many bytes were sent of it.
-fn inlined(found: &Found, digest: &Digest) -> Option<(Vec<u8>, u64)> {
-    let inline = found.blobs.iter().find(|inline| inline.digest == *digest)?;
+/// The Blobs that came with an answer.
+fn named(found: &Found) -> BTreeMap<Digest, &Inline> {
+    found.blobs.iter().map(|inline| (inline.digest, inline)).collect()
+}
+
+/// One of them, if it is what its name says; with how many bytes were sent of it.
+fn inlined(came: &BTreeMap<Digest, &Inline>, digest: &Digest) -> Option<(Vec<u8>, u64)> {
+    let inline = came.get(digest)?;
     let bytes = unpack(inline.packing, &inline.bytes, inline.size).ok()?;
     (Digest::of(&bytes) == *digest).then_some((bytes, inline.bytes.len() as u64))
 }
@@ -169,8 +174,8 @@ impl Engine {
         Ok(all)
     }
 
-    /// Adds the Tree of an output, and its small files, as far as there is room. They go as they are stored: whoever
-    /// gets them checks them.
+    /// Adds the Tree of an output, and its small files, as far as there is room; none of them without the Tree, which says
+    /// what they are for.
     fn inline(
         &self,
         view: &View<'_>,
@@ -178,50 +183,56 @@ impl Engine {
         (room, blobs): (&mut u64, &mut Vec<Inline>),
     ) -> Result<(), StoreError> {
         let own = *output.digest();
-        let (size, names) = match output {
-            Output::Blob(blob) => (blob.size, false),
-            Output::Tree(tree) => (tree.size, true),
+        let size = match output {
+            Output::Blob(blob) => blob.size,
+            Output::Tree(tree) => tree.size,
         };
-        let small = |need: &Need| {
-            if is_small_blob(need.size) { self.store.small_as_it_is(view, &need.digest) } else { Ok(None) }
+        if !self.inline_one(view, &Need { digest: own, size }, (room, blobs))? {
+            return Ok(());
+        }
+        let Output::Tree(_) = output else { return Ok(()) };
+        let along = blobs.iter().find(|inline| inline.digest == own && inline.packing == Packing::Raw);
+        let tree = match along {
+            Some(inline) if Digest::of(&inline.bytes) == own => Tree::decode(&inline.bytes).ok(),
+            _ => self.tree_in(view, &own)?,
         };
-        let mut first = small(&Need { digest: own, size })?;
-        let tree = match &first {
-            _ if !names => None,
-            Some(bytes) if Digest::of(bytes) == own => Tree::decode(bytes).ok(),
-            _ => self.tree(&own)?,
-        };
-        let mut wanted = vec![Need { digest: own, size }];
-        wanted.extend(tree.iter().flat_map(files).filter(|need| need.size <= MAX_INLINE_BYTES as u64));
-        for need in wanted {
-            let Need { digest, .. } = need;
-            let known = blobs.iter().any(|inline| inline.digest == digest);
-            if known || blobs.len() >= MAX_INLINE {
-                continue;
-            }
-            let small = match first.take_if(|_| digest == own) {
-                Some(bytes) => Some(bytes),
-                None => small(&need)?,
-            };
-            let (size, packing, bytes) = match small {
-                Some(bytes) if bytes.len() as u64 <= *room => (bytes.len() as u64, Packing::Raw, bytes),
-                Some(_) => continue,
-                None => {
-                    let Some(blob) = self.store.blob(&digest)? else { continue };
-                    let size = blob.pieces().size();
-                    if blob.pieces().count() != 1 || size > *room {
-                        continue;
-                    }
-                    let (packing, bytes) = blob.packed(0)?;
-                    (size, packing, bytes)
-                }
-            };
-            if let Some(bytes) = Bytes::new(bytes) {
-                *room -= bytes.len() as u64;
-                blobs.push(Inline { digest, size, packing, bytes });
-            }
+        for need in tree.iter().flat_map(files).filter(|need| need.size <= MAX_INLINE_BYTES as u64) {
+            self.inline_one(view, &need, (room, blobs))?;
         }
         Ok(())
+    }
+
+    /// Adds a Blob as it is stored, since whoever gets it checks it, if it is small and here and there is room; gives
+    /// whether it goes along. What there is no room for is not read: a Tree may name thousands.
+    fn inline_one(
+        &self,
+        view: &View<'_>,
+        &Need { digest, size }: &Need,
+        (room, blobs): (&mut u64, &mut Vec<Inline>),
+    ) -> Result<bool, StoreError> {
+        let full = blobs.len() >= MAX_INLINE || size > *room;
+        let along = blobs.iter().any(|inline| inline.digest == digest);
+        if full || along {
+            return Ok(along);
+        }
+        let small = if is_small_blob(size) { self.store.small_as_it_is(view, &digest)? } else { None };
+        let (size, packing, bytes) = match small {
+            Some(bytes) => (bytes.len() as u64, Packing::Raw, bytes),
+            None => {
+                let Some(blob) = self.store.blob(&digest)? else { return Ok(false) };
+                if blob.pieces().count() != 1 {
+                    return Ok(false);
+                }
+                let (packing, bytes) = blob.packed(0)?;
+                (blob.pieces().size(), packing, bytes)
+            }
+        };
+        let Some(bytes) = Bytes::new(bytes).filter(|bytes| bytes.len() as u64 <= *room) else {
+            return Ok(false);
+        };
+        *room -= bytes.len() as u64;
+        blobs.push(Inline { digest, size, packing, bytes });
+        Ok(true)
     }
 
     /// Takes what a peer told about actions of a space: keeps what the policy accepts, counts what it refuses, and
@@ -388,7 +399,8 @@ impl Engine {
     /// Keeps the Blobs of an accepted output that came with the answer, and nothing else.
     fn take_inline(&self, output: &Output, found: &Found) -> Result<Taken, StoreError> {
         let mut taken = Taken { blobs: Vec::new(), all: true };
-        let own = inlined(found, output.digest());
+        let came = named(found);
+        let own = inlined(&came, output.digest());
         let tree = match (output, &own) {
             (Output::Tree(_), Some((bytes, _))) => Tree::decode(bytes).ok(),
             _ => None,
@@ -400,7 +412,7 @@ impl Engine {
             if !seen.insert(digest) {
                 continue;
             }
-            let Some((bytes, sent)) = known.or_else(|| inlined(found, &digest)) else {
+            let Some((bytes, sent)) = known.or_else(|| inlined(&came, &digest)) else {
                 taken.all = false;
                 continue;
             };

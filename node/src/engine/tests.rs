@@ -380,6 +380,31 @@ async fn a_peer_is_told_what_it_asks_for_and_only_of_that_project() {
 }
 
 #[tokio::test]
+async fn what_goes_along_with_a_claim_begins_with_its_tree() {
+    let node = Node::new();
+    let mut members = Vec::new();
+    for content in ["one", "two"] {
+        let BlobOutput { digest, size } = node.write(content.as_bytes()).await;
+        let kind = Kind::File { digest, size, executable: false };
+        members.push(Member { path: TreePath::new(content).unwrap(), kind });
+    }
+    let tree = Tree::new(members).unwrap().encode();
+    let BlobOutput { digest, size } = node.write(&tree).await;
+    let output = Output::Tree(TreeOutput { digest, size, members: 2, total: 6 });
+    node.publish(b"key", output).await.unwrap();
+    let names = |inline| {
+        let question =
+            peer::Question { id: 1, project: space().project, actions: vec![action(b"key")], inline };
+        let told = node.engine.tell_peer(&question).unwrap();
+        told[0].blobs.iter().map(|inline| inline.digest).collect::<Vec<_>>()
+    };
+    let [one, two] = ["one", "two"].map(|content| Digest::of(content.as_bytes()));
+    assert_eq!(names(size + 6), [digest, one, two]);
+    assert_eq!(names(size + 5), [digest, one], "there is room for one of them");
+    assert_eq!(names(size - 1), [], "nobody knows what they are for");
+}
+
+#[tokio::test]
 async fn a_catalog_lists_what_was_published_and_its_head_counts_up() {
     let node = Node::new();
     let project = space().project;

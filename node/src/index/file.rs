@@ -8,17 +8,18 @@ use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::Duration;
 
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
-    BackendError, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, StorageBackend,
-    WriteTransaction,
+    BackendError, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase as _,
+    StorageBackend, TableDefinition, WriteTransaction,
 };
 
 use super::open::builder;
+use super::rows::{self, BelongsKey, EntryKey};
 use crate::content::files::{Files, Step};
 
 /// Where an index is made before it gets its name.
@@ -127,7 +128,8 @@ impl Db {
             return Ok(Arc::clone(reading));
         }
         let transaction = slot.as_ref().ok_or(redb::Error::DatabaseClosed)?.begin_read()?;
-        let reading = Arc::new(Reading { transaction, _live: Arc::clone(&self.live) });
+        let reading =
+            Arc::new(Reading { tables: Tables::default(), transaction, _live: Arc::clone(&self.live) });
         *latest = Some((ended, Arc::clone(&reading)));
         Ok(reading)
     }
@@ -238,8 +240,46 @@ impl Drop for Db {
 
 /// A read transaction, as long as which the file stays open.
 pub(super) struct Reading {
+    /// The tables that each look-up reads: to open one takes longer than to find a row in it.
+    tables: Tables,
     transaction: ReadTransaction,
     _live: Arc<()>,
+}
+
+#[derive(Default)]
+struct Tables {
+    entries: OnceLock<ReadOnlyTable<EntryKey, &'static [u8]>>,
+    small: OnceLock<ReadOnlyTable<&'static [u8; 32], &'static [u8]>>,
+    belongs: OnceLock<ReadOnlyTable<BelongsKey, ()>>,
+}
+
+impl Reading {
+    /// The Entries.
+    pub(super) fn entries(&self) -> Result<&ReadOnlyTable<EntryKey, &'static [u8]>, redb::Error> {
+        self.opened(&self.tables.entries, rows::ENTRIES)
+    }
+
+    /// The small Blobs.
+    pub(super) fn small(&self) -> Result<&ReadOnlyTable<&'static [u8; 32], &'static [u8]>, redb::Error> {
+        self.opened(&self.tables.small, rows::SMALL)
+    }
+
+    /// Which Blob belongs to which Project.
+    pub(super) fn belongs(&self) -> Result<&ReadOnlyTable<BelongsKey, ()>, redb::Error> {
+        self.opened(&self.tables.belongs, rows::BELONGS)
+    }
+
+    fn opened<'t, K: redb::Key, V: redb::Value>(
+        &self,
+        table: &'t OnceLock<ReadOnlyTable<K, V>>,
+        name: TableDefinition<'_, K, V>,
+    ) -> Result<&'t ReadOnlyTable<K, V>, redb::Error> {
+        if let Some(table) = table.get() {
+            return Ok(table);
+        }
+        let opened = self.transaction.open_table(name)?;
+        Ok(table.get_or_init(|| opened))
+    }
 }
 
 impl Deref for Reading {

@@ -31,11 +31,12 @@ pub(super) const SCHEMA: u64 = 3;
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// A small Blob's Digest to its bytes.
 pub(super) const SMALL: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("small blobs 1");
-/// Digest and Project: this Blob belongs to that Project, and may go where the Project is shared.
-pub(super) const BELONGS: TableDefinition<'_, (&[u8; 32], &str), ()> =
-    TableDefinition::new("blob projects 1");
+/// Digest and Project.
+pub(super) type BelongsKey = (&'static [u8; 32], &'static str);
+/// This Blob belongs to that Project, and may go where the Project is shared.
+pub(super) const BELONGS: TableDefinition<'_, BelongsKey, ()> = TableDefinition::new("blob projects 1");
 /// ActionId, Signer and payload's Digest.
-type EntryKey = (&'static [u8; 32], &'static [u8; 32], &'static [u8; 32]);
+pub(super) type EntryKey = (&'static [u8; 32], &'static [u8; 32], &'static [u8; 32]);
 /// Signer, Project and instance.
 type HeadKey = (&'static [u8; 32], &'static str, &'static [u8; 16]);
 

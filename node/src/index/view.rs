@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The index as it stands at one moment, for several questions in a row: one read transaction, each table opened once.
+//! The index as it stands at one moment, for several questions in a row, by one read transaction.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 
 use potluck_keys::signed::Signed;
 use potluck_protocol::action::ActionId;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Entry;
-use redb::ReadOnlyTable;
 
 use super::file::Reading;
 use super::{Index, IndexError, MAX_CLAIMS, open, rows};
@@ -22,8 +20,6 @@ pub struct View<'i> {
     landings: u64,
     /// How often Blobs had been removed before.
     removals: u64,
-    small: OnceCell<ReadOnlyTable<&'static [u8; 32], &'static [u8]>>,
-    belongs: OnceCell<ReadOnlyTable<(&'static [u8; 32], &'static str), ()>>,
 }
 
 impl Index {
@@ -34,7 +30,7 @@ impl Index {
     pub fn view(&self) -> Result<View<'_>, IndexError> {
         let (landings, removals) = (self.pending.landings(), self.recent.removals());
         let read = self.db.begin_read().map_err(|error| self.redb(error))?;
-        Ok(View { index: self, read, landings, removals, small: OnceCell::new(), belongs: OnceCell::new() })
+        Ok(View { index: self, read, landings, removals })
     }
 }
 
@@ -76,7 +72,7 @@ impl View<'_> {
     fn entry_rows(&self, action: &ActionId) -> Result<Vec<Signed<Entry>>, IndexError> {
         open::guarded(&self.index.path, || {
             let fail = |error: redb::Error| self.index.redb(error);
-            let table = self.read.open_table(rows::ENTRIES).map_err(|error| fail(error.into()))?;
+            let table = self.read.entries().map_err(fail)?;
             let (low, high) = ([0; 32], [0xff; 32]);
             let range = (action.as_bytes(), &low, &low)..=(action.as_bytes(), &high, &high);
             let found = table.range(range).map_err(|error| fail(error.into()))?;
@@ -140,13 +136,7 @@ impl View<'_> {
         shared: impl Fn(&str) -> bool,
     ) -> Result<bool, IndexError> {
         let fail = |error: redb::Error| self.index.redb(error);
-        let table = match self.belongs.get() {
-            Some(table) => table,
-            None => {
-                let opened = self.read.open_table(rows::BELONGS).map_err(|error| fail(error.into()))?;
-                self.belongs.get_or_init(|| opened)
-            }
-        };
+        let table = self.read.belongs().map_err(fail)?;
         for row in table.range((digest.as_bytes(), "")..).map_err(|error| fail(error.into()))? {
             let row = row.map_err(|error| fail(error.into()))?;
             let (found, project) = row.0.value();
@@ -178,13 +168,7 @@ impl View<'_> {
     fn with_row<T>(&self, digest: &Digest, take: impl Fn(&[u8]) -> T) -> Result<Option<T>, IndexError> {
         open::guarded(&self.index.path, || {
             let fail = |error: redb::Error| self.index.redb(error);
-            let table = match self.small.get() {
-                Some(table) => table,
-                None => {
-                    let opened = self.read.open_table(rows::SMALL).map_err(|error| fail(error.into()))?;
-                    self.small.get_or_init(|| opened)
-                }
-            };
+            let table = self.read.small().map_err(fail)?;
             let row = table.get(digest.as_bytes()).map_err(|error| fail(error.into()))?;
             row.map(|row| Ok(take(rows::bytes(row.value())?))).transpose()
         })
