@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `potluck gocacheprog`: what `GOCACHEPROG` names.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,9 +56,24 @@ impl Gocacheprog {
         // than each of them.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
-        let served = runtime.block_on(serve(door, setup, std::io::stdin(), std::io::stdout()));
+        let served = runtime.block_on(serve(door, setup, io::stdin(), output()));
         // A thread may still wait for go, which says nothing more.
         runtime.shutdown_background();
         served.map(|()| Exit::Done).map_err(|error| Failure::failed(error.to_string()))
+    }
+}
+
+/// Standard output, which closes when it is dropped: go waits for that at its end, and not for what comes after it.
+fn output() -> Box<dyn Write + Send> {
+    let alone = || -> io::Result<File> {
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        let nowhere = File::options().write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdout(nowhere)?;
+        Ok(output.into())
+    };
+    match alone() {
+        Ok(output) => Box::new(output),
+        // Then it closes with the process.
+        Err(_) => Box::new(io::stdout()),
     }
 }

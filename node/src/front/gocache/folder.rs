@@ -3,19 +3,20 @@
 //! where it was asked to build, with other permissions: so these are copies, and never what the store has.
 //!
 //! `ab/DIGEST/SHA256` is a file whose folder is its Digest and whose name is what go calls it. A file appears whole and
-//! is never written again. Each process checks the bytes of a file before it shows it the first time. A file's time of
-//! change is when its action was last said to give it; that of access is when it was last shown.
+//! is never written again. Each process checks the bytes of a file before it shows it the first time, unless one has done
+//! so lately; see [`super::checked`], whose record is the file `checked`. A file's time of change is when its action was
+//! last said to give it; that of access is when it was last shown.
 //!
 //! `lists/` has what goes were given; see [`super::expected`].
 //!
 //! As long as a process lives it holds a shared lock here: whoever makes room knows by it whether he is alone.
 
 use std::collections::HashSet;
-use std::fs::{self, File, FileTimes, TryLockError};
+use std::fs::{self, File, FileTimes, Metadata, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use potluck_keys::time::Time;
@@ -23,6 +24,7 @@ use potluck_protocol::digest::{Digest, Sha256};
 use sha2::Digest as _;
 use tempfile::{NamedTempFile, TempDir};
 
+use super::checked::{Checked, MAX_RECORD_BYTES, START_BYTES, State};
 use super::expected::MAX_LIST_BYTES;
 use crate::observe::clock;
 
@@ -52,12 +54,22 @@ pub struct Shown {
     pub time: Time,
 }
 
+/// What the folder remembers of checks.
+#[derive(Debug)]
+struct Record {
+    /// This start of the system.
+    start: [u8; START_BYTES],
+    checked: Mutex<Checked>,
+}
+
 /// The folder.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
     /// Files whose bytes this process has checked.
     checked: Mutex<HashSet<Digest>>,
+    /// What was checked lately by any process, where the system says when it was started.
+    record: OnceLock<Option<Record>>,
     /// Shared, as long as this process lives.
     lock: Option<File>,
     /// Where files are read to: a new one of that size would be zeroed for each.
@@ -93,7 +105,8 @@ impl Folder {
         let lock = File::options().create(true).truncate(false).write(true).open(root.join("lock"))?;
         // Whoever makes room has it for a moment; a process without the lock is only a little less safe.
         let lock = lock.try_lock_shared().is_ok().then_some(lock);
-        Ok(Self { root, checked: Mutex::default(), lock, stretch: Mutex::default(), _temporary: None })
+        let (checked, record, stretch) = Default::default();
+        Ok(Self { root, checked, record, lock, stretch, _temporary: None })
     }
 
     fn place(&self, digest: &Digest) -> PathBuf {
@@ -135,6 +148,31 @@ impl Folder {
 
     /// The file of this Digest and size, if it is here and as it should be.
     pub fn find(&self, digest: &Digest, size: u64) -> Option<Shown> {
+        self.find_at(digest, size, clock::now())
+    }
+
+    fn find_at(&self, digest: &Digest, size: u64, now: Time) -> Option<Shown> {
+        self.known(digest, size, now).or_else(|| self.read(digest, size, now))
+    }
+
+    /// The same, if it was checked lately.
+    fn known(&self, digest: &Digest, size: u64, now: Time) -> Option<Shown> {
+        let (sha256, before) = self.remembered(now)?.find(digest, now)?;
+        let path = self.place(digest).join(sha256.to_string());
+        let metadata = fs::symlink_metadata(&path).ok()?;
+        if !metadata.is_file() || metadata.len() != size || State::of(&metadata) != before {
+            return None;
+        }
+        if is_long_ago(&metadata, now)
+            && let Some(after) = File::open(&path).ok().and_then(|file| touch(&file, now))
+        {
+            self.remembered(now)?.told(digest, after);
+        }
+        Some(Shown { path: text(&path).ok()?, sha256, size, time: metadata.modified().ok()?.into() })
+    }
+
+    /// The same, by its bytes, unless this process has read them before.
+    fn read(&self, digest: &Digest, size: u64, now: Time) -> Option<Shown> {
         let entry = fs::read_dir(self.place(digest)).ok()?.next()?.ok()?;
         let sha256: Sha256 = entry.file_name().to_str()?.parse().ok()?;
         let (path, metadata) = (entry.path(), entry.metadata().ok()?);
@@ -142,13 +180,10 @@ impl Folder {
             return None;
         }
         if !self.checked().contains(digest) {
-            let file = File::open(&path).ok()?;
-            let now = clock::now();
-            if metadata.accessed().is_ok_and(|last| now.since(last.into()) > NOTED) {
-                let _ = file.set_times(FileTimes::new().set_accessed(now.into_system()));
-            }
+            let mut file = File::open(&path).ok()?;
+            let before = State::of(&file.metadata().ok()?);
             let mut stretch = std::mem::take(&mut *self.stretch());
-            let held = Digest::of_file(file, &mut stretch);
+            let held = Digest::of_file(&mut file, &mut stretch);
             *self.stretch() = stretch;
             if held? != (*digest, size) {
                 tracing::warn!(path = %path.display(), "a file for go is damaged");
@@ -156,8 +191,49 @@ impl Folder {
                 return None;
             }
             self.checked().insert(*digest);
+            let touched = if is_long_ago(&metadata, now) { touch(&file, now) } else { None };
+            if let Some(mut remembered) = self.remembered(now) {
+                remembered.note(*digest, (sha256, before), now);
+                touched.into_iter().for_each(|after| remembered.told(digest, after));
+            }
         }
         Some(Shown { path: text(&path).ok()?, sha256, size, time: metadata.modified().ok()?.into() })
+    }
+
+    fn record(&self, now: Time) -> Option<&Record> {
+        let read = || {
+            let start = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+            let start = *start.first_chunk()?;
+            let record = read_up_to(&self.root.join(CHECKED), MAX_RECORD_BYTES);
+            Some(Record { start, checked: Mutex::new(Checked::new(&record, &start, now)) })
+        };
+        self.record.get_or_init(read).as_ref()
+    }
+
+    fn remembered(&self, now: Time) -> Option<MutexGuard<'_, Checked>> {
+        let record = self.record(now)?;
+        Some(record.checked.lock().expect("nobody panics while holding it"))
+    }
+
+    /// Remembers for the next process what was checked. It is of use only, and not needed.
+    pub fn keep_checked(&self) {
+        self.keep_checked_at(clock::now());
+    }
+
+    fn keep_checked_at(&self, now: Time) {
+        let Some(record) = self.record.get().and_then(Option::as_ref) else { return };
+        let new = self.remembered(now).and_then(|checked| checked.record(&record.start, now));
+        if let Some(Err(error)) = new.map(|new| self.replace(&self.root.join(CHECKED), &new)) {
+            tracing::debug!(%error, "what was checked is not remembered");
+        }
+    }
+
+    /// Writes a file of the folder's own, which appears whole.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.root)?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
     }
 
     /// Notes that an action was said anew to give what was shown at this path.
@@ -169,26 +245,19 @@ impl Folder {
         }
     }
 
-    fn stretch(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+    fn stretch(&self) -> MutexGuard<'_, Vec<u8>> {
         self.stretch.lock().expect("nobody panics while holding it")
     }
 
     /// What go was given the last time that it was started so; nothing when that is not known.
     pub fn list(&self, of: &Digest) -> Vec<u8> {
-        let mut list = Vec::new();
-        let read = File::open(self.list_path(of))
-            .and_then(|file| file.take(MAX_LIST_BYTES as u64).read_to_end(&mut list));
-        if read.is_ok() { list } else { Vec::new() }
+        read_up_to(&self.list_path(of), MAX_LIST_BYTES)
     }
 
     /// Keeps that for the next time. It is of use only, and not needed.
     pub fn keep_list(&self, of: &Digest, list: &[u8]) {
-        let path = self.list_path(of);
-        let kept = fs::create_dir_all(self.root.join(LISTS)).and_then(|()| {
-            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.root)?;
-            file.write_all(list)?;
-            file.persist(path).map_err(|error| error.error)
-        });
+        let kept = fs::create_dir_all(self.root.join(LISTS));
+        let kept = kept.and_then(|()| self.replace(&self.list_path(of), list));
         if let Err(error) = kept {
             tracing::debug!(%error, "what go asks for is not remembered");
         }
@@ -198,7 +267,7 @@ impl Folder {
         self.root.join(LISTS).join(of.to_string())
     }
 
-    fn checked(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
+    fn checked(&self) -> MutexGuard<'_, HashSet<Digest>> {
         self.checked.lock().expect("nobody panics while holding it")
     }
 
@@ -228,6 +297,9 @@ impl Folder {
     }
 }
 
+/// The file of what was checked lately; see [`super::checked`].
+const CHECKED: &str = "checked";
+
 /// The folder of the lists; see [`super::expected`].
 const LISTS: &str = "lists";
 /// How long a list stays that still holds, or is of no use to anybody.
@@ -241,6 +313,41 @@ const UNFINISHED: &str = "unfinished-";
 
 fn text(path: &Path) -> io::Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| io::ErrorKind::InvalidFilename.into())
+}
+
+/// What a file holds, up to so many bytes; nothing when it cannot be read.
+fn read_up_to(path: &Path, limit: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(limit as u64).read_to_end(&mut bytes));
+    if read.is_ok() { bytes } else { Vec::new() }
+}
+
+/// Whether it is not known well enough any more when a file was last shown.
+fn is_long_ago(metadata: &Metadata, now: Time) -> bool {
+    metadata.accessed().is_ok_and(|last| now.since(last.into()) > NOTED)
+}
+
+/// Notes when a file was last shown; gives its state after that.
+fn touch(file: &File, now: Time) -> Option<State> {
+    file.set_times(FileTimes::new().set_accessed(now.into_system())).ok()?;
+    file.metadata().ok().as_ref().map(State::of)
+}
+
+/// States as the system gives them.
+trait OfMetadata {
+    /// What the system says of a file.
+    fn of(metadata: &Metadata) -> Self;
+}
+
+impl OfMetadata for State {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            file: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// Removes files until the others fit, those first that were not shown for longest; none that was shown less than
@@ -347,11 +454,11 @@ pub struct Whole {
 /// What a file holds.
 trait OfFile: Sized {
     /// The Digest and the size of a file, which is read to `stretch`.
-    fn of_file(file: File, stretch: &mut Vec<u8>) -> Option<(Self, u64)>;
+    fn of_file(file: &mut File, stretch: &mut Vec<u8>) -> Option<(Self, u64)>;
 }
 
 impl OfFile for Digest {
-    fn of_file(mut file: File, stretch: &mut Vec<u8>) -> Option<(Self, u64)> {
+    fn of_file(file: &mut File, stretch: &mut Vec<u8>) -> Option<(Self, u64)> {
         stretch.resize(STRETCH, 0);
         let mut hasher = blake3::Hasher::new();
         let mut size = 0;
@@ -440,6 +547,39 @@ mod tests {
         assert_eq!(folder.find(&digest, 10), None);
         keep(&folder, bytes);
         assert!(folder.find(&digest, 10).is_some());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_was_checked_lately_is_not_read_again_unless_it_was_touched() {
+        let home = tempfile::tempdir().unwrap();
+        let open = || Folder::open(Some(home.path())).unwrap();
+        let bytes = b"an archive".as_slice();
+        let (digest, kept) = (Digest::of(bytes), keep(&open(), bytes));
+        let later = |seconds| clock::now().plus(Duration::from_secs(seconds));
+        assert_eq!(open().known(&digest, 10, later(0)), None, "nobody has read it");
+        let reads = |at: Time| {
+            let folder = open();
+            let shown = folder.known(&digest, 10, at);
+            let found = folder.find_at(&digest, 10, at);
+            folder.keep_checked_at(at);
+            assert!(shown.is_none() || shown == found);
+            (shown.is_none(), found.map(|found| (found.path, found.sha256)))
+        };
+        let found = Some((kept.path.clone(), kept.sha256));
+        assert_eq!(reads(later(0)), (true, found.clone()), "it was written just now");
+        assert_eq!(reads(later(10)), (true, found.clone()));
+        assert_eq!(reads(later(20)), (false, found.clone()));
+        // That it is noted when it was shown makes no difference.
+        assert_eq!(reads(later(1200)), (false, found.clone()));
+        assert_eq!(reads(later(1300)), (false, found.clone()));
+        fs::set_permissions(&kept.path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(reads(later(1310)), (true, found.clone()));
+        assert_eq!(reads(later(1320)), (false, found.clone()));
+        assert_eq!(reads(later(6000)), (true, found.clone()), "an hour is over");
+        assert_eq!(reads(later(6010)), (false, found));
+        fs::write(&kept.path, b"An archive").unwrap();
+        assert_eq!(reads(later(6020)), (true, None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! go, by way of `GOCACHEPROG`: a child process of each go that answers on its standard streams.
 //!
 //! * [`mod@line`] is what go and the helper say, [`map`] what that means to the door, [`allowance`] how long it may take,
-//!   [`expected`] what go is likely to ask for: all pure.
+//!   [`expected`] what go is likely to ask for, [`checked`] which files need not be read again: all pure.
 //! * [`folder`] holds the files that go is shown.
 //! * [`serve`] answers.
 //!
@@ -10,6 +10,7 @@
 //! whatever goes wrong, a put is answered as soon as its file is written, and nothing but the disk can fail it.
 
 pub mod allowance;
+pub mod checked;
 pub mod expected;
 pub mod folder;
 pub mod line;

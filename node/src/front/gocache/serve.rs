@@ -144,9 +144,12 @@ pub async fn serve<C: Cache + Clone + 'static>(
     if let Some(id) = close {
         said.say(&Answer::Closed.line(id));
     }
+    // Now go may end; what is left to do here is of no use to it.
+    drop(said);
     if let Some(asked) = books.expected().list() {
         books.folder.keep_list(&list, &asked);
     }
+    books.folder.keep_checked();
     if let Ok(books) = Arc::try_unwrap(books) {
         span::blocking(move || books.folder.trim()).await;
     }
