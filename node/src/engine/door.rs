@@ -2,6 +2,7 @@
 //! The engine as the Cache that tools see.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -99,7 +100,7 @@ impl Cache for Arc<Engine> {
     }
 
     async fn write(&self, from: impl AsyncRead + Send + Unpin) -> Result<(Digest, u64), CacheError> {
-        let (mut writing, last) = self.begin(from).await?;
+        let (mut writing, last) = self.begin(from, None).await?;
         if writing.is_empty()
             && let Some(digest) = self.store.keep_at_once(&last)?
         {
@@ -159,20 +160,30 @@ async fn next_stretch(from: &mut (impl AsyncRead + Unpin), mut stretch: Lent) ->
 }
 
 impl Engine {
-    /// Writes a stream to a Blob but for its last bytes, fewer than [`WRITE_BYTES`], so that its end takes one thread
-    /// along with what comes after it.
+    /// Writes a stream of so many bytes at most, if that is known, to a Blob but for its last bytes, no more than
+    /// [`WRITE_BYTES`], so that its end takes one thread along with what comes after it.
     pub(super) async fn begin(
         &self,
         mut from: impl AsyncRead + Unpin,
+        most: Option<u64>,
     ) -> Result<(Writing, Lent), CacheError> {
         let mut writing = self.store.begin();
         let (mut stretch, mut spare) = (next_stretch(&mut from, self.store.lend()).await?, self.store.lend());
-        while stretch.len() == WRITE_BYTES {
+        let mut came = stretch.len() as u64;
+        while stretch.len() == WRITE_BYTES && Some(came) != most {
             // A thread is taken for each stretch and not for the whole: somebody who writes slowly must not keep one.
             let written = span::blocking(move || writing.write(&stretch).map(|()| (writing, stretch)));
             let (written, next) = tokio::join!(written, next_stretch(&mut from, spare));
             (writing, spare) = written?;
             stretch = next?;
+            came += stretch.len() as u64;
+        }
+        if stretch.len() == WRITE_BYTES {
+            // All that was announced is here; that there is no more is known at once.
+            came += next_stretch(&mut from, spare).await?.len() as u64;
+        }
+        if most.is_some_and(|most| came > most) {
+            return Err(CacheError::Source(io::ErrorKind::InvalidData.into()));
         }
         Ok((writing, stretch))
     }

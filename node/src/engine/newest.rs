@@ -145,7 +145,7 @@ impl Engine {
     ) -> Result<Taken, CacheError> {
         let together = together.min(PIECE_BYTES);
         let Some(most) = usize::try_from(most).ok().filter(|most| *most <= together) else {
-            let (writing, last) = self.begin(from).await?;
+            let (writing, last) = self.begin(from, Some(most)).await?;
             return Ok(Taken::Begun(Box::new(writing), last));
         };
         // It has room for more than may come, so that the end is found without growing.

@@ -248,6 +248,16 @@ async fn a_value_of_any_length_is_claimed_as_it_came() {
 }
 
 #[tokio::test]
+async fn a_value_of_more_bytes_than_were_announced_is_not_taken() {
+    let node = Node::new();
+    for length in [5_usize, 1 << 18, (1 << 18) + 1, 1 << 20] {
+        let value = vec![7; length + 1];
+        let taken = node.engine.take((&value[..], length as u64), 1 << 18).await;
+        assert!(matches!(taken, Err(CacheError::Source(_))), "{length}");
+    }
+}
+
+#[tokio::test]
 async fn an_output_is_claimed_only_when_all_of_it_is_here() {
     let node = Node::new();
     assert!(matches!(node.publish(b"key", blob(b"absent")).await, Err(CacheError::Usage(_))));
