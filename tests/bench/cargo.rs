@@ -69,7 +69,8 @@ impl Place {
     fn new(top: &Path, name: &str, project: &Path) -> Self {
         let place = Self {
             sources: top.join(name).join("src"),
-            cargo_home: top.join(format!("cargo of {}", name.replace('/', " "))),
+            // Without spaces, which no flag for a compiler of C can have in it.
+            cargo_home: top.join(format!("cargo-of-{}", name.replace('/', "-"))),
             target: top.join(name).join("target"),
         };
         copy(project, &place.sources);
