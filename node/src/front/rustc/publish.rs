@@ -20,7 +20,7 @@ use super::script::KEPT;
 use super::shim::{Gathered, State, is_builder};
 use super::sources::Uncovered;
 use super::unit::Unit;
-use super::{Call, Placed, macros, notice, worth};
+use super::{Call, Placed, externs, macros, notice, worth};
 use crate::cache::{Cache, CacheError, Publication};
 use crate::front::patience::{Patience, Waited, patiently};
 use crate::observe::clock;
@@ -30,6 +30,8 @@ use crate::relocate::token::Spelling;
 
 /// How long publishing may take before the daemon is asked whether it is alive, and for the answer to that.
 const GRACE: Duration = Duration::from_secs(1);
+/// What the user's own folder is called where it is found.
+const HOME: &str = "home";
 /// The member of a Tree that is the list of what was read.
 pub(super) const LIST: &str = "reads";
 /// Files of a wrapper that was killed are removed after this time.
@@ -222,7 +224,7 @@ pub(super) fn scan(parts: &[Part], marks: &[(&'static str, String)]) -> Result<(
 pub(super) fn marks(call: &Call, place: &Place, sysroot: &Path) -> Vec<(&'static str, String)> {
     let roots =
         place.roots.iter().flat_map(|root| root.spellings.iter().map(|path| (root.name, path.clone())));
-    let home = place.home.clone().map(|home| ("home", home));
+    let home = place.home.clone().map(|home| (HOME, home));
     let cargo = call.var("CARGO_HOME").filter(|home| home.len() > 1);
     let cargo = cargo.map(|home| ("cargo home", home.to_owned()));
     let sysroot = sysroot.to_str().filter(|path| path.matches('/').count() > 1);
@@ -269,8 +271,36 @@ impl Compiled<'_> {
         for (name, text, spelling) in said.into_iter().filter(|(_, text, _)| !text.is_empty()) {
             parts.push(Part::text(name, roots.encode(text, spelling)));
         }
-        scan(&parts, &marks(self.call, &self.placed.place, &self.gathered.toolchain.sysroot))?;
+        self.names_no_folder(&parts)?;
         Ok(parts)
+    }
+
+    /// Nothing when no folder of this machine is named in what it made.
+    fn names_no_folder(&self, parts: &[Part]) -> Result<(), Unpublished> {
+        let mut marks = marks(self.call, &self.placed.place, &self.gathered.toolchain.sysroot);
+        match scan(parts, &marks) {
+            Err(Unpublished::Leak { root: HOME, .. }) if self.speaks_of_home() => {
+                marks.retain(|(root, _)| *root != HOME);
+                scan(parts, &marks)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a home of one component, such as `/root`, stands in a text of a package that nobody edits: an example in
+    /// camino's documentation has such a path, and is the same for everybody. Where nothing but the compiler can have run,
+    /// the home itself has not come in beside it: each variable that the compiler reads is in the key, and all folders
+    /// that it is given are marks of their own.
+    fn speaks_of_home(&self) -> bool {
+        let Placed { unit, place } = self.placed;
+        let short = place.home.as_ref().filter(|home| home.matches('/').count() == 1);
+        // As if it were edited: macros that a library hands on count here.
+        let edited = Placed { unit: unit.clone(), place: Place { immutable: false, ..place.clone() } };
+        let runs_alone = || externs::macros(self.call, &edited).is_ok_and(|macros| macros.is_empty());
+        place.immutable
+            && !self.gathered.is_watched(unit)
+            && short.is_some_and(|home| self.gathered.sources.mention(home))
+            && runs_alone()
     }
 
     /// The dep-info with tokens, after it has been found to list nothing that the key does not hold.

@@ -28,6 +28,7 @@ use super::watch::seen::{FOLDER, Touched};
 use super::{Call, Placed};
 use crate::observe::clock;
 use crate::relocate::depinfo::DepInfo;
+use crate::relocate::scan;
 
 /// Files that are larger are hashed without being looked through for names.
 const MAX_TEXT: u64 = 8 << 20;
@@ -374,6 +375,12 @@ impl Sources {
         // What may be named outside of the packages was looked for by name.
         let named = self.sought.contains(path);
         named || self.walks.iter().any(|(walk, _)| walk.covers(path))
+    }
+
+    /// Whether a folder is named in a file that was hashed.
+    pub(super) fn mention(&self, folder: &str) -> bool {
+        let names = |path: &PathBuf| fs::read(path).is_ok_and(|text| scan::find(&text, folder).is_some());
+        self.seen.keys().any(names)
     }
 
     /// Whether the key held everything that dep-info lists, and all that the key held is still the same.

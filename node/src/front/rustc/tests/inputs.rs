@@ -207,6 +207,27 @@ async fn what_depends_on_where_it_lies_is_not_published() {
 }
 
 #[tokio::test]
+async fn what_a_package_says_about_a_home_is_no_leak_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = "/// As in `/somebody/x`.\npub fn f() {}";
+    let made = "pub const X: &str = concat!(\"/some\", \"body/x\");";
+    let registry = "registry/src/index";
+    for (place, name, code, home, published) in [
+        (registry, "said", said, "/somebody", true),
+        ("work", "said", said, "/somebody", false),
+        (registry, "made", made, "/somebody", false),
+        (registry, "long", "/// As in `/homes/somebody/x`.\npub fn f() {}", "/homes/somebody", false),
+    ] {
+        let mut one = Checkout::new(&folder.path().join(place).join(name), code);
+        one.env.push(("HOME", Some(home.to_owned())));
+        let line = one.build(&Memory::default()).await;
+        assert_eq!(line["published"], published, "{place} {name}: {line}");
+        let named = line["reason"].as_str().is_some_and(|reason| reason.contains("the home folder is named"));
+        assert_eq!(named, !published, "{place} {name}: {line}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_changed_while_it_is_compiled_is_not_published() {
     let folder = tempfile::tempdir().unwrap();
     for (name, new) in [("template.html", "two"), ("another.html", "new")] {
