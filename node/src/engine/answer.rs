@@ -197,6 +197,9 @@ impl Engine {
             _ => self.tree_in(view, &own)?,
         };
         for need in tree.iter().flat_map(files).filter(|need| need.size <= MAX_INLINE_BYTES as u64) {
+            if blobs.len() >= MAX_INLINE {
+                break;
+            }
             self.inline_one(view, &need, (room, blobs))?;
         }
         Ok(())
