@@ -18,6 +18,7 @@ pub mod ahead;
 #[cfg(feature = "net")]
 pub mod alias;
 pub mod announce;
+pub mod buffers;
 pub mod bundle;
 pub mod cache;
 pub mod catalog;

@@ -5,8 +5,8 @@
 //! for it; and reaching the disk to [`Store::sync`], which whoever publishes calls for all Blobs at once.
 
 mod arriving;
-mod buffers;
 mod durable;
+mod reading;
 mod small;
 mod writing;
 
@@ -19,8 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use buffers::Buffers;
-pub use buffers::Lent;
+use bytes::Bytes;
 use potluck_keys::ring::{self, RingError};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
@@ -102,7 +101,6 @@ struct Known {
     /// Bytes of small Blobs, once they have been counted.
     small: Mutex<Option<u64>>,
     ahead: Arc<Semaphore>,
-    buffers: Arc<Buffers>,
     watch: OnceLock<mpsc::Sender<Event>>,
     /// When it was last told that the store is in use, in milliseconds; 0 before.
     stirred: AtomicU64,
@@ -169,7 +167,6 @@ impl Store {
             arriving: Mutex::default(),
             small: Mutex::default(),
             ahead: Arc::new(Semaphore::new(MAX_AHEAD)),
-            buffers: Arc::default(),
             watch: OnceLock::new(),
             stirred: AtomicU64::new(0),
         });
@@ -294,40 +291,6 @@ impl Store {
     /// taken.
     pub fn ahead(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.known.ahead).try_acquire_owned().ok()
-    }
-
-    /// One piece of a Blob, unpacked and checked. A Blob with a bad piece is put aside.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn piece(&self, blob: &Blob, index: u64) -> Result<Vec<u8>, StoreError> {
-        match blob {
-            Blob::Small(pieces, bytes) => {
-                pieces.check(index, bytes)?;
-                Ok(bytes.clone())
-            }
-            Blob::Large(opened) => {
-                opened.read(index).map_err(|error| self.aside(opened.pieces().digest(), error))
-            }
-        }
-    }
-
-    /// As [`Store::piece`], into a buffer that is used again and again.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn piece_into(&self, blob: &Blob, index: u64, bytes: &mut Vec<u8>) -> Result<(), StoreError> {
-        match blob {
-            Blob::Small(pieces, small) => {
-                pieces.check(index, small)?;
-                bytes.clone_from(small);
-                Ok(())
-            }
-            Blob::Large(opened) => {
-                let read = opened.read_into(index, bytes);
-                read.map_err(|error| self.aside(opened.pieces().digest(), error))
-            }
-        }
     }
 
     /// Puts a damaged Blob aside, so that it is never read again.
@@ -577,9 +540,9 @@ impl Blob {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn packed(&self, index: u64) -> Result<(Packing, Vec<u8>), StoreError> {
+    pub fn packed(&self, index: u64) -> Result<(Packing, Bytes), StoreError> {
         match self {
-            Self::Small(_, bytes) => Ok((Packing::Raw, bytes.clone())),
+            Self::Small(_, bytes) => Ok((Packing::Raw, bytes.clone().into())),
             Self::Large(opened) => Ok(opened.packed(index)?),
         }
     }

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+use bytes::Bytes;
 use globset::GlobBuilder;
 use potluck_keys::codec::{CodecError, Reader, Wire, Writer, decode, encode};
 use potluck_keys::pair::{Outline, Pair, PublicKey, Signer};
@@ -40,7 +41,7 @@ use potluck_protocol::catalog::{Catalog, Filter, MAX_CATALOG_BYTES, Segment};
 use potluck_protocol::control::{Reply, Request};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Entry;
-use potluck_protocol::frame::{HEADER_BYTES, Message, body_len, frame, read_body};
+use potluck_protocol::frame::{Frame, HEADER_BYTES, Message, body_len, frame, read_body, read_shared_body};
 use potluck_protocol::head::{Head, HeadSet, Instance};
 use potluck_protocol::names::{DhtKey, NetworkId};
 use potluck_protocol::peer::{Ask, Blobs, Heads, Hello};
@@ -329,8 +330,10 @@ fn every_question(bytes: &[u8]) {
 /// The bytes as a message, and as a message with its length before it.
 fn message<M: Message>(bytes: &[u8]) {
     if let Ok(value) = read_body::<M>(bytes) {
-        let framed = frame(&value).expect("what was small enough to be read is small enough to be sent");
+        let framed = whole(&value);
         assert_eq!(&framed[HEADER_BYTES..], bytes, "two encodings of one value");
+        let shared = read_shared_body::<M>(&Bytes::copy_from_slice(bytes)).expect("it is read in both ways");
+        assert!(whole(&shared) == framed, "what shares its memory is another value");
     }
     let Some((header, rest)) = bytes.split_first_chunk() else { return };
     let Ok(len) = body_len::<M>(*header) else { return };
@@ -338,9 +341,15 @@ fn message<M: Message>(bytes: &[u8]) {
     if let Some(body) = rest.get(..len)
         && let Ok(value) = read_body::<M>(body)
     {
-        let framed = frame(&value).expect("what was small enough to be read is small enough to be sent");
-        assert_eq!(framed, bytes[..HEADER_BYTES + len], "two frames of one value");
+        assert_eq!(whole(&value), bytes[..HEADER_BYTES + len], "two frames of one value");
     }
+}
+
+/// A message as it is sent.
+fn whole<M: Message>(message: &M) -> Vec<u8> {
+    let Frame { begin, end } =
+        frame(message).expect("what was small enough to be read is small enough to be sent");
+    [&begin[..], &end].concat()
 }
 
 fn claim<T: Claim>(bytes: &[u8]) {

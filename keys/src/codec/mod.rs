@@ -17,7 +17,7 @@ mod reader;
 mod record;
 mod value;
 
-use cbor4ii::core::enc::Encode as _;
+use cbor4ii::core::enc::{Encode as _, Write as _};
 use cbor4ii::core::types;
 use cbor4ii::core::utils::BufWriter;
 
@@ -53,13 +53,29 @@ pub fn encode<T: Wire>(value: &T) -> Vec<u8> {
 /// # Errors
 /// [`CodecError`] when the input is over-long, truncated, not canonical, of another shape, or followed by more bytes.
 pub fn decode<T: Wire>(bytes: &[u8], max_bytes: usize) -> Result<T, CodecError> {
+    bounded(bytes, max_bytes)?;
+    whole(Reader::new(bytes))
+}
+
+/// As [`decode`], of bytes that nobody changes: long byte strings which are most of them are not copied, but share
+/// their memory.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_shared<T: Wire>(bytes: &bytes::Bytes, max_bytes: usize) -> Result<T, CodecError> {
+    bounded(bytes, max_bytes)?;
+    whole(Reader::shared(bytes))
+}
+
+fn bounded(bytes: &[u8], max_bytes: usize) -> Result<(), CodecError> {
     if bytes.len() > max_bytes {
-        return Err(CodecError {
-            at: 0,
-            fault: Fault::TooLong { limit: max_bytes, got: bytes.len() as u64 },
-        });
+        let fault = Fault::TooLong { limit: max_bytes, got: bytes.len() as u64 };
+        return Err(CodecError { at: 0, fault });
     }
-    let mut reader = Reader::new(bytes);
+    Ok(())
+}
+
+fn whole<T: Wire>(mut reader: Reader<'_>) -> Result<T, CodecError> {
     let value = T::read(&mut reader)?;
     reader.end()?;
     Ok(value)
@@ -156,8 +172,16 @@ pub enum Fault {
     },
 }
 
+/// Byte strings of so many bytes are not copied where that can be helped: a piece of a Blob is copied for a tenth of
+/// what fetching it costs.
+pub const SHARED_BYTES: usize = 64 * 1024;
+
 /// Appends canonical items to a buffer.
-pub struct Writer(BufWriter);
+pub struct Writer {
+    begin: BufWriter,
+    /// What comes after that, as long as nothing comes after this.
+    end: bytes::Bytes,
+}
 
 impl Default for Writer {
     fn default() -> Self {
@@ -181,57 +205,85 @@ impl Writer {
 
     /// A buffer that goes on where `bytes` end.
     pub fn after(bytes: Vec<u8>) -> Self {
-        Self(BufWriter::new(bytes))
+        Self { begin: BufWriter::new(bytes), end: bytes::Bytes::new() }
     }
 
     /// What was written.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0.into_inner()
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.joined();
+        self.begin.into_inner()
+    }
+
+    /// What was written, in two parts that follow each other: the second is a byte string of [`SHARED_BYTES`] or more
+    /// that was written last, or is empty.
+    pub fn into_parts(self) -> (Vec<u8>, bytes::Bytes) {
+        (self.begin.into_inner(), self.end)
+    }
+
+    /// Where more can be appended.
+    fn joined(&mut self) -> &mut BufWriter {
+        let end = std::mem::take(&mut self.end);
+        self.begin.push(&end).expect(INFALLIBLE);
+        &mut self.begin
+    }
+
+    /// A byte string that others have as well.
+    pub fn shared(&mut self, value: &bytes::Bytes) {
+        if value.len() < SHARED_BYTES {
+            return self.bytes(value);
+        }
+        // cbor4ii writes heads of strings only together with their bodies: it is that of a number but for its type.
+        let mut head = BufWriter::new(Vec::with_capacity(9));
+        (value.len() as u64).encode(&mut head).expect(INFALLIBLE);
+        let mut head = head.into_inner();
+        head[0] |= 2 << 5;
+        self.joined().push(&head).expect(INFALLIBLE);
+        self.end = value.clone();
     }
 
     /// An unsigned integer.
     pub fn uint(&mut self, value: u64) {
-        value.encode(&mut self.0).expect(INFALLIBLE);
+        value.encode(self.joined()).expect(INFALLIBLE);
     }
 
     /// A byte string.
     pub fn bytes(&mut self, value: &[u8]) {
-        types::Bytes(value).encode(&mut self.0).expect(INFALLIBLE);
+        types::Bytes(value).encode(self.joined()).expect(INFALLIBLE);
     }
 
     /// A text string.
     pub fn text(&mut self, value: &str) {
-        value.encode(&mut self.0).expect(INFALLIBLE);
+        value.encode(self.joined()).expect(INFALLIBLE);
     }
 
     /// The head of an array of `len` items, which must follow.
     pub fn array(&mut self, len: usize) {
-        types::Array::bounded(len, &mut self.0).expect(INFALLIBLE);
+        types::Array::bounded(len, self.joined()).expect(INFALLIBLE);
     }
 
     /// The head of a map of `len` pairs, which must follow in ascending order of keys.
     pub fn map(&mut self, len: usize) {
-        types::Map::bounded(len, &mut self.0).expect(INFALLIBLE);
+        types::Map::bounded(len, self.joined()).expect(INFALLIBLE);
     }
 
     /// True or false.
     pub fn boolean(&mut self, value: bool) {
-        value.encode(&mut self.0).expect(INFALLIBLE);
+        value.encode(self.joined()).expect(INFALLIBLE);
     }
 
     /// Null.
     pub fn null(&mut self) {
-        types::Null.encode(&mut self.0).expect(INFALLIBLE);
+        types::Null.encode(self.joined()).expect(INFALLIBLE);
     }
 
     /// The negative integer -1 - `n`.
     pub(crate) fn negative(&mut self, n: u64) {
-        types::Negative(n).encode(&mut self.0).expect(INFALLIBLE);
+        types::Negative(n).encode(self.joined()).expect(INFALLIBLE);
     }
 
     /// The head of a tag; its item must follow.
     pub(crate) fn tag(&mut self, tag: u64) {
-        types::Tag(tag, types::Nothing).encode(&mut self.0).expect(INFALLIBLE);
+        types::Tag(tag, types::Nothing).encode(self.joined()).expect(INFALLIBLE);
     }
 }
 

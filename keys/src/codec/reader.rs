@@ -4,11 +4,13 @@
 use cbor4ii::core::dec::{self, Decode as _};
 use cbor4ii::core::types;
 
-use super::{CodecError, Fault, MAX_DEPTH, Wire};
+use super::{CodecError, Fault, MAX_DEPTH, SHARED_BYTES, Wire};
 
 /// Reads canonical items from a slice.
 pub struct Reader<'a> {
     bytes: &'a [u8],
+    /// The same, if others may share it.
+    whole: Option<&'a bytes::Bytes>,
     at: usize,
     depth: usize,
 }
@@ -45,7 +47,12 @@ const LONG_HEAD: Fault = Fault::NotCanonical { why: "a number in a longer form t
 impl<'a> Reader<'a> {
     /// Reads from the start of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, depth: 0 }
+        Self { bytes, whole: None, at: 0, depth: 0 }
+    }
+
+    /// Reads from the start of bytes that others may share.
+    pub fn shared(bytes: &'a bytes::Bytes) -> Self {
+        Self { whole: Some(bytes), ..Self::new(bytes) }
     }
 
     /// Offset of the next unread byte.
@@ -157,6 +164,20 @@ impl<'a> Reader<'a> {
     pub fn bytes(&mut self, max: usize) -> Result<&'a [u8], CodecError> {
         let len = self.string_len(2, "a byte string")?;
         self.body(len, max)
+    }
+
+    /// The same as something that can be kept: with a copy, unless it is long and most of what is read from, so that
+    /// nothing small keeps much in memory.
+    ///
+    /// # Errors
+    /// As [`Reader::bytes`].
+    pub fn kept(&mut self, max: usize) -> Result<bytes::Bytes, CodecError> {
+        let bytes = self.bytes(max)?;
+        let long = bytes.len() >= SHARED_BYTES && bytes.len() >= self.bytes.len() / 2;
+        Ok(match self.whole.filter(|_| long) {
+            Some(whole) => whole.slice_ref(bytes),
+            None => bytes::Bytes::copy_from_slice(bytes),
+        })
     }
 
     /// A byte string of exactly `N` bytes.

@@ -46,16 +46,22 @@ impl<const N: usize> Wire for [u8; N] {
 
 /// A byte string of at most `MAX` bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Bytes<const MAX: usize>(Vec<u8>);
+pub struct Bytes<const MAX: usize>(bytes::Bytes);
 
 impl<const MAX: usize> Bytes<MAX> {
     /// Wraps `bytes`, or gives nothing when they are too many.
-    pub fn new(bytes: Vec<u8>) -> Option<Self> {
+    pub fn new(bytes: impl Into<bytes::Bytes>) -> Option<Self> {
+        let bytes = bytes.into();
         (bytes.len() <= MAX).then_some(Self(bytes))
     }
 
     /// The bytes themselves.
     pub fn into_inner(self) -> Vec<u8> {
+        self.0.into()
+    }
+
+    /// The same without a copy, whoever else has them.
+    pub fn into_shared(self) -> bytes::Bytes {
         self.0
     }
 }
@@ -76,11 +82,11 @@ impl<const MAX: usize> std::fmt::Debug for Bytes<MAX> {
 
 impl<const MAX: usize> Wire for Bytes<MAX> {
     fn write(&self, to: &mut Writer) {
-        to.bytes(&self.0);
+        to.shared(&self.0);
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, CodecError> {
-        from.bytes(MAX).map(|bytes| Self(bytes.to_vec()))
+        from.kept(MAX).map(Self)
     }
 }
 

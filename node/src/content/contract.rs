@@ -154,7 +154,7 @@ fn wrong_pieces_are_refused<C: Content>(content: &C) {
     changed[500] ^= 1;
     refused(2, Packing::Raw, &changed);
     refused(2, Packing::Zstd, &zstd::bulk::compress(&changed, 1).unwrap());
-    let mut broken = packed[2].1.clone();
+    let mut broken = packed[2].1.to_vec();
     broken[100] ^= 1;
     refused(2, Packing::Zstd, &broken);
     // Taken for packed when it is raw, and the reverse; and packed to no less.

@@ -4,10 +4,12 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, Pieces};
 
+use crate::buffers;
 use crate::content::form::{Form, Place, read_ending};
 use crate::content::pack::{Flaw, LINE_LEVEL, Packers, piece_bytes};
 use crate::content::{ContentError, Damage, Kept};
@@ -69,17 +71,20 @@ impl<K: Kept> Opened<K> {
     /// # Errors
     /// [`ContentError::NoSuchPiece`]; [`ContentError::Damaged`] when the file has become shorter; or what the backend
     /// says.
-    pub fn packed(&self, index: u64) -> Result<(Packing, Vec<u8>), ContentError> {
+    pub fn packed(&self, index: u64) -> Result<(Packing, Bytes), ContentError> {
         let place = self.place(index)?;
-        let mut bytes = vec![0; place.len as usize];
-        self.read_at(index, place, &mut bytes)?;
+        let len = place.len as usize;
+        let mut lent = buffers::filled(len);
+        self.read_at(index, place, &mut lent[..len])?;
+        let bytes = lent.first(len);
         if place.form != Form::Waiting {
             return Ok((place.form.packing(), bytes));
         }
-        Ok(self.packers.with(|packer| match packer.pack(&bytes, LINE_LEVEL) {
-            (Packing::Zstd, packed) => (Packing::Zstd, packed.to_vec()),
-            (Packing::Raw, _) => (Packing::Raw, std::mem::take(&mut bytes)),
-        }))
+        let packed = self.packers.with(|packer| match packer.pack(&bytes, LINE_LEVEL) {
+            (Packing::Zstd, packed) => Some(Bytes::copy_from_slice(packed)),
+            (Packing::Raw, _) => None,
+        });
+        Ok(packed.map_or((Packing::Raw, bytes), |packed| (Packing::Zstd, packed)))
     }
 
     /// One piece, unpacked and verified.

@@ -4,10 +4,12 @@
 use std::mem;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use potluck_protocol::digest::{Digest, MAX_BLOB_BYTES};
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, PieceHasher, PieceValue, Pieces};
 
+use crate::buffers;
 use crate::content::files::WRITE_BYTES;
 use crate::content::form::{Form, Place, ending};
 use crate::content::pack::{Flaw, Packers};
@@ -266,12 +268,13 @@ impl<D: Draft> Incoming<D> {
     ///
     /// # Errors
     /// What the backend says when it cannot read.
-    pub fn packed(&self, index: u64) -> Result<Option<(Packing, Vec<u8>)>, ContentError> {
+    pub fn packed(&self, index: u64) -> Result<Option<(Packing, Bytes)>, ContentError> {
         let place = usize::try_from(index).ok().and_then(|at| self.places.get(at)).copied().flatten();
         let Some(place) = place else { return Ok(None) };
-        let mut bytes = vec![0; place.len as usize];
-        self.growing.draft.read_at(place.offset, &mut bytes)?;
-        Ok(Some((place.form.packing(), bytes)))
+        let len = place.len as usize;
+        let mut lent = buffers::filled(len);
+        self.growing.draft.read_at(place.offset, &mut lent[..len])?;
+        Ok(Some((place.form.packing(), lent.first(len))))
     }
 
     /// The Blob's name, size and chaining values.

@@ -213,7 +213,7 @@ impl Client {
         span::spawn("read", async move {
             loop {
                 let (stretch, last) = match answers.next().await {
-                    Some(Reply::Data(data)) => (Ok(data.bytes.into_inner().into()), data.last),
+                    Some(Reply::Data(data)) => (Ok(data.bytes.into_shared()), data.last),
                     Some(Reply::Report(said)) if report.is_some() => {
                         let _ = report.take().map(|report| report.send(said.json.into_inner()));
                         return;

@@ -16,7 +16,7 @@ use potluck_protocol::control::{
     Report, Request, VERSION, Welcome, Written,
 };
 use potluck_protocol::frame::frame;
-use tokio::io::{AsyncRead, AsyncWriteExt as _, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, BufReader, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use super::files::{self, Use};
 use super::id_of;
 use crate::cache::{Cache, CacheError, Publication, Question, Stretches};
-use crate::link::{read_message, write_message};
+use crate::link::{read_message, write_frame, write_message};
 use crate::observe::span;
 
 /// Most local processes at a time.
@@ -171,14 +171,16 @@ async fn connection<D: Daemon>(daemon: Arc<D>, mut stream: UnixStream, mut stop:
     let mut writing = Box::pin(async move {
         while let Some(reply) = queue.recv().await {
             // What is ready leaves together: whoever asked for much at once is woken once.
-            let Ok(mut bytes) = frame(&reply) else { return };
-            while bytes.len() < READ_BYTES
+            let Ok(mut ready) = frame(&reply) else { return };
+            while ready.begin.len() < READ_BYTES
+                && ready.end.is_empty()
                 && let Ok(reply) = queue.try_recv()
             {
                 let Ok(more) = frame(&reply) else { return };
-                bytes.extend(more);
+                ready.begin.extend(more.begin);
+                ready.end = more.end;
             }
-            if writer.write_all(&bytes).await.is_err() {
+            if write_frame(&mut writer, &ready).await.is_err() {
                 return;
             }
         }
@@ -393,7 +395,7 @@ async fn pour(id: u64, replies: &mpsc::Sender<Reply>, from: Result<Stretches, Ca
             let last = next.is_none();
             let bytes = std::mem::replace(&mut held, next.unwrap_or_default());
             if last || !bytes.is_empty() {
-                let bytes = Bytes::new(bytes.into()).expect("stretches have the bound of messages");
+                let bytes = Bytes::new(bytes).expect("stretches have the bound of messages");
                 if replies.send(Reply::Data(Data { id, bytes, last })).await.is_err() || last {
                     return Ok::<_, CacheError>(());
                 }
@@ -413,7 +415,7 @@ async fn bundle(
 ) -> Result<Reply, CacheError> {
     let (mut stretches, report) = export.await?;
     while let Some(stretch) = stretches.recv().await.transpose()? {
-        let bytes = Bytes::new(stretch.into()).expect("stretches have the bound of messages");
+        let bytes = Bytes::new(stretch).expect("stretches have the bound of messages");
         if replies.send(Reply::Data(Data { id, bytes, last: false })).await.is_err() {
             break;
         }
@@ -452,15 +454,14 @@ async fn write<D: Daemon>(daemon: Arc<D>, id: u64, from: Incoming) -> Result<Rep
 
 /// The stretches of a write, as something to read from. An end without a last stretch is an error.
 struct Incoming {
-    now: Vec<u8>,
-    at: usize,
+    now: bytes::Bytes,
     last: bool,
     more: mpsc::Receiver<Data>,
 }
 
 impl Incoming {
     fn new(first: Data, more: mpsc::Receiver<Data>) -> Self {
-        Self { now: first.bytes.into_inner(), at: 0, last: first.last, more }
+        Self { now: first.bytes.into_shared(), last: first.last, more }
     }
 }
 
@@ -470,7 +471,7 @@ impl AsyncRead for Incoming {
         context: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.at == self.now.len() {
+        while self.now.is_empty() {
             if self.last {
                 return Poll::Ready(Ok(()));
             }
@@ -478,14 +479,12 @@ impl AsyncRead for Incoming {
                 None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Some(data) => {
                     self.last = data.last;
-                    self.now = data.bytes.into_inner();
-                    self.at = 0;
+                    self.now = data.bytes.into_shared();
                 }
             }
         }
-        let len = to.remaining().min(self.now.len() - self.at);
-        to.put_slice(&self.now[self.at..self.at + len]);
-        self.at += len;
+        let len = to.remaining().min(self.now.len());
+        to.put_slice(&self.now.split_to(len));
         Poll::Ready(Ok(()))
     }
 }

@@ -220,7 +220,7 @@ impl Engine {
         }
         let small = if is_small_blob(size) { self.store.small_as_it_is(view, &digest)? } else { None };
         let (size, packing, bytes) = match small {
-            Some(bytes) => (bytes.len() as u64, Packing::Raw, bytes),
+            Some(bytes) => (bytes.len() as u64, Packing::Raw, bytes.into()),
             None => {
                 let Some(blob) = self.store.blob(&digest)? else { return Ok(false) };
                 if blob.pieces().count() != 1 {

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::reading::Reading;
 use super::trace::{Begun, Ended, Here};
 use super::{Engine, Known, output_bytes};
+use crate::buffers::{self, Lent};
 use crate::cache::{Cache, CacheError, Publication, Question, Stretches};
 use crate::content::Durability;
 use crate::fetch::event::Space;
@@ -24,7 +25,7 @@ use crate::gc::protect::Hold;
 use crate::materialise::{self, RestoreError};
 use crate::observe::{clock, span};
 use crate::plan::Moment;
-use crate::store::{Lent, PourError, StoreError, Writing};
+use crate::store::{PourError, StoreError, Writing};
 
 /// Bytes of a stream that are hashed and written at a time, while the next ones come.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -168,7 +169,7 @@ impl Engine {
         most: Option<u64>,
     ) -> Result<(Writing, Lent), CacheError> {
         let mut writing = self.store.begin();
-        let (mut stretch, mut spare) = (next_stretch(&mut from, self.store.lend()).await?, self.store.lend());
+        let (mut stretch, mut spare) = (next_stretch(&mut from, buffers::lend()).await?, buffers::lend());
         let mut came = stretch.len() as u64;
         while stretch.len() == WRITE_BYTES && Some(came) != most {
             // A thread is taken for each stretch and not for the whole: somebody who writes slowly must not keep one.

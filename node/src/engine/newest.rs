@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Engine, Known, News, want};
+use crate::buffers::{self, Lent};
 use crate::cache::{CacheError, Publication, Question};
 use crate::content::Durability;
 use crate::fetch::event::Space;
@@ -32,7 +33,7 @@ use crate::gc::protect::Hold;
 use crate::index::collect::EntryName;
 use crate::index::{MAX_INLINE_BYTES, View};
 use crate::observe::{clock, span};
-use crate::store::{Lent, StoreError, Writing};
+use crate::store::{StoreError, Writing};
 
 /// The Recipes whose keys keep something that changes.
 const CHANGING: &[&str] = &["ccache@1"];
@@ -149,7 +150,7 @@ impl Engine {
             return Ok(Taken::Begun(Box::new(writing), last));
         };
         // It has room for more than may come, so that the end is found without growing.
-        let mut bytes = self.store.lend_room(most);
+        let mut bytes = buffers::room(most);
         while from.read_buf(&mut *bytes).await.map_err(CacheError::Source)? > 0 {
             if bytes.len() > most {
                 return Err(CacheError::Source(io::ErrorKind::InvalidData.into()));

@@ -41,7 +41,7 @@ fn raw_frame(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// One piece as a frame, after the bytes in it were checked. Blocks.
-fn frame(store: &Store, blob: &Blob, index: u64) -> Result<Vec<u8>, StoreError> {
+fn frame(store: &Store, blob: &Blob, index: u64) -> Result<Bytes, StoreError> {
     let (packing, packed) = blob.packed(index)?;
     let size = blob.pieces().range(index).map_or(0, |range| range.end - range.start);
     let checked = unpack(packing, &packed, size).and_then(|bytes| {
@@ -50,7 +50,7 @@ fn frame(store: &Store, blob: &Blob, index: u64) -> Result<Vec<u8>, StoreError> 
     });
     match (checked, packing) {
         (Ok(_), Packing::Zstd) => Ok(packed),
-        (Ok(bytes), Packing::Raw) => Ok(raw_frame(&bytes)),
+        (Ok(bytes), Packing::Raw) => Ok(raw_frame(&bytes).into()),
         // Read in the usual way it is found out, and put aside.
         (Err(error), _) => store.piece(blob, index).and(Err(error)),
     }
@@ -81,7 +81,7 @@ async fn pour(store: Store, blob: Arc<Blob>, to: mpsc::Sender<Result<Bytes, Cach
     for index in 0..blob.pieces().count() {
         let (store, blob) = (store.clone(), Arc::clone(&blob));
         let mut rest = match span::blocking(move || frame(&store, &blob, index)).await {
-            Ok(frame) => Bytes::from(frame),
+            Ok(frame) => frame,
             Err(error) => {
                 let _ = to.send(Err(error.into())).await;
                 return;

@@ -45,7 +45,7 @@ record! {
 /// The bytes of a file with these records.
 pub fn write(records: &[(Peer, Record)], now: Time) -> Vec<u8> {
     let row = |(peer, record): &(Peer, Record)| {
-        let waits = record.waits.0.iter().flat_map(|count| count.to_le_bytes()).collect();
+        let waits = record.waits.0.iter().flat_map(|count| count.to_le_bytes()).collect::<Vec<_>>();
         Some(Row {
             network: Text::new(&*peer.network)?,
             id: Text::new(&*peer.id)?,

@@ -4,9 +4,12 @@
 use std::io;
 use std::time::Duration;
 
-use potluck_protocol::codec::CodecError;
-use potluck_protocol::frame::{HEADER_BYTES, Message, body_len, frame, read_body};
+use bytes::Bytes;
+use potluck_protocol::codec::{CodecError, SHARED_BYTES};
+use potluck_protocol::frame::{Frame, HEADER_BYTES, Message, body_len, frame, read_body, read_shared_body};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::buffers;
 
 /// Why a message could not be read or written. The stream is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +26,8 @@ pub enum FrameError {
     Codec(CodecError),
 }
 
-/// Memory that a length alone is given, in bytes. The rest is taken once so many have come.
+/// Memory that a length alone is given, in bytes, unless there is some that nobody uses. The rest is taken once so many
+/// have come.
 const ON_CREDIT: usize = 64 * 1024;
 
 /// Reads message after message from one stream, in the same memory.
@@ -101,17 +105,28 @@ async fn rest<M: Message>(
     let mut header = [first; HEADER_BYTES];
     from.read_exact(&mut header[1..]).await?;
     let len = body_len::<M>(header).map_err(FrameError::Codec)?;
+    if len >= SHARED_BYTES {
+        let body = long(from, len).await?;
+        return read_shared_body(&body).map_err(FrameError::Codec);
+    }
     // Into memory that holds something already: streams of libp2p would clear what is left of it with each read.
-    let mut have = 0;
+    if body.len() < len {
+        body.resize(len, 0);
+    }
+    from.read_exact(&mut body[..len]).await?;
+    read_body(&body[..len]).map_err(FrameError::Codec)
+}
+
+/// A long body, in memory that what is in it keeps.
+async fn long(from: &mut (impl AsyncRead + Unpin), len: usize) -> Result<Bytes, FrameError> {
+    let (mut body, mut have) = (buffers::lend(), 0);
     while have < len {
         let room = if have == 0 { len.min(body.len().max(ON_CREDIT)) } else { len };
-        if body.len() < room {
-            body.resize(room, 0);
-        }
+        body.fill(room);
         from.read_exact(&mut body[have..room]).await?;
         have = room;
     }
-    read_body(&body[..len]).map_err(FrameError::Codec)
+    Ok(body.first(len))
 }
 
 /// Writes a message, and makes sure that it leaves.
@@ -122,9 +137,18 @@ pub async fn write_message<M: Message>(
     to: &mut (impl AsyncWrite + Unpin),
     message: &M,
 ) -> Result<(), FrameError> {
-    to.write_all(&frame(message).map_err(FrameError::Codec)?).await?;
+    write_frame(to, &frame(message).map_err(FrameError::Codec)?).await?;
     to.flush().await?;
     Ok(())
+}
+
+/// Writes a message that is ready to be sent.
+///
+/// # Errors
+/// What the stream says.
+pub async fn write_frame(to: &mut (impl AsyncWrite + Unpin), Frame { begin, end }: &Frame) -> io::Result<()> {
+    to.write_all(begin).await?;
+    to.write_all(end).await
 }
 
 #[cfg(test)]
@@ -171,7 +195,7 @@ mod tests {
     async fn too_long_and_cut_short_are_errors() {
         let too_long = [0xff; 4];
         assert!(matches!(read_message::<Request>(&mut &too_long[..]).await, Err(FrameError::Codec(_))));
-        let frame = frame(&Request::Stop(Plain { id: 3 })).unwrap();
+        let frame = frame(&Request::Stop(Plain { id: 3 })).unwrap().begin;
         for len in 1..frame.len() {
             assert!(matches!(read_message::<Request>(&mut &frame[..len]).await, Err(FrameError::Io(_))));
         }

@@ -10,7 +10,7 @@ mod pending;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use frames::{FrameError, Frames, read_message, read_message_within, write_message};
+pub use frames::{FrameError, Frames, read_message, read_message_within, write_frame, write_message};
 use mouth::{Mouth, TOGETHER};
 pub use pending::Pending;
 use potluck_protocol::frame::Message;

@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use potluck_protocol::frame::{Message, frame};
+use bytes::Buf as _;
+use potluck_protocol::frame::{Frame, Message, frame};
 use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, mpsc};
 
@@ -24,8 +25,8 @@ pub(super) struct Mouth {
 
 struct Saying {
     to: Box<dyn AsyncWrite + Send + Unpin>,
-    /// What is being said, and how much of it was.
-    bytes: Vec<u8>,
+    /// What is being said, without what was said of its end, and how much of its beginning was.
+    frame: Frame,
     at: usize,
     /// Whether anything of that has yet to leave.
     owes: bool,
@@ -35,9 +36,16 @@ struct Saying {
 
 impl Saying {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.at < self.bytes.len() {
-            match ready!(Pin::new(&mut self.to).poll_write(context, &self.bytes[self.at..]))? {
+        loop {
+            let begin = &self.frame.begin[self.at..];
+            let next = if begin.is_empty() { &self.frame.end } else { begin };
+            if next.is_empty() {
+                break;
+            }
+            let count = ready!(Pin::new(&mut self.to).poll_write(context, next))?;
+            match count {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count if begin.is_empty() => self.frame.end.advance(count),
                 count => self.at += count,
             }
         }
@@ -45,16 +53,23 @@ impl Saying {
             ready!(Pin::new(&mut self.to).poll_flush(context))?;
         }
         (self.at, self.owes) = (0, false);
-        self.bytes.clear();
+        self.frame.begin.clear();
         Poll::Ready(Ok(()))
     }
 
-    fn add(&mut self, frame: Vec<u8>) {
+    /// Whether more may go along.
+    fn has_room(&self) -> bool {
+        self.frame.begin.len() < TOGETHER && self.frame.end.is_empty()
+    }
+
+    /// Adds a message, for which there must be room.
+    fn add(&mut self, frame: Frame) {
         self.owes = true;
-        if self.bytes.is_empty() {
-            self.bytes = frame;
+        if self.frame.begin.is_empty() {
+            self.frame = frame;
         } else {
-            self.bytes.extend(frame);
+            self.frame.begin.extend(frame.begin);
+            self.frame.end = frame.end;
         }
     }
 }
@@ -62,7 +77,7 @@ impl Saying {
 impl Mouth {
     /// One that speaks to `to`.
     pub(super) fn new(to: impl AsyncWrite + Send + Unpin + 'static) -> Self {
-        let saying = Saying { to: Box::new(to), bytes: Vec::new(), at: 0, owes: false, queued: 0 };
+        let saying = Saying { to: Box::new(to), frame: Frame::default(), at: 0, owes: false, queued: 0 };
         Self { saying: Mutex::new(Some(saying)), begun: Notify::new() }
     }
 
@@ -112,7 +127,7 @@ impl Mouth {
             saying.queued = saying.queued.saturating_sub(1);
             let Ok(frame) = frame(&message) else { return false };
             saying.add(frame);
-            next = if saying.bytes.len() < TOGETHER { queue.try_recv().ok() } else { None };
+            next = if saying.has_room() { queue.try_recv().ok() } else { None };
         }
         true
     }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use bytes::Bytes;
 use potluck_protocol::action::Project;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
@@ -144,7 +145,7 @@ impl Arriving {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn packed(&self, index: u64) -> Result<Option<(Packing, Vec<u8>)>, StoreError> {
+    pub fn packed(&self, index: u64) -> Result<Option<(Packing, Bytes)>, StoreError> {
         match &*self.state() {
             Some(state) => Ok(state.incoming.packed(index)?),
             None => Ok(None),

@@ -43,7 +43,7 @@ fn what_is_sent_packed_is_taken_piece_by_piece() {
         let digest = from.keep(&bytes, Durability::Fast).unwrap();
         let blob = from.blob(&digest).unwrap().unwrap();
         let mut receiving = to.receive(blob.pieces().clone()).unwrap();
-        let mut wrong = blob.packed(0).unwrap().1;
+        let mut wrong = blob.packed(0).unwrap().1.to_vec();
         wrong[0] ^= 1;
         assert!(receiving.put(0, Packing::Raw, &wrong).unwrap_err().is_refusal());
         for index in 0..blob.pieces().count() {

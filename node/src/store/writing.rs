@@ -8,7 +8,8 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::Packing;
 use potluck_protocol::piece::{PIECE_BYTES, PieceError, Pieces};
 
-use super::{Lent, Store, StoreError};
+use super::{Store, StoreError};
+use crate::buffers::{self, Lent};
 use crate::content::files::WRITE_BYTES;
 use crate::content::lanes::{LaneError, MAX_LANES};
 use crate::content::{Content as _, ContentError, Durability, Incoming, Staging, disk};
@@ -66,7 +67,7 @@ impl Writing {
         // The last piece, whole or not, is written below, with whatever has been added meanwhile.
         let pieces = len.saturating_sub(1) / PIECE_BYTES as u64;
         let lanes = span::cores().min(MAX_LANES).min(usize::try_from(pieces).unwrap_or(MAX_LANES));
-        let mut rooms: Vec<_> = (0..lanes.max(1)).map(|_| self.store.lend()).collect();
+        let mut rooms: Vec<_> = (0..lanes.max(1)).map(|_| buffers::lend()).collect();
         let mut rooms: Vec<_> = rooms.iter_mut().map(stretch).collect();
         if lanes > 1 {
             self.store.stir();

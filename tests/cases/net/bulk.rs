@@ -237,7 +237,7 @@ async fn a_dropped_peer_loses_its_socket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_get_nothing() {
-    let question = |id: u64| frame(&want(Digest::of(b"x"))(id)).unwrap();
+    let question = |id: u64| frame(&want(Digest::of(b"x"))(id)).unwrap().begin;
     for public in [false, true] {
         let network = Network { listen: network().listen, ..Network::new("office", public).unwrap() };
         let place = Place::new(&network, true);

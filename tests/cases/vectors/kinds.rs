@@ -263,5 +263,5 @@ fn framed<M: Message + Show>(bytes: &[u8]) -> Result<Read, String> {
     }
     let message: M = read_body(body).map_err(|error| error.to_string())?;
     let again = potluck_protocol::frame::frame(&message).map_err(|error| error.to_string())?;
-    Ok((again, json!({ "value": message.show() })))
+    Ok(([&again.begin[..], &again.end].concat(), json!({ "value": message.show() })))
 }

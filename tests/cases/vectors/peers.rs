@@ -6,7 +6,7 @@ use potluck_keys::signed::Signed;
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::codec::{Bytes, Text};
 use potluck_protocol::digest::Digest;
-use potluck_protocol::frame::{Message, frame};
+use potluck_protocol::frame::{Frame, Message, frame};
 use potluck_protocol::head::Instance;
 use potluck_protocol::peer::{
     Answer, Ask, Blobs, End, Found, Given, Have, Heads, Hello, Inline, Known, No, Packing, Piece, Pull, Push,
@@ -187,7 +187,8 @@ fn framed() -> Sheet {
         "Frames. `hex` is the frame of a message; `type` is the type of the message and the word Frame.",
     );
     fn good<M: Message + Show>(sheet: &mut Sheet, kind: &str, name: &str, message: &M) -> Vec<u8> {
-        let bytes = frame(message).unwrap();
+        let Frame { begin, end } = frame(message).unwrap();
+        let bytes = [&begin[..], &end].concat();
         sheet.push(json!({ "name": name, "type": kind, "hex": hex(&bytes), "value": message.show() }));
         bytes
     }

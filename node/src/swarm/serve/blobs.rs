@@ -72,7 +72,7 @@ impl Held {
         }
     }
 
-    fn packed(&self, index: u64) -> Result<Option<(Packing, Vec<u8>)>, StoreError> {
+    fn packed(&self, index: u64) -> Result<Option<(Packing, bytes::Bytes)>, StoreError> {
         match self {
             Self::Whole(blob) => Ok(Some(blob.packed(index)?)),
             Self::Part(arriving) => arriving.packed(index),

@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Buffers for pieces that are read or come, used again and again: to have a new one of 1 MiB zeroed and mapped for each
-//! costs a tenth of the time that reading takes.
+//! Buffers for pieces that are read, come or go, used again and again by all of the process: to have a new one of 1 MiB
+//! zeroed and mapped for each costs a tenth of the time that reading takes.
 
 use std::fmt;
 use std::mem;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use potluck_protocol::piece::PIECE_BYTES;
-
-use super::{Blob, MAX_AHEAD, Store, StoreError};
 
 /// Buffers that have room for less are not kept: new ones cost nothing.
 const WORTH_KEEPING: usize = 64 * 1024;
@@ -20,62 +18,65 @@ const SPARE: usize = 64;
 /// Nor are those that have room for more than this.
 const MOST_KEPT: usize = 2 * PIECE_BYTES;
 
-/// Those that nobody uses; at most [`MAX_AHEAD`].
-#[derive(Default)]
-pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+/// Most that are kept while nobody uses them.
+const MOST_IDLE: usize = 32;
+
+/// Those that nobody uses.
+static IDLE: Buffers = Buffers(Mutex::new(Vec::new()));
+
+struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 /// One that somebody uses. It comes back when the last part of it is dropped.
 pub struct Lent {
     bytes: Vec<u8>,
-    to: Arc<Buffers>,
+    to: &'static Buffers,
 }
 
-impl Store {
-    /// As [`Store::piece`], in a buffer that is used again once nobody holds a part of it any more.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn lend_piece(&self, blob: &Blob, index: u64) -> Result<Bytes, StoreError> {
-        let mut lent = self.lend();
-        self.piece_into(blob, index, &mut lent)?;
-        Ok(lent.into())
-    }
+/// A buffer that is used again and again, with whatever was in it.
+pub fn lend() -> Lent {
+    IDLE.lend()
+}
 
-    /// The same, if it is stored as it is and the system has all of it in memory, so that nobody waits for a disk. What
-    /// else is in the way, [`Store::lend_piece`] tells.
-    pub fn lend_piece_at_once(&self, blob: &Blob, index: u64) -> Option<Bytes> {
-        let Blob::Large(opened) = blob else { return None };
-        let mut lent = self.lend();
-        opened.read_at_once(index, &mut lent).then(|| lent.into())
-    }
+/// The same, with `bytes` at least.
+pub fn filled(bytes: usize) -> Lent {
+    let mut lent = lend();
+    lent.fill(bytes);
+    lent
+}
 
-    /// A buffer that is used again and again, with whatever was in it.
-    pub(crate) fn lend(&self) -> Lent {
-        self.known.buffers.lend()
-    }
-
-    /// An empty one that has room for so many bytes, at most a piece, and a little more.
-    pub(crate) fn lend_room(&self, bytes: usize) -> Lent {
-        self.known.buffers.room(bytes)
-    }
+/// An empty one that has room for so many bytes, at most a piece, and a little more.
+pub fn room(bytes: usize) -> Lent {
+    IDLE.room(bytes)
 }
 
 impl Buffers {
-    /// One, with whatever was in it.
-    pub(super) fn lend(self: &Arc<Self>) -> Lent {
+    fn lend(&'static self) -> Lent {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        Lent { bytes, to: Arc::clone(self) }
+        Lent { bytes, to: self }
     }
 
-    /// An empty one that has room for so many bytes and a little more.
-    pub(super) fn room(self: &Arc<Self>, bytes: usize) -> Lent {
+    fn room(&'static self, bytes: usize) -> Lent {
         if bytes > WORTH_KEEPING - SPARE {
             let mut lent = self.lend();
             lent.clear();
             lent.reserve(bytes + SPARE);
             return lent;
         }
-        Lent { bytes: Vec::with_capacity(bytes + SPARE), to: Arc::clone(self) }
+        Lent { bytes: Vec::with_capacity(bytes + SPARE), to: self }
+    }
+}
+
+impl Lent {
+    /// Makes it as long as that at least, with zeros after what was in it.
+    pub fn fill(&mut self, bytes: usize) {
+        if self.bytes.len() < bytes {
+            self.bytes.resize(bytes, 0);
+        }
+    }
+
+    /// Its first bytes, to be kept and shared. It keeps its length, so that nothing has to be cleared the next time.
+    pub fn first(self, bytes: usize) -> Bytes {
+        Bytes::from(self).split_to(bytes)
     }
 }
 
@@ -118,7 +119,7 @@ impl Drop for Lent {
             return;
         }
         let mut idle = self.to.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_AHEAD {
+        if idle.len() < MOST_IDLE {
             idle.push(mem::take(&mut self.bytes));
         }
     }
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_used_again_when_all_parts_of_it_are_gone() {
-        let buffers = Arc::<Buffers>::default();
+        let buffers: &'static Buffers = Box::leak(Box::new(Buffers(Mutex::default())));
         let idle = || buffers.0.lock().unwrap().len();
         let large = || {
             let mut lent = buffers.room(PIECE_BYTES);
@@ -144,14 +145,18 @@ mod tests {
         assert_eq!((&part[..], idle()), (&b"ie"[..], 0));
         drop(part);
         assert_eq!((idle(), buffers.lend().len()), (1, 5));
-        let many: Vec<_> = (0..MAX_AHEAD + 5).map(|_| large()).collect();
+        let mut longer = buffers.lend();
+        longer.fill(9);
+        assert_eq!(&longer.first(7)[..], b"piece\0\0");
+        assert_eq!(buffers.lend().len(), 9);
+        let many: Vec<_> = (0..MOST_IDLE + 5).map(|_| large()).collect();
         drop(many);
-        assert_eq!(idle(), MAX_AHEAD);
+        assert_eq!(idle(), MOST_IDLE);
     }
 
     #[test]
     fn what_is_small_or_has_grown_too_large_is_not_kept() {
-        let buffers = Arc::<Buffers>::default();
+        let buffers: &'static Buffers = Box::leak(Box::new(Buffers(Mutex::default())));
         let idle = || buffers.0.lock().unwrap().len();
         let mut small = buffers.room(5);
         small.extend_from_slice(b"small");
