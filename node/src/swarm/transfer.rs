@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::{Blobs, End, Have, Inline, No, Packing, Piece, Run, Several, Stop, Want};
@@ -252,24 +254,28 @@ impl Taking<'_> {
         }
     }
 
-    /// The pieces of a larger Blob, each of which is kept at once.
+    /// The pieces of a larger Blob, each of which is kept at once. As many are unpacked and checked at a time as threads
+    /// can run: one thread alone is slower than the peer.
     async fn pieces(&mut self, arriving: &Arriving) -> Result<Brought, Cut> {
-        while let Some(piece) = self.piece().await? {
-            let (index, to) = (piece.index, arriving.clone());
-            let done = span::blocking(move || {
-                let last = to.put(piece.index, piece.packing, &piece.bytes)?;
-                if last {
-                    to.finish()?;
+        let (mut keeping, mut ended) = (FuturesUnordered::new(), None);
+        while ended.is_none() || !keeping.is_empty() {
+            tokio::select! {
+                Some(kept) = keeping.next() => {
+                    let (index, last) = kept?;
+                    let _ = self.events.send(Event::Piece { transfer: self.transfer, index }).await;
+                    if last {
+                        return Ok(Brought::Done);
+                    }
                 }
-                Ok(last)
-            });
-            let last = done.await.map_err(cut)?;
-            let _ = self.events.send(Event::Piece { transfer: self.transfer, index }).await;
-            if last {
-                return Ok(Brought::Done);
+                piece = self.piece(), if ended.is_none() && keeping.len() < span::cores() => match piece {
+                    Ok(Some(piece)) => keeping.push(keep_piece(arriving.clone(), piece)),
+                    Ok(None) => ended = Some(Ok(Brought::Part)),
+                    // What came before is kept all the same.
+                    Err(cut) => ended = Some(Err(cut)),
+                },
             }
         }
-        Ok(Brought::Part)
+        ended.unwrap_or(Ok(Brought::Part))
     }
 
     /// The only piece of a small one.
@@ -286,6 +292,18 @@ impl Taking<'_> {
         kept.await.map_err(cut)?;
         Ok(Brought::Done)
     }
+}
+
+/// Keeps a piece; gives which one it was, and whether it was the last one that was missing.
+async fn keep_piece(to: Arriving, piece: Piece) -> Result<(u64, bool), Cut> {
+    let kept = span::blocking(move || {
+        let last = to.put(piece.index, piece.packing, &piece.bytes)?;
+        if last {
+            to.finish()?;
+        }
+        Ok((piece.index, last))
+    });
+    kept.await.map_err(cut)
 }
 
 /// Fetches small Blobs, many in a message; gives what became of each. At most [`MAX_INLINE`] of them.
