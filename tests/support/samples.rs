@@ -12,12 +12,14 @@ use potluck_node::ahead::list::{List, Step};
 use potluck_node::bundle::Name;
 use potluck_node::bundle::write::Writer;
 use potluck_node::catalog::evidence::{Evidence, Exhibit, Offence};
+use potluck_node::front::gocache::checked::{Checked, START_BYTES, State};
+use potluck_node::front::gocache::expected::Expected;
 use potluck_node::front::http::alike::{ccache, sccache};
 use potluck_node::peer::Peer;
 use potluck_protocol::action::{ActionId, Project, Recipe};
 use potluck_protocol::catalog::{Catalog, Filter, Row, RowKind, Segment, SegmentRef};
 use potluck_protocol::control::{self, Answer as Known, Miss, Reply, Request};
-use potluck_protocol::digest::Digest;
+use potluck_protocol::digest::{Digest, Sha256};
 use potluck_protocol::entry::{BlobOutput, Entry, Labels, Output, TreeOutput};
 use potluck_protocol::head::{CATALOG, Head, HeadSet, Instance, Seen};
 use potluck_protocol::peer::{self, Ask, Blobs, Heads, Hello, Packing, Topic};
@@ -378,6 +380,7 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
             .to_vec(),
     ));
     all.extend(archives());
+    all.extend(records_of_go());
     all
 }
 
@@ -411,6 +414,20 @@ fn texts_of_tools() -> Vec<(&'static str, Vec<u8>)> {
         ("turbo_request", part(turbo, 4)),
         ("turbo_request", b"{\"duration\":1,\"tag\":\"dGFn\",\"sha\":\"1f\",\"dirty_hash\":\"2e\"}".to_vec()),
     ]
+}
+
+/// What a helper of go leaves to the next one.
+fn records_of_go() -> Vec<(&'static str, Vec<u8>)> {
+    let (start, now) = ([b'a'; START_BYTES], Time::from_millis(2_000_000_000_000));
+    let mut checked = Checked::default();
+    let state = State { file: (1, 2), size: 3, modified: (4, 5), changed: (6, 7) };
+    checked.note(digest("a"), (Sha256::from_bytes([8; 32]), state), now);
+    let record = checked.record(&start, now).expect("there is news");
+    let without_sum = record[..record.len() - 32].to_vec();
+    let mut expected = Expected::default();
+    ["a", "b", "c"].map(|name| expected.note(digest(name).as_bytes()));
+    let list = expected.list().expect("there is news");
+    vec![("gocache_checked", record), ("gocache_checked", without_sum), ("gocache_list", list)]
 }
 
 /// What a build asks for.

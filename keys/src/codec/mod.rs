@@ -222,8 +222,10 @@ impl Writer {
 
     /// Where more can be appended.
     fn joined(&mut self) -> &mut BufWriter {
-        let end = std::mem::take(&mut self.end);
-        self.begin.push(&end).expect(INFALLIBLE);
+        if !self.end.is_empty() {
+            let end = std::mem::take(&mut self.end);
+            self.begin.push(&end).expect(INFALLIBLE);
+        }
         &mut self.begin
     }
 
