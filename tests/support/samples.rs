@@ -425,7 +425,9 @@ fn records_of_go() -> Vec<(&'static str, Vec<u8>)> {
     let record = checked.record(&start, now).expect("there is news");
     let without_sum = record[..record.len() - 32].to_vec();
     let mut expected = Expected::default();
-    ["a", "b", "c"].map(|name| expected.note(digest(name).as_bytes()));
+    for name in ["a", "b", "c"] {
+        expected.note(digest(name).as_bytes());
+    }
     let list = expected.list().expect("there is news");
     vec![("gocache_checked", record), ("gocache_checked", without_sum), ("gocache_list", list)]
 }
