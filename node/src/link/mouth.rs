@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use potluck_protocol::frame::{Frame, Message, frame};
 use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, mpsc};
@@ -54,6 +54,8 @@ impl Saying {
         }
         (self.at, self.owes) = (0, false);
         self.frame.begin.clear();
+        // What was sent of it would be kept for as long as nothing else is said.
+        self.frame.end = Bytes::new();
         Poll::Ready(Ok(()))
     }
 

@@ -168,6 +168,24 @@ async fn a_full_pipe_one_way_does_not_block_the_other_way() {
 }
 
 #[tokio::test]
+async fn long_messages_and_short_ones_arrive_as_they_were_said() {
+    let (link, mut other) = pair(1000);
+    let _answers = link.ask(plain).await.unwrap();
+    let id = asked(&mut other).await;
+    let data = |len: usize| {
+        let bytes = Bytes::new((0..=250).cycle().take(len).collect::<Vec<u8>>()).unwrap();
+        Request::Write(Data { id, bytes, last: false })
+    };
+    let said = [5, 100_000, 0, 65_536, 65_535, 131_072, 7].map(data);
+    for message in said.clone() {
+        assert!(link.say(message).await);
+    }
+    for message in said {
+        assert!(read_message::<Request>(&mut other).await.unwrap() == Some(message));
+    }
+}
+
+#[tokio::test]
 async fn the_stream_ends_when_nobody_asks_and_nobody_waits() {
     let (link, mut other) = pair(1 << 16);
     let answers = link.ask(plain).await.unwrap();
