@@ -5,6 +5,7 @@ mod archives;
 pub mod cargo;
 pub mod circle;
 pub mod decoders;
+mod gocache;
 pub mod hosts;
 pub mod program;
 pub mod samples;

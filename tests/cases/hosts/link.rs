@@ -11,16 +11,21 @@ use super::{Office, compare, expect, follows, get, getting, in_full, meets, nois
 
 const MEGABITS: u32 = 100;
 
-/// Hosts on one switch, each with a link of that speed.
-fn limited(lab: &mut Lab, count: usize, megabits: u32) -> Vec<(Host, Port)> {
+/// Hosts on one switch.
+fn plugged(lab: &mut Lab, count: usize) -> Vec<(Host, Port)> {
     let switch = lab.switch("switch");
-    let mut hosts = Vec::new();
-    for number in 1..=count {
+    let plug = |number| {
         let host = lab.host(&format!("host{number}"));
         let port = lab.plug(&host, &switch, &format!("10.77.0.{number}/24"));
-        port.limit(megabits);
-        hosts.push((host, port));
-    }
+        (host, port)
+    };
+    (1..=count).map(plug).collect()
+}
+
+/// The same, each with a link of that speed.
+fn limited(lab: &mut Lab, count: usize, megabits: u32) -> Vec<(Host, Port)> {
+    let hosts = plugged(lab, count);
+    hosts.iter().for_each(|(_, port)| port.limit(megabits));
     hosts
 }
 
@@ -110,6 +115,35 @@ fn many_fetch_from_one_at_once() {
         bytes >> 20,
         together / alone
     );
+}
+
+#[test]
+fn the_links_of_all_who_have_it_are_used() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts = plugged(&mut lab, 5);
+    hosts[..4].iter().for_each(|(_, port)| port.limit(MEGABITS));
+    let office = Office::on(&hosts.into_iter().map(|(host, _)| host).collect::<Vec<_>>());
+    let _up: Vec<_> = office.people.iter().map(|person| person.up(&[])).collect();
+    let (eve, holders) = office.people.split_last().unwrap();
+    let bytes = if in_full() { 512 << 20 } else { 32 << 20 };
+    let output = noise(bytes, 1);
+    put(&holders[0], "01", &output);
+    for other in &office.people[1..] {
+        meets(other, 4);
+        follows(other, 1);
+    }
+    holders[1..].iter().for_each(|holder| expect(holder, "01", &output));
+    let served = |person: &Person| person.status()["bytes_served"].as_u64().unwrap();
+    let before: Vec<_> = holders.iter().map(served).collect();
+    let mut fetching = getting(eve, "01").stdout(Stdio::null()).spawn().unwrap();
+    // Not until it was copied to where it is wanted: that has nothing to do with links.
+    let took = seconds(|| came(eve, bytes as u64));
+    assert!(fetching.wait().unwrap().success());
+    compare(eve, &output);
+    let parts: Vec<_> = holders.iter().zip(before).map(|(holder, before)| served(holder) - before).collect();
+    assert!(parts.iter().all(|part| *part > 0), "{parts:?}");
+    let share = share_of_link(bytes, took) / 4.0;
+    println!("{} MiB from four in {took:.2} s: {share:.2} of 4 x {MEGABITS} Mbit/s, {parts:?}", bytes >> 20);
 }
 
 /// Waits until so many bytes of Blobs came.
