@@ -8,7 +8,7 @@ use crate::door;
 use crate::iroh::Iroh;
 use crate::material::noise;
 use crate::measure::{Figure, clock, median, ratio};
-use crate::party::{Party, network};
+use crate::party::{Party, cpu, network};
 use crate::scratch::{Report, remove, scaled};
 use crate::web;
 
@@ -35,22 +35,23 @@ pub(crate) fn part(report: &Report) {
     });
     let mut iroh = Iroh::start(report, &files, AT_A_TIME);
     let nginx = web::nginx(report);
-    let [mut ours, mut theirs, mut web] = [const { Vec::new() }; 3];
+    let [mut ours, mut used, mut theirs, mut web] = [const { Vec::new() }; 4];
     for round in 0..=ROUNDS {
         let bob = runtime.block_on(async {
             let bob = Party::start(&report.path("bob"), &network, &[&alice]).await;
             bob.follows(1).await;
             bob
         });
-        let clock = clock();
+        let (clock, before) = (clock(), cpu());
         assert!(runtime.block_on(bob.finds(KEY)).is_some(), "it is found and brought");
-        let took = clock();
+        let (took, spent) = (clock(), cpu() - before);
         runtime.block_on(bob.stop());
         remove(&report.path("bob"));
         let iroh = iroh.as_mut().map(|iroh| iroh.turn().0);
         let nginx = nginx.as_ref().map(|nginx| nginx.turn(&blobs).1);
         if round > 0 {
             ours.push(took);
+            used.push(spent);
             theirs.extend(iroh);
             web.extend(nginx);
         }
@@ -58,6 +59,8 @@ pub(crate) fn part(report: &Report) {
     let figure = |name: &str, value| Figure::new(format!("small-blobs: {name}"), value, ROUNDS);
     let rate = |seconds: &[f64]| (count as f64 / median(seconds.to_vec()), "/s");
     report.figure(&figure("ours, kept", rate(&ours)));
+    let each = (median(used) / count as f64 * 1e6, "us");
+    report.figure(&figure("ours, processor time of both sides for each", each));
     if !theirs.is_empty() {
         report.figure(&figure("iroh-blobs, 16 at a time, kept", rate(&theirs)));
         report.figure(&figure("ours / iroh-blobs", (ratio(&theirs, &ours), "x")).at_least(5.0));
