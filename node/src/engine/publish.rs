@@ -141,7 +141,7 @@ impl Engine {
 
     /// Has what waits in memory put into the index once there is much of it, so that whoever keeps more need not wait
     /// for that.
-    pub(super) fn make_room_soon(&self) {
+    pub(crate) fn make_room_soon(&self) {
         let index = self.store.index();
         if index.wants_room() {
             let index = Arc::clone(index);

@@ -420,7 +420,10 @@ fn keep_all(engine: &Engine, known: Vec<(Need, Inline)>) -> Vec<(Need, Result<()
         }
     }
     match engine.store().keep_checked(&good) {
-        Ok(_) => kept.extend(needs.into_iter().map(|need| (need, Ok(())))),
+        Ok(_) => {
+            engine.make_room_soon();
+            kept.extend(needs.into_iter().map(|need| (need, Ok(()))));
+        }
         Err(error) => {
             tracing::warn!(%error, "small blobs cannot be kept");
             // Each for itself, so that it is known which of them are here.
