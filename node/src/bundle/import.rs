@@ -68,7 +68,7 @@ struct Taking<'a> {
     told: Vec<Signed<Entry>>,
     part: Part,
     /// Small Blobs and Entries that are complete with them, not written yet.
-    small: BTreeMap<Digest, Vec<u8>>,
+    small: BTreeMap<Digest, bytes::Bytes>,
     small_bytes: usize,
     entries: Vec<(Signed<Entry>, Vec<Digest>)>,
     report: Imported,
@@ -162,7 +162,7 @@ impl<'a> Taking<'a> {
             return Ok(());
         }
         self.small_bytes += bytes.len();
-        self.small.insert(digest, bytes);
+        self.small.insert(digest, bytes.into());
         if self.small_bytes > BATCH_BYTES {
             self.flush()?;
         }

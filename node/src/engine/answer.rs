@@ -421,7 +421,7 @@ impl Engine {
             };
             taken.blobs.push(digest);
             if is_small_blob(bytes.len() as u64) {
-                small.push((digest, bytes));
+                small.push((digest, bytes.into()));
             } else if !self.store.holds(&digest, Hold::Promise)? {
                 self.counts.fetched(sent);
                 self.store.keep(&bytes, Durability::Fast)?;

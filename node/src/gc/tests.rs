@@ -249,7 +249,7 @@ fn what_was_never_listed_is_not_listed_later() {
 fn many(node: &Node, kind: &str, count: u32) -> (Output, Vec<Digest>) {
     let small: BTreeMap<_, _> = (0..count)
         .map(|number| format!("{kind} {number}").into_bytes())
-        .map(|bytes| (Digest::of(&bytes), bytes))
+        .map(|bytes| (Digest::of(&bytes), bytes.into()))
         .collect();
     node.engine.store().index().keep_all(&small, &[]).unwrap();
     let members: Vec<_> = (small.iter().enumerate())

@@ -16,6 +16,7 @@ use potluck_protocol::entry::Entry;
 use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 
 use super::rows::{self, PinRow};
+use super::slab::Smalls;
 use super::{Index, IndexError};
 use crate::content::Durability;
 
@@ -268,7 +269,7 @@ impl Index {
                 return Ok((page, false));
             }
             let (digest, row) = redb!(self, row)?;
-            page.push((Digest::from_bytes(*digest.value()), rows::bytes(row.value())?.len() as u64));
+            page.push((Digest::from_bytes(*digest.value()), rows::lies(row.value())?.len() as u64));
         }
         Ok((page, true))
     }
@@ -282,14 +283,12 @@ impl Index {
         let waited = self.pending.forget(digests);
         let bytes = self.change(Durability::Fast, |change| {
             let mut bytes = 0;
-            let mut small = redb!(self, change.open_table(rows::SMALL))?;
+            let mut small = redb!(self, Smalls::open(change))?;
             let mut belongs = redb!(self, change.open_table(rows::BELONGS))?;
             self.forget_aliases(change, digests)?;
             for digest in digests {
-                bytes += match redb!(self, small.remove(digest.as_bytes()))? {
-                    Some(row) => rows::bytes(row.value())?.len() as u64,
-                    None => waited.get(digest).map_or(0, |bytes| *bytes as u64),
-                };
+                let was = redb!(self, small.remove(digest))?;
+                bytes += was.or_else(|| waited.get(digest).copied()).unwrap_or_default() as u64;
                 let mut projects = Vec::new();
                 for row in redb!(self, belongs.range((digest.as_bytes(), "")..))? {
                     let row = redb!(self, row)?.0;
@@ -303,6 +302,7 @@ impl Index {
                     redb!(self, belongs.remove((digest.as_bytes(), project.as_str())))?;
                 }
             }
+            redb!(self, small.tidy())?;
             Ok(bytes)
         });
         self.recent.gone(digests);

@@ -250,6 +250,7 @@ pub(super) struct Reading {
 struct Tables {
     entries: OnceLock<ReadOnlyTable<EntryKey, &'static [u8]>>,
     small: OnceLock<ReadOnlyTable<&'static [u8; 32], &'static [u8]>>,
+    slabs: OnceLock<ReadOnlyTable<u64, &'static [u8]>>,
     belongs: OnceLock<ReadOnlyTable<BelongsKey, ()>>,
 }
 
@@ -262,6 +263,11 @@ impl Reading {
     /// The small Blobs.
     pub(super) fn small(&self) -> Result<&ReadOnlyTable<&'static [u8; 32], &'static [u8]>, redb::Error> {
         self.opened(&self.tables.small, rows::SMALL)
+    }
+
+    /// In which many of them lie.
+    pub(super) fn slabs(&self) -> Result<&ReadOnlyTable<u64, &'static [u8]>, redb::Error> {
+        self.opened(&self.tables.slabs, rows::SLABS)
     }
 
     /// Which Blob belongs to which Project.

@@ -9,6 +9,7 @@
 //! * `view`: several questions to one state;
 //! * `pending`: small Blobs, and Entries of others, that go along with the next change;
 //! * `presence`: which actions may have Entries, and `recent`: which small Blobs are here, both in memory;
+//! * `slab`: small Blobs that lie together;
 //! * `alias`: other names of Blobs;
 //! * `note`: what was counted, and who contradicted himself;
 //! * `file`: the file, and each step on it; `open`: files in any state; `shrink`: a smaller one in its place;
@@ -26,6 +27,7 @@ mod recent;
 mod rows;
 pub mod scan;
 mod shrink;
+mod slab;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -36,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 pub use collect::{EntryName, EntryPage, Forgotten, Kept};
 use file::Db;
 pub use note::{KeptTally, MAX_CONTRADICTIONS, MAX_TALLIES};
@@ -49,6 +52,7 @@ use potluck_protocol::head::Head;
 use redb::{ReadableTable as _, WriteTransaction};
 pub use rows::{Contradiction, MAX_INLINE_BYTES, OwnCatalog, PinRow, RowError, Tally};
 pub use shrink::{Shrunk, WORTH};
+use slab::Smalls;
 pub use view::View;
 
 use crate::content::Durability;
@@ -58,7 +62,7 @@ use crate::content::files::Files;
 pub const MAX_CLAIMS: usize = 64;
 
 /// Most Blobs of which it waits for the next change to which Project they belong; more are worth one of their own.
-const SOON_BLOBS: usize = 64;
+const SOON_BLOBS: usize = pending::MAX_ROWS;
 
 /// Why the index did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +197,8 @@ impl Index {
             }
             // Readers may then rely on every table being there.
             redb!(this, change.open_table(rows::SMALL))?;
+            redb!(this, change.open_table(rows::SLABS))?;
+            redb!(this, change.open_table(rows::NAMED))?;
             redb!(this, change.open_table(rows::BELONGS))?;
             redb!(this, change.open_table(rows::ENTRIES))?;
             redb!(this, change.open_table(rows::OUTBOX))?;
@@ -280,14 +286,14 @@ impl Index {
         if known.as_deref() == Some(bytes) {
             return Ok(false);
         }
-        Ok(self.pending.put(digest, bytes) && known.is_none())
+        Ok(self.pending.put(digest, Bytes::copy_from_slice(bytes)) && known.is_none())
     }
 
     /// Keeps small Blobs that may be lost, all of which go along with the next change; gives how many bytes are new.
     ///
     /// # Errors
     /// [`IndexError`].
-    pub(crate) fn keep_smalls(&self, blobs: &[(Digest, Vec<u8>)]) -> Result<u64, IndexError> {
+    pub(crate) fn keep_smalls(&self, blobs: &[(Digest, Bytes)]) -> Result<u64, IndexError> {
         if self.is_full() {
             self.land()?;
         }
@@ -295,7 +301,7 @@ impl Index {
         let mut new = 0;
         for (digest, bytes) in blobs {
             let known = view.is_small(digest, bytes)?;
-            if known != Some(true) && self.pending.put(digest, bytes) && known.is_none() {
+            if known != Some(true) && self.pending.put(digest, bytes.clone()) && known.is_none() {
                 new += bytes.len() as u64;
             }
         }
@@ -335,8 +341,9 @@ impl Index {
     pub fn forget_small(&self, digest: &Digest) -> Result<bool, IndexError> {
         let waited = !self.pending.forget(&[*digest]).is_empty();
         let was = self.change(Durability::Durable, |change| {
-            let mut table = redb!(self, change.open_table(rows::SMALL))?;
-            let was = redb!(self, table.remove(digest.as_bytes()))?.is_some();
+            let mut small = redb!(self, Smalls::open(change))?;
+            let was = redb!(self, small.remove(digest))?.is_some();
+            redb!(self, small.tidy())?;
             Ok(was || waited)
         });
         self.recent.gone(&[*digest]);
@@ -353,7 +360,7 @@ impl Index {
         let table = redb!(self, read.open_table(rows::SMALL))?;
         let mut bytes = 0;
         for row in redb!(self, table.iter())? {
-            bytes += rows::bytes(redb!(self, row)?.1.value())?.len() as u64;
+            bytes += rows::lies(redb!(self, row)?.1.value())?.len() as u64;
         }
         Ok(bytes)
     }
@@ -485,15 +492,11 @@ impl Index {
     /// [`IndexError`].
     pub fn keep_all(
         &self,
-        small: &BTreeMap<Digest, Vec<u8>>,
+        small: &BTreeMap<Digest, Bytes>,
         entries: &[(Signed<Entry>, Vec<Digest>)],
     ) -> Result<(), IndexError> {
         self.change(Durability::Fast, |change| {
-            let mut table = redb!(self, change.open_table(rows::SMALL))?;
-            for (digest, bytes) in small {
-                redb!(self, table.insert(digest.as_bytes(), rows::plain(bytes).as_slice()))?;
-            }
-            drop(table);
+            redb!(self, redb!(self, Smalls::open(change))?.keep(small))?;
             for (entry, blobs) in entries {
                 self.keep_entry_in(change, entry, blobs)?;
             }

@@ -12,13 +12,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bytes::Bytes;
 use potluck_keys::pair::Signer;
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
-use redb::{ReadableTable as _, WriteTransaction};
+use redb::WriteTransaction;
 
 use super::recent::Recent;
 use super::rows;
+use super::slab::Smalls;
 
 /// Most bytes that wait; whoever writes more puts them into the index.
 const MAX_BYTES: usize = 4 * MUCH_BYTES;
@@ -41,7 +43,7 @@ pub(super) struct Pending {
 
 #[derive(Default)]
 struct Waiting {
-    blobs: HashMap<Digest, Arc<[u8]>>,
+    blobs: HashMap<Digest, Came>,
     claims: HashMap<ActionId, Vec<Arc<Claimed>>>,
     /// The Projects of Blobs. Who is told from his equal by where he lies.
     belongs: HashMap<Digest, Vec<Arc<str>>>,
@@ -49,6 +51,16 @@ struct Waiting {
     listings: HashMap<ActionId, Arc<Listing>>,
     bytes: usize,
     rows: usize,
+    /// How many Blobs came so far.
+    turns: u64,
+}
+
+/// A small Blob.
+#[derive(Clone)]
+struct Came {
+    /// The how-manieth it is. Who is told from his equal, which was forgotten and came again, by this.
+    turn: u64,
+    bytes: Bytes,
 }
 
 /// An Entry as it is going to stand in the index.
@@ -72,7 +84,7 @@ struct Listing {
 /// What goes with a transaction.
 #[derive(Default)]
 pub(super) struct Landing {
-    blobs: Vec<(Digest, Arc<[u8]>)>,
+    blobs: Vec<(Digest, Came)>,
     claims: Vec<Arc<Claimed>>,
     belongs: Vec<(Digest, Arc<str>)>,
     listings: Vec<Arc<Listing>>,
@@ -175,8 +187,8 @@ impl Pending {
     }
 
     /// The bytes of a Blob.
-    pub(super) fn get(&self, digest: &Digest) -> Option<Arc<[u8]>> {
-        self.read().blobs.get(digest).cloned()
+    pub(super) fn get(&self, digest: &Digest) -> Option<Bytes> {
+        self.read().blobs.get(digest).map(|came| came.bytes.clone())
     }
 
     /// The Entries about an action.
@@ -190,13 +202,15 @@ impl Pending {
     }
 
     /// Takes a Blob; gives whether it was not here.
-    pub(super) fn put(&self, digest: &Digest, bytes: &[u8]) -> bool {
+    pub(super) fn put(&self, digest: &Digest, bytes: Bytes) -> bool {
         let mut waiting = self.write();
         if waiting.blobs.contains_key(digest) {
             return false;
         }
-        waiting.blobs.insert(*digest, bytes.into());
         waiting.came(bytes.len());
+        waiting.turns += 1;
+        let turn = waiting.turns;
+        waiting.blobs.insert(*digest, Came { turn, bytes });
         true
     }
 
@@ -236,7 +250,7 @@ impl Pending {
         let mut gone = HashMap::new();
         for digest in digests {
             waiting.part(digest, |_| true);
-            if let Some(bytes) = waiting.blobs.remove(digest) {
+            if let Some(Came { bytes, .. }) = waiting.blobs.remove(digest) {
                 waiting.went(bytes.len());
                 gone.insert(*digest, bytes.len());
             }
@@ -258,14 +272,14 @@ impl Pending {
             let belongs = waiting.belongs.iter();
             let pairs =
                 belongs.flat_map(|(digest, projects)| projects.iter().map(|one| (*digest, Arc::clone(one))));
-            let mut blobs: Vec<_> =
-                waiting.blobs.iter().map(|(name, bytes)| (*name, Arc::clone(bytes))).collect();
+            let mut blobs: Vec<_> = waiting.blobs.iter().map(|(name, came)| (*name, came.clone())).collect();
             let mut belongs: Vec<_> = pairs.collect();
             let mut claims: Vec<_> = waiting.claims.values().flatten().cloned().collect();
             let mut listings: Vec<_> = waiting.listings.values().cloned().collect();
             drop(waiting);
+            // What came together is wanted together.
+            blobs.sort_unstable_by_key(|(_, came)| came.turn);
             // Neighbours in a table come to lie on one page, which is then at hand.
-            blobs.sort_unstable_by_key(|(name, _)| *name);
             belongs.sort_unstable();
             claims.sort_unstable_by_key(|claimed| claimed.action);
             listings.sort_unstable_by(|one, other| {
@@ -274,16 +288,8 @@ impl Pending {
             Landing { blobs, claims, belongs, listings, removals }
         };
         if !landing.blobs.is_empty() {
-            let mut table = change.open_table(rows::SMALL)?;
-            for (digest, bytes) in &landing.blobs {
-                // A Blob cannot change, and writing it again would cost its pages twice.
-                let known = table.get(digest.as_bytes())?;
-                let same = known.is_some_and(|row| row.value().get(1..) == Some(bytes));
-                if !same {
-                    let mut row = table.insert_reserve(digest.as_bytes(), 1 + bytes.len())?;
-                    rows::put_plain(row.as_mut(), bytes);
-                }
-            }
+            let blobs = landing.blobs.iter().map(|(digest, came)| (digest, &came.bytes));
+            Smalls::open(change)?.keep(blobs)?;
         }
         if !landing.claims.is_empty() {
             let mut table = change.open_table(rows::ENTRIES)?;
@@ -319,10 +325,10 @@ impl Pending {
         self.landings.fetch_add(1, Ordering::AcqRel);
         let mut waiting = self.write();
         // Any of them may have been forgotten and written again since.
-        for (digest, bytes) in blobs {
-            if waiting.blobs.get(&digest).is_some_and(|now| Arc::ptr_eq(now, &bytes)) {
+        for (digest, came) in blobs {
+            if waiting.blobs.get(&digest).is_some_and(|now| now.turn == came.turn) {
                 waiting.blobs.remove(&digest);
-                waiting.went(bytes.len());
+                waiting.went(came.bytes.len());
             }
         }
         for claimed in claims {

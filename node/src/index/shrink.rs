@@ -53,6 +53,8 @@ macro_rules! each_table {
         $with!(
             META,
             SMALL,
+            SLABS,
+            NAMED,
             BELONGS,
             ENTRIES,
             OUTBOX,

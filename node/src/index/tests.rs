@@ -109,7 +109,7 @@ fn what_was_kept_is_there_after_reopening_and_later_versions_are_left_alone() {
     };
     index.change(Durability::Durable, raise).unwrap();
     drop(index);
-    assert!(matches!(Index::open(&path), Err(IndexError::Later { found: 4, .. })));
+    assert!(matches!(Index::open(&path), Err(IndexError::Later { found: 5, .. })));
 }
 
 use potluck_protocol::catalog::Catalog;

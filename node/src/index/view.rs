@@ -9,7 +9,7 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Entry;
 
 use super::file::Reading;
-use super::{Index, IndexError, MAX_CLAIMS, open, rows};
+use super::{Index, IndexError, MAX_CLAIMS, open, slab};
 
 /// The index at one moment. What is committed later does not show in it, and its pages stay as long as it lives: it is
 /// for one look-up, not for keeping.
@@ -101,7 +101,8 @@ impl View<'_> {
         if self.index.recent.has(digest) {
             return Ok(true);
         }
-        let here = self.with_small(digest, |_| ())?.is_some();
+        let waits = self.index.pending.get(digest).is_some();
+        let here = waits || self.in_rows(|view| view.has_row(digest))?.is_some();
         if here {
             self.index.recent.note([*digest], self.removals);
         }
@@ -156,13 +157,29 @@ impl View<'_> {
         if let Some(bytes) = self.index.pending.get(digest) {
             return Ok(Some(take(&bytes)));
         }
-        if let Some(found) = self.with_row(digest, &take)? {
-            return Ok(Some(found));
+        self.in_rows(|view| view.with_row(digest, &take))
+    }
+
+    /// What is found in the rows, or in them as they are now if something waited until just now.
+    fn in_rows<T>(
+        &self,
+        find: impl Fn(&View<'_>) -> Result<Option<T>, IndexError>,
+    ) -> Result<Option<T>, IndexError> {
+        let found = find(self)?;
+        if found.is_some() || self.index.pending.landings() == self.landings {
+            return Ok(found);
         }
-        if self.index.pending.landings() == self.landings {
-            return Ok(None);
-        }
-        self.index.view()?.with_row(digest, &take)
+        find(&self.index.view()?)
+    }
+
+    /// Whether there is a row of a small Blob, wherever its bytes lie.
+    fn has_row(&self, digest: &Digest) -> Result<Option<()>, IndexError> {
+        open::guarded(&self.index.path, || {
+            let fail = |error: redb::Error| self.index.redb(error);
+            let table = self.read.small().map_err(fail)?;
+            let row = table.get(digest.as_bytes()).map_err(|error| fail(error.into()))?;
+            Ok(row.map(|_| ()))
+        })
     }
 
     fn with_row<T>(&self, digest: &Digest, take: impl Fn(&[u8]) -> T) -> Result<Option<T>, IndexError> {
@@ -170,7 +187,9 @@ impl View<'_> {
             let fail = |error: redb::Error| self.index.redb(error);
             let table = self.read.small().map_err(fail)?;
             let row = table.get(digest.as_bytes()).map_err(|error| fail(error.into()))?;
-            row.map(|row| Ok(take(rows::bytes(row.value())?))).transpose()
+            let Some(row) = row else { return Ok(None) };
+            let slabs = self.read.slabs().map_err(fail)?;
+            slab::with(row.value(), slabs, take).map_err(fail)
         })
     }
 }

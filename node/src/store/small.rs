@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Many small Blobs at a time: what each of them would ask of the index and of others is asked once.
 
+use bytes::Bytes;
 use potluck_protocol::digest::Digest;
 
 use super::{Store, StoreError};
@@ -18,7 +19,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; some may have been kept then.
-    pub(crate) fn keep_checked(&self, blobs: &[(Digest, Vec<u8>)]) -> Result<u64, StoreError> {
+    pub(crate) fn keep_checked(&self, blobs: &[(Digest, Bytes)]) -> Result<u64, StoreError> {
         self.stir();
         self.known.room.take(blobs.iter().map(|(_, bytes)| bytes.len() as u64).sum())?;
         for (digest, _) in blobs {

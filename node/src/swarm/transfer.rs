@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes as Shared;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
@@ -438,13 +439,13 @@ fn keep_all(engine: &Engine, known: Vec<(Need, Inline)>) -> Vec<(Need, Result<()
 }
 
 /// The bytes of a small Blob, if they are what was asked for.
-fn checked(need: &Need, Inline { size, packing, bytes, .. }: Inline) -> Result<Vec<u8>, Cut> {
+fn checked(need: &Need, Inline { size, packing, bytes, .. }: Inline) -> Result<Shared, Cut> {
     if size != need.size {
         return Err(Cut::OtherSize(size));
     }
     let bytes = match packing {
-        Packing::Raw => bytes.into_inner(),
-        packed @ Packing::Zstd => unpack(packed, &bytes, size).map_err(cut)?,
+        Packing::Raw => bytes.into_shared(),
+        packed @ Packing::Zstd => unpack(packed, &bytes, size).map_err(cut)?.into(),
     };
     if bytes.len() as u64 != size || Digest::of(&bytes) != need.digest {
         return Err(Cut::Bad("it is not what its name says".to_owned()));
