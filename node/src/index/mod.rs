@@ -62,7 +62,7 @@ use crate::content::files::Files;
 pub const MAX_CLAIMS: usize = 64;
 
 /// Most Blobs of which it waits for the next change to which Project they belong; more are worth one of their own.
-const SOON_BLOBS: usize = pending::MAX_ROWS;
+const SOON_BLOBS: usize = 64;
 
 /// Why the index did not do what was asked.
 #[derive(Debug, thiserror::Error)]
