@@ -27,9 +27,6 @@ use crate::observe::{clock, span};
 use crate::plan::Moment;
 use crate::store::{PourError, StoreError, Writing};
 
-/// Bytes of a stream that are hashed and written at a time, while the next ones come.
-const WRITE_BYTES: usize = 256 * 1024;
-
 impl Cache for Arc<Engine> {
     async fn lookup(&self, question: Question) -> Result<Vec<Answer>, CacheError> {
         // What is answered from memory waits for nothing: somebody who asks in a loop must still let others run.
@@ -152,17 +149,21 @@ impl Cache for Arc<Engine> {
 /// Most keys of one question that may have Entries and are read without going to a thread that may block.
 const AT_ONCE: usize = 8;
 
-/// The next bytes of a stream, where the ones before the last were: fewer than [`WRITE_BYTES`] at its end only.
+/// So many bytes of a stream are written while the next ones come. To hand a stretch to another thread and to hear that
+/// it is written takes as long as to write a hundred KiB; each stream that comes has two stretches in memory.
+const STRETCH_BYTES: usize = 512 * 1024;
+
+/// The next bytes of a stream, where the ones before the last were: fewer than [`STRETCH_BYTES`] at its end only.
 async fn next_stretch(from: &mut (impl AsyncRead + Unpin), mut stretch: Lent) -> Result<Lent, CacheError> {
     stretch.clear();
-    let mut from = from.take(WRITE_BYTES as u64);
+    let mut from = from.take(STRETCH_BYTES as u64);
     while from.read_buf(&mut *stretch).await.map_err(CacheError::Source)? > 0 {}
     Ok(stretch)
 }
 
 impl Engine {
     /// Writes a stream of so many bytes at most, if that is known, to a Blob but for its last bytes, no more than
-    /// [`WRITE_BYTES`], so that its end takes one thread along with what comes after it.
+    /// [`STRETCH_BYTES`], so that its end takes one thread along with what comes after it.
     pub(super) async fn begin(
         &self,
         mut from: impl AsyncRead + Unpin,
@@ -171,7 +172,7 @@ impl Engine {
         let mut writing = self.store.begin();
         let (mut stretch, mut spare) = (next_stretch(&mut from, buffers::lend()).await?, buffers::lend());
         let mut came = stretch.len() as u64;
-        while stretch.len() == WRITE_BYTES && Some(came) != most {
+        while stretch.len() == STRETCH_BYTES && Some(came) != most {
             // A thread is taken for each stretch and not for the whole: somebody who writes slowly must not keep one.
             let written = span::blocking(move || writing.write(&stretch).map(|()| (writing, stretch)));
             let (written, next) = tokio::join!(written, next_stretch(&mut from, spare));
@@ -179,7 +180,7 @@ impl Engine {
             stretch = next?;
             came += stretch.len() as u64;
         }
-        if stretch.len() == WRITE_BYTES {
+        if stretch.len() == STRETCH_BYTES {
             // All that was announced is here; that there is no more is known at once.
             came += next_stretch(&mut from, spare).await?.len() as u64;
         }
