@@ -181,7 +181,7 @@ fn corrupted(error: RowError) -> redb::Error {
 mod tests {
     use std::collections::BTreeMap;
 
-    use redb::{ReadableDatabase as _, ReadableTableMetadata as _};
+    use redb::ReadableTableMetadata as _;
 
     use super::*;
     use crate::content::Durability;
