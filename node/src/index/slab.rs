@@ -14,7 +14,7 @@ use bytes::Bytes;
 use potluck_protocol::digest::Digest;
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::rows::{self, Lies, RowError};
+use super::rows::{self, Lies};
 
 /// Largest row of a slab in bytes. redb gives a row of its own a page of a power of two, of which it needs a little.
 const MAX_BYTES: usize = 32 * 1024 - 64;
@@ -56,8 +56,9 @@ impl<'t> Smalls<'t> {
         for (digest, bytes) in blobs {
             let row = self.rows.get(digest.as_bytes())?;
             // A Blob cannot change, and writing it again would cost its pages twice.
-            let same = match &row {
-                Some(row) => with(row.value(), &self.slabs, |known| known == bytes)?,
+            // One that cannot be read is none.
+            let same = match row.as_ref().and_then(|row| rows::lies(row.value()).ok()) {
+                Some(lies) => with(lies, &self.slabs, |known| known == bytes)?,
                 None => None,
             };
             let wrong = row.is_some();
@@ -118,9 +119,11 @@ impl<'t> Smalls<'t> {
     /// Removes one; gives how many bytes it had.
     pub(super) fn remove(&mut self, digest: &Digest) -> Result<Option<usize>, redb::Error> {
         let Some(row) = self.rows.remove(digest.as_bytes())? else { return Ok(None) };
-        let (len, place) = match rows::lies(row.value()).map_err(corrupted)? {
-            Lies::Here(bytes) => return Ok(Some(bytes.len())),
-            Lies::At(place) => (place.len(), place),
+        let (len, place) = match rows::lies(row.value()) {
+            Ok(Lies::At(place)) => (place.len(), place),
+            Ok(Lies::Here(bytes)) => return Ok(Some(bytes.len())),
+            // Nobody could read it.
+            Err(_) => return Ok(Some(0)),
         };
         let named = self.named.get(place.slab)?.map_or(0, |row| row.value());
         let left = named.saturating_sub(len as u64);
@@ -138,14 +141,13 @@ impl<'t> Smalls<'t> {
     /// Gives up the slabs of which less than half is left now. To be called after the last removal.
     pub(super) fn tidy(&mut self) -> Result<(), redb::Error> {
         for slab in std::mem::take(&mut self.thinned) {
-            let Some(row) = self.slabs.get(slab)?.map(|row| Bytes::copy_from_slice(row.value())) else {
-                continue;
-            };
             let named = self.named.get(slab)?.map_or(0, |row| row.value());
-            if named * 2 >= row.len() as u64 {
-                continue;
-            }
-            for (digest, place) in rows::members(slab, &row).map_err(corrupted)? {
+            let thin = |row: &[u8]| named * 2 < row.len() as u64;
+            let row = self.slabs.get(slab)?.filter(|row| thin(row.value()));
+            let Some(row) = row.map(|row| Bytes::copy_from_slice(row.value())) else { continue };
+            // What one that is damaged has is found by the rows for as long as they lead there.
+            let Ok(members) = rows::members(slab, &row) else { continue };
+            for (digest, place) in members {
                 let lies = self.rows.get(digest.as_bytes())?.is_some_and(|row| row.value() == place.row());
                 if lies && let Some(bytes) = place.range(&row) {
                     self.add(digest, row.slice(bytes))?;
@@ -158,23 +160,19 @@ impl<'t> Smalls<'t> {
     }
 }
 
-/// Does something with the bytes of a small Blob, by its row; nothing when they are not where it says.
+/// Does something with the bytes of a small Blob; nothing when they are not where they should lie.
 pub(super) fn with<T>(
-    row: &[u8],
+    lies: Lies<'_>,
     slabs: &impl ReadableTable<u64, &'static [u8]>,
     take: impl FnOnce(&[u8]) -> T,
 ) -> Result<Option<T>, redb::Error> {
-    let place = match rows::lies(row).map_err(corrupted)? {
+    let place = match lies {
         Lies::Here(bytes) => return Ok(Some(take(bytes))),
         Lies::At(place) => place,
     };
     let Some(slab) = slabs.get(place.slab)? else { return Ok(None) };
     let slab = slab.value();
     Ok(place.range(slab).map(|range| take(&slab[range])))
-}
-
-fn corrupted(error: RowError) -> redb::Error {
-    redb::Error::Corrupted(error.to_string())
 }
 
 #[cfg(test)]
@@ -204,7 +202,7 @@ mod tests {
         for row in small.iter().unwrap() {
             let (digest, row) = row.unwrap();
             let digest = Digest::from_bytes(*digest.value());
-            let found = with(row.value(), &slabs, Bytes::copy_from_slice).unwrap();
+            let found = with(rows::lies(row.value()).unwrap(), &slabs, Bytes::copy_from_slice).unwrap();
             assert_eq!(found.as_ref(), want.get(&digest));
             if let Lies::At(place) = rows::lies(row.value()).unwrap() {
                 *counted.entry(place.slab).or_default() += place.len() as u64;
@@ -327,5 +325,36 @@ mod tests {
         assert_eq!(index.small(&blobs[0].0).unwrap(), None);
         keep(&index, &blobs);
         agrees(&index, &blobs.into_iter().collect());
+    }
+
+    #[test]
+    fn what_is_damaged_is_in_nobodys_way() {
+        let index = Index::in_memory().unwrap();
+        let blobs: Vec<_> = (0..20).map(|number| blob(number, 1500)).collect();
+        keep(&index, &blobs);
+        index
+            .change(Durability::Fast, |change| {
+                let mut small = change.open_table(rows::SMALL).unwrap();
+                small.insert(blobs[0].0.as_bytes(), [77].as_slice()).unwrap();
+                small.insert(blobs[1].0.as_bytes(), [2, 0].as_slice()).unwrap();
+                let mut slabs = change.open_table(rows::SLABS).unwrap();
+                let mut bad = slabs.get(0).unwrap().unwrap().value().to_vec();
+                bad[1..5].fill(0xff);
+                slabs.insert(0, bad.as_slice()).unwrap();
+                Ok(())
+            })
+            .unwrap();
+        assert!(index.small(&blobs[0].0).is_err() && index.small(&blobs[1].0).is_err());
+        // Others come and go, as they do.
+        let more: Vec<_> = (20..40).map(|number| blob(number, 1500)).collect();
+        keep(&index, &more);
+        let gone: Vec<_> = blobs[5..].iter().map(|one| one.0).collect();
+        index.forget_blobs(&gone).unwrap();
+        assert!(index.forget_small(&blobs[1].0).unwrap());
+        for (digest, bytes) in blobs[2..5].iter().chain(&more) {
+            assert_eq!(index.small(digest).unwrap().as_deref(), Some(&bytes[..]));
+        }
+        index.keep_all(&blobs[..2].iter().cloned().collect(), &[]).unwrap();
+        assert_eq!(index.small(&blobs[0].0).unwrap().as_deref(), Some(&blobs[0].1[..]));
     }
 }
