@@ -93,6 +93,7 @@ pub const DECODERS: &[Decoder] = &[
     ("signed_head", judged::<Head>),
     ("signed_revocation", signed::<Revocation>),
     ("signed_succession", signed::<Succession>),
+    ("small_rows", crate::small::rows),
     ("succession", claim::<Succession>),
     ("tokens", tokens),
     ("tree", tree),

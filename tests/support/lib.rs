@@ -9,4 +9,5 @@ mod gocache;
 pub mod hosts;
 pub mod program;
 pub mod samples;
+mod small;
 pub mod tools;

@@ -381,6 +381,7 @@ pub fn samples() -> Vec<(&'static str, Vec<u8>)> {
     ));
     all.extend(archives());
     all.extend(records_of_go());
+    all.extend(crate::small::samples());
     all
 }
 

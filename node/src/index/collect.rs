@@ -15,6 +15,7 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Entry;
 use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 
+use super::laid;
 use super::rows::{self, PinRow};
 use super::slab::Smalls;
 use super::{Index, IndexError};
@@ -269,7 +270,7 @@ impl Index {
                 return Ok((page, false));
             }
             let (digest, row) = redb!(self, row)?;
-            page.push((Digest::from_bytes(*digest.value()), rows::lies(row.value())?.len() as u64));
+            page.push((Digest::from_bytes(*digest.value()), laid::lies(row.value())?.count() as u64));
         }
         Ok((page, true))
     }

@@ -9,7 +9,7 @@
 //! * `view`: several questions to one state;
 //! * `pending`: small Blobs, and Entries of others, that go along with the next change;
 //! * `presence`: which actions may have Entries, and `recent`: which small Blobs are here, both in memory;
-//! * `slab`: small Blobs that lie together;
+//! * `slab`: small Blobs that lie together; [`laid`]: how they do;
 //! * `alias`: other names of Blobs;
 //! * `note`: what was counted, and who contradicted himself;
 //! * `file`: the file, and each step on it; `open`: files in any state; `shrink`: a smaller one in its place;
@@ -19,6 +19,7 @@
 mod alias;
 mod file;
 mod group;
+pub mod laid;
 mod note;
 mod open;
 mod pending;
@@ -360,7 +361,7 @@ impl Index {
         let table = redb!(self, read.open_table(rows::SMALL))?;
         let mut bytes = 0;
         for row in redb!(self, table.iter())? {
-            bytes += rows::lies(redb!(self, row)?.1.value())?.len() as u64;
+            bytes += laid::lies(redb!(self, row)?.1.value())?.count() as u64;
         }
         Ok(bytes)
     }

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use potluck_protocol::digest::Digest;
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::rows::{self, Lies};
+use super::laid::{self, Lies};
+use super::rows;
 
 /// Largest row of a slab in bytes. redb gives a row of its own a page of a power of two, of which it needs a little.
 const MAX_BYTES: usize = 32 * 1024 - 64;
@@ -43,7 +44,7 @@ impl<'t> Smalls<'t> {
             slabs: change.open_table(rows::SLABS)?,
             named: change.open_table(rows::NAMED)?,
             together: Vec::new(),
-            len: rows::SLAB_HEAD_BYTES,
+            len: laid::HEAD_BYTES,
             thinned: BTreeSet::new(),
         })
     }
@@ -57,7 +58,7 @@ impl<'t> Smalls<'t> {
             let row = self.rows.get(digest.as_bytes())?;
             // A Blob cannot change, and writing it again would cost its pages twice.
             // One that cannot be read is none.
-            let same = match row.as_ref().and_then(|row| rows::lies(row.value()).ok()) {
+            let same = match row.as_ref().and_then(|row| laid::lies(row.value()).ok()) {
                 Some(lies) => with(lies, &self.slabs, |known| known == bytes)?,
                 None => None,
             };
@@ -78,7 +79,7 @@ impl<'t> Smalls<'t> {
         if bytes.len() < LEAST_BYTES {
             return self.lay_alone(&digest, &bytes);
         }
-        let len = rows::SLAB_MEMBER_BYTES + bytes.len();
+        let len = laid::MEMBER_BYTES + bytes.len();
         if self.len + len > MAX_BYTES {
             self.lay()?;
         }
@@ -96,7 +97,7 @@ impl<'t> Smalls<'t> {
     /// Writes the slab that is to be next.
     fn lay(&mut self) -> Result<(), redb::Error> {
         let (together, len) = (std::mem::take(&mut self.together), self.len);
-        self.len = rows::SLAB_HEAD_BYTES;
+        self.len = laid::HEAD_BYTES;
         if let [(digest, bytes)] = together.as_slice() {
             return self.lay_alone(digest, bytes);
         }
@@ -105,11 +106,11 @@ impl<'t> Smalls<'t> {
         }
         let slab = self.slabs.last()?.map_or(0, |(last, _)| last.value() + 1);
         let mut row = self.slabs.insert_reserve(slab, len)?;
-        let places = rows::put_slab(row.as_mut(), slab, &together);
+        let places = laid::write(row.as_mut(), slab, &together);
         drop(row);
         let mut named = 0;
         for ((digest, _), place) in together.iter().zip(places) {
-            named += place.len() as u64;
+            named += place.count() as u64;
             self.rows.insert(digest.as_bytes(), place.row().as_slice())?;
         }
         self.named.insert(slab, named)?;
@@ -119,8 +120,8 @@ impl<'t> Smalls<'t> {
     /// Removes one; gives how many bytes it had.
     pub(super) fn remove(&mut self, digest: &Digest) -> Result<Option<usize>, redb::Error> {
         let Some(row) = self.rows.remove(digest.as_bytes())? else { return Ok(None) };
-        let (len, place) = match rows::lies(row.value()) {
-            Ok(Lies::At(place)) => (place.len(), place),
+        let (len, place) = match laid::lies(row.value()) {
+            Ok(Lies::At(place)) => (place.count(), place),
             Ok(Lies::Here(bytes)) => return Ok(Some(bytes.len())),
             // Nobody could read it.
             Err(_) => return Ok(Some(0)),
@@ -146,7 +147,7 @@ impl<'t> Smalls<'t> {
             let row = self.slabs.get(slab)?.filter(|row| thin(row.value()));
             let Some(row) = row.map(|row| Bytes::copy_from_slice(row.value())) else { continue };
             // What one that is damaged has is found by the rows for as long as they lead there.
-            let Ok(members) = rows::members(slab, &row) else { continue };
+            let Ok(members) = laid::members(slab, &row) else { continue };
             for (digest, place) in members {
                 let lies = self.rows.get(digest.as_bytes())?.is_some_and(|row| row.value() == place.row());
                 if lies && let Some(bytes) = place.range(&row) {
@@ -202,10 +203,10 @@ mod tests {
         for row in small.iter().unwrap() {
             let (digest, row) = row.unwrap();
             let digest = Digest::from_bytes(*digest.value());
-            let found = with(rows::lies(row.value()).unwrap(), &slabs, Bytes::copy_from_slice).unwrap();
+            let found = with(laid::lies(row.value()).unwrap(), &slabs, Bytes::copy_from_slice).unwrap();
             assert_eq!(found.as_ref(), want.get(&digest));
-            if let Lies::At(place) = rows::lies(row.value()).unwrap() {
-                *counted.entry(place.slab).or_default() += place.len() as u64;
+            if let Lies::At(place) = laid::lies(row.value()).unwrap() {
+                *counted.entry(place.slab).or_default() += place.count() as u64;
             }
         }
         assert_eq!(small.len().unwrap(), want.len() as u64);
@@ -233,12 +234,12 @@ mod tests {
         let index = Index::in_memory().unwrap();
         let blobs: Vec<_> = (0..100).map(|number| blob(number, 4096)).collect();
         keep(&index, &blobs);
-        let each = (MAX_BYTES - rows::SLAB_HEAD_BYTES) / (rows::SLAB_MEMBER_BYTES + 4096);
+        let each = (MAX_BYTES - laid::HEAD_BYTES) / (laid::MEMBER_BYTES + 4096);
         assert_eq!(slabs(&index), blobs.len().div_ceil(each) as u64);
         // In the order in which they came.
         let read = index.db.begin_read().unwrap();
         let table = read.open_table(rows::SLABS).unwrap();
-        let first = rows::members(0, table.get(0).unwrap().unwrap().value()).unwrap();
+        let first = laid::members(0, table.get(0).unwrap().unwrap().value()).unwrap();
         assert_eq!(
             first[..].iter().map(|one| one.0).collect::<Vec<_>>(),
             blobs[..each].iter().map(|one| one.0).collect::<Vec<_>>()

@@ -9,7 +9,7 @@ use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Entry;
 
 use super::file::Reading;
-use super::{Index, IndexError, MAX_CLAIMS, open, rows, slab};
+use super::{Index, IndexError, MAX_CLAIMS, laid, open, slab};
 
 /// The index at one moment. What is committed later does not show in it, and its pages stay as long as it lives: it is
 /// for one look-up, not for keeping.
@@ -189,7 +189,7 @@ impl View<'_> {
             let row = table.get(digest.as_bytes()).map_err(|error| fail(error.into()))?;
             let Some(row) = row else { return Ok(None) };
             let slabs = self.read.slabs().map_err(fail)?;
-            slab::with(rows::lies(row.value())?, slabs, take).map_err(fail)
+            slab::with(laid::lies(row.value())?, slabs, take).map_err(fail)
         })
     }
 }
