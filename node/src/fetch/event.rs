@@ -165,6 +165,8 @@ pub enum Event {
         need: Need,
         /// What is here of it; nothing when it cannot be kept here.
         opened: Option<Opened>,
+        /// How others know this node, in each Network where it may be asked for.
+        own: Vec<Peer>,
     },
     /// A peer says what it has of the Blob of a transfer, at first and whenever that grew.
     Has {

@@ -511,7 +511,9 @@ impl Plan for Fetch {
                 self.judged(now, (action, true), verdict);
                 self.advance(now, action);
             }
-            Event::Opened { need, opened } => self.transfers.opened(now, (need, opened), &mut self.peers),
+            Event::Opened { need, opened, own } => {
+                self.transfers.opened(now, (need, opened, own), &mut self.peers);
+            }
             Event::Has { transfer, has } => self.transfers.has(now, (transfer, has), &mut self.peers),
             Event::Piece { transfer, index } => {
                 self.transfers.piece(now, (transfer, index), &mut self.peers);

@@ -3,8 +3,11 @@
 //! whom for next.
 //!
 //! Every node that fetches a Blob begins at another place, so that several who fetch it at once soon have what the
-//! others lack. When peers have only parts, what the fewest have goes first. When all pieces are under way, the tail of
-//! the slowest is asked for once more, from whoever would have it sooner.
+//! others lack. When peers have only parts, what the fewest have goes first. What none of them has is shared out: all
+//! who fetch give each piece to the same one of them, by chance that depends on their names alone (rendezvous hashing,
+//! Thaler and Ravishankar 1998), so that who has all of it sends each piece once and not to each. Whoever has had his
+//! share takes what another one will come to last. When all pieces are under way, the tail of the slowest is asked for
+//! once more, from whoever would have it sooner.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -63,6 +66,8 @@ pub(super) struct Spread {
     /// Where this node begins.
     from: u64,
     salt: u64,
+    /// How others know this node.
+    own: Vec<Peer>,
 }
 
 /// A number that looks like chance, from two.
@@ -74,11 +79,38 @@ pub(super) fn mix(one: u64, other: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// The number of a name, the same on every node.
+fn token(id: &str) -> u64 {
+    id.bytes().fold(0, |token, byte| mix(token, u64::from(byte)))
+}
+
+/// Those who fetch the same Blob, by the numbers of their names.
+struct Shares {
+    /// This node, if its name is known.
+    own: Option<u64>,
+    others: Vec<u64>,
+}
+
+impl Shares {
+    /// When it is the turn of a piece that nobody has, the least first: one's own share in the order of the chances, and
+    /// then those of others from their end.
+    fn turn(&self, index: u64) -> Option<(bool, u64)> {
+        let own = mix(self.own?, index);
+        let other = self.others.iter().map(|other| mix(*other, index)).max().unwrap_or(0);
+        Some(if own > other { (false, !own) } else { (true, other) })
+    }
+}
+
 impl Spread {
     /// These pieces are here; the salt makes this node begin elsewhere than others.
     pub(super) fn new(here: Bits, salt: u64) -> Self {
         let from = mix(salt, here.count()) % here.count().max(1);
-        Self { here, asked: BTreeMap::new(), sources: BTreeMap::new(), from, salt }
+        Self { here, asked: BTreeMap::new(), sources: BTreeMap::new(), from, salt, own: Vec::new() }
+    }
+
+    /// The same of a node that others know by these names.
+    pub(super) fn known_as(self, own: Vec<Peer>) -> Self {
+        Self { own, ..self }
     }
 
     /// How many pieces are not here.
@@ -108,10 +140,23 @@ impl Spread {
             return first;
         }
         let known = |index: u64| parts.iter().filter(|part| part.may_have(index)).count();
-        let by_rarity = |index: u64| (known(index), mix(self.salt, index), index);
+        let shares = self.shares(&peer.network);
+        let by_rarity = |index: u64| {
+            let known = known(index);
+            let turn = if known == 0 { shares.turn(index) } else { None };
+            (known, turn.unwrap_or((false, mix(self.salt, index))), index)
+        };
         let mut some: Vec<_> = free.filter(may_have).take(COMPARED).map(by_rarity).collect();
         some.sort_unstable();
         some.into_iter().take(most).map(|(_, _, index)| index).collect()
+    }
+
+    /// Among whom pieces are shared out that nobody has who fetches them in a Network.
+    fn shares(&self, network: &str) -> Shares {
+        let own = self.own.iter().find(|own| *own.network == *network).map(|own| token(&own.id));
+        let parts =
+            self.sources.iter().filter(|(peer, source)| source.is_part() && *peer.network == *network);
+        Shares { own, others: parts.map(|(peer, _)| token(&peer.id)).collect() }
     }
 
     /// Pieces that are under way from others, to ask a peer for as well: `left` is how long one will take yet by a
@@ -216,6 +261,46 @@ mod tests {
         assert!(ann.iter().all(|index| *index < 3), "{ann:?}");
         spread.ask(1, &ann);
         assert!(spread.choose(&peer("ann"), 9).iter().all(|index| (3..5).contains(index)));
+    }
+
+    #[test]
+    fn what_nobody_has_is_shared_out_among_those_who_fetch() {
+        const PIECES: u64 = 90;
+        let names = ["ann", "ben", "cay"];
+        let mut spreads = names.map(|own| {
+            let mut spread = Spread::new(bits(PIECES, []), 1).known_as(vec![peer(own)]);
+            has(&mut spread, "seed", Has::All);
+            for other in names.iter().filter(|other| **other != own) {
+                has(&mut spread, other, Has::Some(bits(PIECES, [])));
+            }
+            spread
+        });
+        let all = spreads.each_ref().map(|spread| spread.choose(&peer("seed"), PIECES as usize));
+        // In turns, as from one who sends to all of them alike: nothing is sent twice before the end of it.
+        let mut sent = std::collections::BTreeSet::new();
+        for turn in 0..15 {
+            for own in &all {
+                assert!(sent.insert(own[turn]), "{turn}");
+            }
+        }
+        // Whoever has had his share takes what another one comes to last.
+        for (own, mine) in all.iter().enumerate() {
+            let share = |piece: &u64| {
+                all.iter().enumerate().all(|(other, its)| {
+                    let at = |order: &[u64]| order.iter().position(|one| one == piece);
+                    other == own || at(its) > at(mine)
+                })
+            };
+            let count = mine.iter().take_while(|piece| share(piece)).count();
+            assert!((15..45).contains(&count), "{count} of {PIECES}");
+            let next = mine[count];
+            let owner =
+                all.iter().map(|order| order.iter().position(|one| *one == next).unwrap()).min().unwrap();
+            assert!(owner > 10, "its owner has much before it: {owner}");
+        }
+        // Elsewhere nobody knows it by that name.
+        spreads[0].own = vec![Peer::new("street", "ann")];
+        assert_eq!(spreads[0].choose(&peer("seed"), PIECES as usize).len(), PIECES as usize);
     }
 
     #[test]

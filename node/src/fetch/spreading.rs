@@ -37,13 +37,18 @@ impl Transfers {
     }
 
     /// It is known what is here of one.
-    pub(super) fn opened(&mut self, now: Moment, (need, opened): (Need, Option<Opened>), peers: &mut Peers) {
+    pub(super) fn opened(
+        &mut self,
+        now: Moment,
+        (need, opened, own): (Need, Option<Opened>, Vec<Peer>),
+        peers: &mut Peers,
+    ) {
         let salt = u64::from_le_bytes(*need.digest.as_bytes().first_chunk().expect("a Digest is longer"));
         let transfer = self.all.get_mut(&need).filter(|one| matches!(one.phase, Phase::Opening));
         let Some(transfer) = transfer else { return self.actions.push_back(Action::Close(need)) };
         match opened {
             Some(Opened::Part(bits)) if bits.count() == piece_count(need.size) => {
-                transfer.phase = Phase::Open(Box::new(Spread::new(bits, mix(self.salt, salt))));
+                transfer.phase = Phase::Open(Box::new(Spread::new(bits, mix(self.salt, salt)).known_as(own)));
                 self.place(now, need, peers);
             }
             Some(Opened::Here) => self.end(need, true),

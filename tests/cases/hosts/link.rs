@@ -98,6 +98,8 @@ fn many_fetch_from_one_at_once() {
         follows(fetcher, 2);
     }
     let alone = seconds(|| expect(&fetchers[0], "01", &first));
+    let served = |person: &Person| person.status()["bytes_served"].as_u64().unwrap();
+    let before: Vec<_> = office.people.iter().map(served).collect();
     let together = seconds(|| {
         let started: Vec<_> = fetchers
             .iter()
@@ -110,10 +112,12 @@ fn many_fetch_from_one_at_once() {
     for fetcher in fetchers {
         compare(fetcher, &second);
     }
+    let sent = office.people.iter().zip(before).map(|(person, before)| (served(person) - before) >> 20);
     println!(
-        "{} MiB: one alone {alone:.2} s, {count} at once {together:.2} s, {:.2} times as long",
+        "{} MiB: one alone {alone:.2} s, {count} at once {together:.2} s, {:.2} times as long; MiB sent: {:?}",
         bytes >> 20,
-        together / alone
+        together / alone,
+        sent.collect::<Vec<_>>()
     );
 }
 

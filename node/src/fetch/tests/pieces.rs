@@ -44,7 +44,7 @@ pub(super) fn begun(holders: &[&str], here: &[u64]) -> (Case, Vec<Action>) {
     let mut bits = Bits::none(COUNT);
     here.iter().for_each(|index| assert!(bits.set(*index)));
     let opened = Some(Opened::Part(bits));
-    let actions = case.feed(Event::Opened { need: large(), opened });
+    let actions = case.feed(Event::Opened { need: large(), opened, own: Vec::new() });
     (case, actions)
 }
 
@@ -94,7 +94,7 @@ fn what_came_whole_without_anybody_saying_so_is_looked_at_again() {
     let opens = case.brought(number, Brought::Part);
     let projects = BTreeSet::from([Project::default()]);
     assert_eq!(opens, [Action::Open { need: large(), projects }]);
-    let done = case.feed(Event::Opened { need: large(), opened: Some(Opened::Here) });
+    let done = case.feed(Event::Opened { need: large(), opened: Some(Opened::Here), own: Vec::new() });
     assert!(done.contains(&Action::Delivered { bring: 1, all: true }), "{done:?}");
     assert!(done.contains(&Action::Close(large())), "{done:?}");
     assert_eq!(case.plan.len(), 0);

@@ -421,7 +421,7 @@ impl World {
                 let here = self.store.contains(&need.digest);
                 let part = self.parts.entry(need).or_insert(none).clone();
                 let opened = Some(if here { Opened::Here } else { Opened::Part(part) });
-                self.feed(Event::Opened { need, opened });
+                self.feed(Event::Opened { need, opened, own: Vec::new() });
             }
             Later::Pieces { transfer, peer, need, left, first } => {
                 if self.fetching.contains_key(&transfer) {

@@ -39,7 +39,7 @@ impl Office {
                 let part = part.or_insert_with(|| Bits::none(piece_count(need.size))).clone();
                 let here = machine.store.contains(&need.digest);
                 let opened = Some(if here { Opened::Here } else { Opened::Part(part) });
-                self.fetch(at, Event::Opened { need, opened });
+                self.fetch(at, Event::Opened { need, opened, own: vec![peer(at)] });
             }
             Action::Fetch { transfer, peer, need, pieces } => {
                 self.send(number(&peer), Message::Want { from, transfer, need, pieces });
