@@ -6,7 +6,7 @@
 //! others lack. When peers have only parts, what the fewest have goes first. What none of them has is shared out: all
 //! who fetch give each piece to the same one of them, by chance that depends on their names alone (rendezvous hashing,
 //! Thaler and Ravishankar 1998), so that who has all of it sends each piece once and not to each. Whoever has had his
-//! share takes what another one will come to last. When all pieces are under way, the tail of the slowest is asked for
+//! share takes what another one will come to last, and leaves him what he comes to next as long as he gets on. When all pieces are under way, the tail of the slowest is asked for
 //! once more, from whoever would have it sooner.
 
 use std::collections::BTreeMap;
@@ -25,6 +25,10 @@ const MAX_ASKED: usize = 2;
 const END_GAME: usize = 4;
 /// But not more than one of so many: what is sent twice is not to be much of the whole.
 const END_SHARE: u64 = 16;
+/// Whoever fetches the Blob as well has so many pieces of his share under way, or soon.
+const NEXT: usize = 4;
+/// He gets on as long as he has more than so long ago.
+const LIVELY: Duration = Duration::from_secs(1);
 /// How many pieces are compared to find those that the fewest have.
 const COMPARED: usize = 1024;
 
@@ -35,6 +39,8 @@ pub(super) struct Source {
     pub(super) has: Option<Has>,
     /// The transfer by which it says what more it has.
     pub(super) watch: Option<u64>,
+    /// When it said last that it has more.
+    pub(super) grew: Moment,
     /// It is not asked before this.
     pub(super) again: Moment,
     /// How often in a row it did not have what was asked for, or failed.
@@ -84,23 +90,6 @@ fn token(id: &str) -> u64 {
     id.bytes().fold(0, |token, byte| mix(token, u64::from(byte)))
 }
 
-/// Those who fetch the same Blob, by the numbers of their names.
-struct Shares {
-    /// This node, if its name is known.
-    own: Option<u64>,
-    others: Vec<u64>,
-}
-
-impl Shares {
-    /// When it is the turn of a piece that nobody has, the least first: one's own share in the order of the chances, and
-    /// then those of others from their end.
-    fn turn(&self, index: u64) -> Option<(bool, u64)> {
-        let own = mix(self.own?, index);
-        let other = self.others.iter().map(|other| mix(*other, index)).max().unwrap_or(0);
-        Some(if own > other { (false, !own) } else { (true, other) })
-    }
-}
-
 impl Spread {
     /// These pieces are here; the salt makes this node begin elsewhere than others.
     pub(super) fn new(here: Bits, salt: u64) -> Self {
@@ -125,7 +114,7 @@ impl Spread {
     }
 
     /// New pieces to ask a peer for, at most `most`.
-    pub(super) fn choose(&self, peer: &Peer, most: usize) -> Vec<u64> {
+    pub(super) fn choose(&self, now: Moment, peer: &Peer, most: usize) -> Vec<u64> {
         let source = self.sources.get(peer);
         let may_have = |index: &u64| source.is_none_or(|source| source.may_have(*index));
         let free = self.here.missing(self.from).filter(|index| !self.asked.contains_key(index));
@@ -140,23 +129,55 @@ impl Spread {
             return first;
         }
         let known = |index: u64| parts.iter().filter(|part| part.may_have(index)).count();
-        let shares = self.shares(&peer.network);
-        let by_rarity = |index: u64| {
-            let known = known(index);
-            let turn = if known == 0 { shares.turn(index) } else { None };
-            (known, turn.unwrap_or((false, mix(self.salt, index))), index)
-        };
-        let mut some: Vec<_> = free.filter(may_have).take(COMPARED).map(by_rarity).collect();
-        some.sort_unstable();
-        some.into_iter().take(most).map(|(_, _, index)| index).collect()
+        let candidates = free.filter(may_have).take(COMPARED).map(|index| (known(index), index));
+        let (new, old): (Vec<_>, Vec<_>) = candidates.partition(|(known, _)| *known == 0);
+        let (mut some, left) = self.in_turn(now, &peer.network, new.into_iter().map(|(_, index)| index));
+        // Who has all of it is to send what only he has, as long as there is any.
+        if left == 0 || source.is_some_and(Source::is_part) {
+            let by_rarity = |(known, index)| (known, mix(self.salt, index), index);
+            let mut old: Vec<_> = old.into_iter().map(by_rarity).collect();
+            old.sort_unstable();
+            some.extend(old.into_iter().map(|(_, _, index)| index));
+        }
+        some.truncate(most);
+        some
     }
 
-    /// Among whom pieces are shared out that nobody has who fetches them in a Network.
-    fn shares(&self, network: &str) -> Shares {
+    /// Pieces that nobody has who fetches them in a Network, in the order in which this node is to ask for them: its own
+    /// share, and then that of others, but for what they come to next. Gives how many of those there are as well.
+    fn in_turn(&self, now: Moment, network: &str, pieces: impl Iterator<Item = u64>) -> (Vec<u64>, usize) {
         let own = self.own.iter().find(|own| *own.network == *network).map(|own| token(&own.id));
+        let chance = own.unwrap_or(self.salt);
         let parts =
             self.sources.iter().filter(|(peer, source)| source.is_part() && *peer.network == *network);
-        Shares { own, others: parts.map(|(peer, _)| token(&peer.id)).collect() }
+        let lively = |source: &Source| now.since(source.grew) < LIVELY;
+        // Whoever does not know his name shares nothing out.
+        let parts = parts.filter(|_| own.is_some());
+        let others: Vec<_> = parts.map(|(peer, source)| (token(&peer.id), lively(source))).collect();
+        let mut mine = Vec::new();
+        let mut theirs = vec![Vec::new(); others.len()];
+        for index in pieces {
+            let chances = others.iter().enumerate().map(|(at, (other, _))| (mix(*other, index), at));
+            match (mix(chance, index), chances.max()) {
+                (own, Some((other, at))) if other > own => theirs[at].push((other, own, index)),
+                (own, _) => mine.push((own, index)),
+            }
+        }
+        let (mut later, mut left) = (Vec::new(), 0);
+        for (mut its, (_, lively)) in theirs.into_iter().zip(&others) {
+            its.sort_unstable();
+            let next = if *lively { NEXT.min(its.len()) } else { 0 };
+            its.truncate(its.len() - next);
+            left += next;
+            // In an order of his own, or all who have had their share would take the same.
+            later.extend(its.into_iter().map(|(_, own, index)| (own, index)));
+        }
+        let mut order = Vec::with_capacity(mine.len() + later.len());
+        for mut some in [mine, later] {
+            some.sort_unstable_by(|one, other| other.cmp(one));
+            order.extend(some.into_iter().map(|(_, index)| index));
+        }
+        (order, left)
     }
 
     /// Pieces that are under way from others, to ask a peer for as well: `left` is how long one will take yet by a
@@ -223,6 +244,10 @@ mod tests {
         Peer::new("office", name)
     }
 
+    fn at(seconds: u64) -> Moment {
+        Moment::default().plus(Duration::from_secs(seconds))
+    }
+
     fn bits(count: u64, some: impl IntoIterator<Item = u64>) -> Bits {
         let mut bits = Bits::none(count);
         some.into_iter().for_each(|index| assert!(bits.set(index)));
@@ -239,9 +264,9 @@ mod tests {
             .map(|salt| {
                 let mut spread = Spread::new(bits(100, [5]), salt);
                 has(&mut spread, "ann", Has::All);
-                let first = spread.choose(&peer("ann"), 30);
+                let first = spread.choose(at(0), &peer("ann"), 30);
                 spread.ask(1, &first);
-                let rest = spread.choose(&peer("ann"), 100);
+                let rest = spread.choose(at(0), &peer("ann"), 100);
                 let all: std::collections::BTreeSet<_> = first.iter().chain(&rest).collect();
                 assert_eq!((first.len(), all.len()), (30, 99));
                 first[0]
@@ -256,11 +281,11 @@ mod tests {
         has(&mut spread, "seed", Has::All);
         has(&mut spread, "ann", Has::Some(bits(10, 0..5)));
         has(&mut spread, "ben", Has::Some(bits(10, 3..9)));
-        assert_eq!(spread.choose(&peer("seed"), 1), [9]);
-        let ann = spread.choose(&peer("ann"), 3);
+        assert_eq!(spread.choose(at(0), &peer("seed"), 1), [9]);
+        let ann = spread.choose(at(0), &peer("ann"), 3);
         assert!(ann.iter().all(|index| *index < 3), "{ann:?}");
         spread.ask(1, &ann);
-        assert!(spread.choose(&peer("ann"), 9).iter().all(|index| (3..5).contains(index)));
+        assert!(spread.choose(at(0), &peer("ann"), 9).iter().all(|index| (3..5).contains(index)));
     }
 
     #[test]
@@ -275,7 +300,7 @@ mod tests {
             }
             spread
         });
-        let all = spreads.each_ref().map(|spread| spread.choose(&peer("seed"), PIECES as usize));
+        let all = spreads.each_ref().map(|spread| spread.choose(at(0), &peer("seed"), PIECES as usize));
         // In turns, as from one who sends to all of them alike: nothing is sent twice before the end of it.
         let mut sent = std::collections::BTreeSet::new();
         for turn in 0..15 {
@@ -283,24 +308,24 @@ mod tests {
                 assert!(sent.insert(own[turn]), "{turn}");
             }
         }
-        // Whoever has had his share takes what another one comes to last.
+        // What another one comes to next is left to him as long as he gets on; the rest of his share is not.
         for (own, mine) in all.iter().enumerate() {
-            let share = |piece: &u64| {
-                all.iter().enumerate().all(|(other, its)| {
-                    let at = |order: &[u64]| order.iter().position(|one| one == piece);
-                    other == own || at(its) > at(mine)
-                })
-            };
-            let count = mine.iter().take_while(|piece| share(piece)).count();
-            assert!((15..45).contains(&count), "{count} of {PIECES}");
-            let next = mine[count];
-            let owner =
-                all.iter().map(|order| order.iter().position(|one| *one == next).unwrap()).min().unwrap();
-            assert!(owner > 10, "its owner has much before it: {owner}");
+            assert_eq!(mine.len(), PIECES as usize - 2 * NEXT);
+            for others in all.iter().enumerate().filter(|(other, _)| *other != own).map(|(_, order)| order) {
+                assert!(mine[..NEXT].iter().all(|next| !others.contains(next)));
+                assert!(mine[mine.len() - NEXT..].iter().any(|last| others.contains(last)));
+            }
         }
+        // Meanwhile nothing is asked of the seed that others have.
+        has(&mut spreads[0], "ben", Has::Some(bits(PIECES, [7])));
+        let of_seed = |spread: &Spread, now| spread.choose(now, &peer("seed"), PIECES as usize);
+        assert!(!of_seed(&spreads[0], at(0)).contains(&7));
+        assert_eq!(spreads[0].choose(at(0), &peer("ben"), 9), [7]);
+        let late = of_seed(&spreads[0], at(0).plus(LIVELY));
+        assert_eq!((late.len(), late.last()), (PIECES as usize, Some(&7)));
         // Elsewhere nobody knows it by that name.
         spreads[0].own = vec![Peer::new("street", "ann")];
-        assert_eq!(spreads[0].choose(&peer("seed"), PIECES as usize).len(), PIECES as usize);
+        assert_eq!(of_seed(&spreads[0], at(0)).len(), PIECES as usize);
     }
 
     #[test]

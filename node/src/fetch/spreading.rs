@@ -140,7 +140,7 @@ impl Transfers {
         let sources = u64::try_from(spread.sources.len().max(1)).unwrap_or(u64::MAX);
         let share = usize::try_from(spread.missing().div_ceil(sources)).unwrap_or(usize::MAX);
         let free = free.min(if heard { MAX_RUN } else { FIRST_RUN }).min(share.max(1));
-        let pieces = spread.choose(peer, free);
+        let pieces = spread.choose(now, peer, free);
         if !pieces.is_empty() || under_way > 0 {
             return pieces;
         }
@@ -189,6 +189,9 @@ impl Transfers {
                 (Some(Has::Some(before)), Has::Some(now)) => now.ones() > before.ones(),
                 _ => true,
             };
+            if grew {
+                source.grew = now;
+            }
             source.has = Some(has);
             // Who says the same over and over says nothing.
             if watch && grew {
