@@ -291,6 +291,7 @@ mod tests {
     #[test]
     fn what_nobody_has_is_shared_out_among_those_who_fetch() {
         const PIECES: u64 = 90;
+        const ALL: usize = 90;
         let names = ["ann", "ben", "cay"];
         let mut spreads = names.map(|own| {
             let mut spread = Spread::new(bits(PIECES, []), 1).known_as(vec![peer(own)]);
@@ -300,7 +301,7 @@ mod tests {
             }
             spread
         });
-        let all = spreads.each_ref().map(|spread| spread.choose(at(0), &peer("seed"), PIECES as usize));
+        let all = spreads.each_ref().map(|spread| spread.choose(at(0), &peer("seed"), ALL));
         // In turns, as from one who sends to all of them alike: nothing is sent twice before the end of it.
         let mut sent = std::collections::BTreeSet::new();
         for turn in 0..15 {
@@ -310,7 +311,7 @@ mod tests {
         }
         // What another one comes to next is left to him as long as he gets on; the rest of his share is not.
         for (own, mine) in all.iter().enumerate() {
-            assert_eq!(mine.len(), PIECES as usize - 2 * NEXT);
+            assert_eq!(mine.len(), ALL - 2 * NEXT);
             for others in all.iter().enumerate().filter(|(other, _)| *other != own).map(|(_, order)| order) {
                 assert!(mine[..NEXT].iter().all(|next| !others.contains(next)));
                 assert!(mine[mine.len() - NEXT..].iter().any(|last| others.contains(last)));
@@ -318,14 +319,14 @@ mod tests {
         }
         // Meanwhile nothing is asked of the seed that others have.
         has(&mut spreads[0], "ben", Has::Some(bits(PIECES, [7])));
-        let of_seed = |spread: &Spread, now| spread.choose(now, &peer("seed"), PIECES as usize);
+        let of_seed = |spread: &Spread, now| spread.choose(now, &peer("seed"), ALL);
         assert!(!of_seed(&spreads[0], at(0)).contains(&7));
         assert_eq!(spreads[0].choose(at(0), &peer("ben"), 9), [7]);
         let late = of_seed(&spreads[0], at(0).plus(LIVELY));
-        assert_eq!((late.len(), late.last()), (PIECES as usize, Some(&7)));
+        assert_eq!((late.len(), late.last()), (ALL, Some(&7)));
         // Elsewhere nobody knows it by that name.
         spreads[0].own = vec![Peer::new("street", "ann")];
-        assert_eq!(of_seed(&spreads[0], at(0)).len(), PIECES as usize);
+        assert_eq!(of_seed(&spreads[0], at(0)).len(), ALL);
     }
 
     #[test]

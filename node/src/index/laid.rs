@@ -90,6 +90,11 @@ fn take<const N: usize>(from: &mut &[u8]) -> Result<[u8; N], RowError> {
     Ok(*first)
 }
 
+/// A number of a row, which is no longer than a slab.
+fn short(number: usize) -> u32 {
+    u32::try_from(number).expect("a slab is short")
+}
+
 /// Writes small Blobs as the row of a slab, which is as long as it has to be; gives where each of them lies.
 ///
 /// # Panics
@@ -98,16 +103,16 @@ pub fn write(row: &mut [u8], slab: u64, members: &[(Digest, Bytes)]) -> Vec<Plac
     let (head, mut rest) = row.split_at_mut(HEAD_BYTES + members.len() * MEMBER_BYTES);
     let (form, said) = head.split_at_mut(HEAD_BYTES);
     form[0] = FORM;
-    form[1..].copy_from_slice(&(members.len() as u32).to_le_bytes());
+    form[1..].copy_from_slice(&short(members.len()).to_le_bytes());
     let mut from = HEAD_BYTES + said.len();
     let mut places = Vec::with_capacity(members.len());
     for ((digest, bytes), said) in members.iter().zip(said.chunks_exact_mut(MEMBER_BYTES)) {
         said[..32].copy_from_slice(digest.as_bytes());
-        said[32..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+        said[32..].copy_from_slice(&short(bytes.len()).to_le_bytes());
         let (room, left) = rest.split_at_mut(bytes.len());
         room.copy_from_slice(bytes);
         rest = left;
-        places.push(Place { slab, from: from as u32, len: bytes.len() as u32 });
+        places.push(Place { slab, from: short(from), len: short(bytes.len()) });
         from += bytes.len();
     }
     assert!(rest.is_empty(), "it has room for them and no more");
@@ -122,7 +127,7 @@ pub fn members(slab: u64, row: &[u8]) -> Result<Vec<(Digest, Place)>, RowError> 
     let mut rest = bytes(row)?;
     let count = u32::from_le_bytes(take(&mut rest)?) as usize;
     let said = count.checked_mul(MEMBER_BYTES).and_then(|len| rest.get(..len)).ok_or(RowError::Length)?;
-    let mut from = (HEAD_BYTES + said.len()) as u32;
+    let mut from = u32::try_from(HEAD_BYTES + said.len()).map_err(|_| RowError::Length)?;
     let member = |mut said: &[u8]| {
         let digest = Digest::from_bytes(take(&mut said)?);
         let len = u32::from_le_bytes(take(&mut said)?);

@@ -2,8 +2,8 @@
 //! One machine has a large Blob, and eight want it at once, each with 100 Mbit/s in each direction. It is also fetched by
 //! one alone, for comparison.
 //!
-//! Every decision on both sides is that of the Plans that ship. What must hold: that there are eight costs half as much
-//! again at most, since they give each other what they have.
+//! Every decision on both sides is that of the Plans that ship. What must hold: that there are eight costs three tenths
+//! more at most, since they give each other what they have.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
