@@ -6,7 +6,7 @@
 //! others lack. When peers have only parts, what the fewest have goes first. What none of them has is shared out: all
 //! who fetch give each piece to the same one of them, by chance that depends on their names alone (rendezvous hashing,
 //! Thaler and Ravishankar 1998), so that who has all of it sends each piece once and not to each. Whoever has had his
-//! share takes what another one will come to last, and leaves him what he comes to next as long as he gets on. When all pieces are under way, the tail of the slowest is asked for
+//! share takes what another one will come to last, and what that one comes to next at last of all. When all pieces are under way, the tail of the slowest is asked for
 //! once more, from whoever would have it sooner.
 
 use std::collections::BTreeMap;
@@ -131,21 +131,19 @@ impl Spread {
         let known = |index: u64| parts.iter().filter(|part| part.may_have(index)).count();
         let candidates = free.filter(may_have).take(COMPARED).map(|index| (known(index), index));
         let (new, old): (Vec<_>, Vec<_>) = candidates.partition(|(known, _)| *known == 0);
-        let (mut some, left) = self.in_turn(now, &peer.network, new.into_iter().map(|(_, index)| index));
-        // Who has all of it is to send what only he has, as long as there is any.
-        if left == 0 || source.is_some_and(Source::is_part) {
-            let by_rarity = |(known, index)| (known, mix(self.salt, index), index);
-            let mut old: Vec<_> = old.into_iter().map(by_rarity).collect();
-            old.sort_unstable();
-            some.extend(old.into_iter().map(|(_, _, index)| index));
-        }
+        let (mut some, next) = self.in_turn(now, &peer.network, new.into_iter().map(|(_, index)| index));
+        let by_rarity = |(known, index)| (known, mix(self.salt, index), index);
+        let mut old: Vec<_> = old.into_iter().map(by_rarity).collect();
+        old.sort_unstable();
+        // Nothing is withheld: whoever has room for more is asked, however slow those are who have parts.
+        some.extend(old.into_iter().map(|(_, _, index)| index).chain(next));
         some.truncate(most);
         some
     }
 
     /// Pieces that nobody has who fetches them in a Network, in the order in which this node is to ask for them: its own
-    /// share, and then that of others, but for what they come to next. Gives how many of those there are as well.
-    fn in_turn(&self, now: Moment, network: &str, pieces: impl Iterator<Item = u64>) -> (Vec<u64>, usize) {
+    /// share, and then that of others; and apart from these what they come to next.
+    fn in_turn(&self, now: Moment, network: &str, pieces: impl Iterator<Item = u64>) -> (Vec<u64>, Vec<u64>) {
         let own = self.own.iter().find(|own| *own.network == *network).map(|own| token(&own.id));
         let chance = own.unwrap_or(self.salt);
         let parts =
@@ -163,12 +161,11 @@ impl Spread {
                 (own, _) => mine.push((own, index)),
             }
         }
-        let (mut later, mut left) = (Vec::new(), 0);
+        let (mut later, mut left) = (Vec::new(), Vec::new());
         for (mut its, (_, lively)) in theirs.into_iter().zip(&others) {
             its.sort_unstable();
             let next = if *lively { NEXT.min(its.len()) } else { 0 };
-            its.truncate(its.len() - next);
-            left += next;
+            left.extend(its.drain(its.len() - next..).map(|(_, _, index)| index));
             // In an order of his own, or all who have had their share would take the same.
             later.extend(its.into_iter().map(|(_, own, index)| (own, index)));
         }
@@ -309,21 +306,17 @@ mod tests {
                 assert!(sent.insert(own[turn]), "{turn}");
             }
         }
-        // What another one comes to next is left to him as long as he gets on; the rest of his share is not.
-        for (own, mine) in all.iter().enumerate() {
-            assert_eq!(mine.len(), ALL - 2 * NEXT);
-            for others in all.iter().enumerate().filter(|(other, _)| *other != own).map(|(_, order)| order) {
-                assert!(mine[..NEXT].iter().all(|next| !others.contains(next)));
-                assert!(mine[mine.len() - NEXT..].iter().any(|last| others.contains(last)));
-            }
-        }
-        // Meanwhile nothing is asked of the seed that others have.
-        has(&mut spreads[0], "ben", Has::Some(bits(PIECES, [7])));
+        // What another one comes to next is what one asks for last as long as he gets on; nothing is withheld.
         let of_seed = |spread: &Spread, now| spread.choose(now, &peer("seed"), ALL);
-        assert!(!of_seed(&spreads[0], at(0)).contains(&7));
-        assert_eq!(spreads[0].choose(at(0), &peer("ben"), 9), [7]);
-        let late = of_seed(&spreads[0], at(0).plus(LIVELY));
-        assert_eq!((late.len(), late.last()), (ALL, Some(&7)));
+        has(&mut spreads[0], "ben", Has::Some(bits(PIECES, [7])));
+        for (spread, mine) in spreads.iter().zip(&all) {
+            let (first, last) = mine.split_at(ALL - 2 * NEXT);
+            let others = all.iter().filter(|order| *order != mine);
+            assert!(others.flat_map(|order| &order[..NEXT]).all(|next| last.contains(next)));
+            let late = of_seed(spread, at(0).plus(LIVELY));
+            assert_eq!((first[0], mine.len(), late.len()), (late[0], ALL, ALL));
+        }
+        assert_eq!(of_seed(&spreads[0], at(0).plus(LIVELY)).last(), Some(&7));
         // Elsewhere nobody knows it by that name.
         spreads[0].own = vec![Peer::new("street", "ann")];
         assert_eq!(of_seed(&spreads[0], at(0)).len(), ALL);

@@ -21,11 +21,7 @@ fn a_store_of_the_first_version_is_opened_and_written_to() {
 
 #[test]
 fn a_store_of_the_third_version_is_opened_and_written_to() {
-    let packed = fixture(3);
-    if std::env::var_os("POTLUCK_BLESS").is_some() && !packed.exists() {
-        make_third(&packed);
-    }
-    let folder = unpacked(3);
+    let folder = made_once(3, make_third);
     {
         let store = crate::store::Store::open(&folder.path().join("store")).unwrap().0;
         let index = store.index();
@@ -49,11 +45,7 @@ fn a_store_of_the_third_version_is_opened_and_written_to() {
 
 #[test]
 fn a_store_of_the_fourth_version_is_opened_and_written_to() {
-    let packed = fixture(4);
-    if std::env::var_os("POTLUCK_BLESS").is_some() && !packed.exists() {
-        make_fourth(&packed);
-    }
-    let folder = unpacked(4);
+    let folder = made_once(4, make_fourth);
     {
         let index = Index::open(&folder.path().join("store/index.redb")).unwrap();
         let slabs = index.db.begin_read().unwrap().open_table(rows::SLABS).unwrap();
@@ -68,6 +60,15 @@ fn a_store_of_the_fourth_version_is_opened_and_written_to() {
         }
     }
     opens_and_takes_more(&folder);
+}
+
+/// The store of a version, which is made once, when that is asked for.
+fn made_once(version: u32, make: fn(&Path)) -> tempfile::TempDir {
+    let packed = fixture(version);
+    if std::env::var_os("POTLUCK_BLESS").is_some() && !packed.exists() {
+        make(&packed);
+    }
+    unpacked(version)
 }
 
 fn fixture(version: u32) -> PathBuf {
