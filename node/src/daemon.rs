@@ -243,6 +243,7 @@ impl Daemon {
         }
         self.memberships.end().await;
         catalog::driver::keep_evidence(self.outside(), &evidence_file(home)).await;
+        self.engine.settled(LAST).await;
         let engine = Arc::clone(&self.engine);
         if let Err(error) = span::blocking(move || engine.settle(true)).await {
             tracing::warn!(%error, "the index cannot be made durable");

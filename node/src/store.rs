@@ -320,6 +320,14 @@ impl Store {
         Ok(writing.finish(durability)?.0)
     }
 
+    /// Whether so many bytes more may be written.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn take_room(&self, bytes: u64) -> Result<(), StoreError> {
+        Ok(self.known.room.take(bytes)?)
+    }
+
     /// Stores a small Blob that is in memory, if that takes no longer than a look at the index; nothing when it does.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! asks about it meanwhile waits for the claim.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use potluck_protocol::action::ActionId;
@@ -11,23 +12,23 @@ use tokio::sync::watch;
 use super::Engine;
 
 /// Actions, each with how many claims about it are under way.
-#[derive(Debug)]
-pub(super) struct Claiming(watch::Sender<BTreeMap<ActionId, usize>>);
+#[derive(Debug, Clone)]
+pub(super) struct Claiming(Arc<watch::Sender<BTreeMap<ActionId, usize>>>);
 
 /// A claim that is under way.
-pub(super) struct Begun<'a>(&'a Claiming, ActionId);
+pub(super) struct Begun(Claiming, ActionId);
 
 impl Default for Claiming {
     fn default() -> Self {
-        Self(watch::Sender::new(BTreeMap::new()))
+        Self(Arc::new(watch::Sender::new(BTreeMap::new())))
     }
 }
 
 impl Claiming {
     /// A claim is under way until what this gives is dropped.
-    pub(super) fn begin(&self, action: ActionId) -> Begun<'_> {
+    pub(super) fn begin(&self, action: ActionId) -> Begun {
         self.0.send_modify(|all| *all.entry(action).or_default() += 1);
-        Begun(self, action)
+        Begun(self.clone(), action)
     }
 
     async fn settled(&self, within: Duration) {
@@ -51,7 +52,7 @@ impl Engine {
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for Begun {
     fn drop(&mut self) {
         self.0.0.send_modify(|all| {
             let left = all.remove(&self.1).unwrap_or_default();

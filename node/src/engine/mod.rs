@@ -14,6 +14,7 @@
 
 pub mod answer;
 pub mod audit;
+mod behind;
 mod claiming;
 pub mod count;
 pub mod door;
@@ -44,7 +45,7 @@ use potluck_protocol::entry::{Entry, Output, claim_digest};
 use potluck_protocol::head::Instance;
 use potluck_protocol::peer::Topic;
 use potluck_protocol::tree::{Kind, Tree};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::cache::CacheError;
 use crate::catalog::followed::Followed;
@@ -161,6 +162,9 @@ pub struct Engine {
     shared: RwLock<BTreeSet<Project>>,
     counts: Counts,
     claiming: claiming::Claiming,
+    behind: Arc<behind::Behind>,
+    /// Places for large values that come into memory.
+    coming: Semaphore,
     traces: Traces,
     seeker: OnceLock<Arc<dyn Seeker>>,
     news: OnceLock<mpsc::Sender<News>>,
@@ -234,6 +238,8 @@ impl Engine {
             collector: OnceLock::new(),
             catalogs: Mutex::default(),
             claiming: claiming::Claiming::default(),
+            behind: Arc::default(),
+            coming: Semaphore::new(newest::COMING),
         })
     }
 

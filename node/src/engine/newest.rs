@@ -41,6 +41,9 @@ const CHANGING: &[&str] = &["ccache@1"];
 /// Which part of what a tool would wait for an answer it waits for news of something that it could have at once.
 const GLANCE: u32 = 5;
 
+/// Most values that come into memory at a time though they are large.
+pub(super) const COMING: usize = 8;
+
 /// Most Entries of one signer about one key; then all but the newest go, which replaces them.
 const MOST_OF_ONE: usize = 4;
 
@@ -134,17 +137,20 @@ impl Engine {
         Ok(claimed)
     }
 
-    /// Takes a value of at most so many bytes that comes: into memory if that is no more than `together`, else into the
-    /// store.
+    /// Takes a value of at most so many bytes that comes: into memory if that is no more than `together`, or no more than
+    /// a piece when it may be lost and few others come, else into the store.
     ///
     /// # Errors
     /// [`CacheError`].
     pub async fn take(
         self: &Arc<Self>,
         (mut from, most): (impl AsyncRead + Send + Unpin, u64),
-        together: usize,
+        (together, durability): (usize, Durability),
     ) -> Result<Taken, CacheError> {
-        let together = together.min(PIECE_BYTES);
+        let place =
+            (durability == Durability::Fast && most > together as u64).then(|| self.coming.try_acquire());
+        let place = place.and_then(Result::ok);
+        let together = if place.is_some() { PIECE_BYTES } else { together.min(PIECE_BYTES) };
         let Some(most) = usize::try_from(most).ok().filter(|most| *most <= together) else {
             let (writing, last) = self.begin(from, Some(most)).await?;
             return Ok(Taken::Begun(Box::new(writing), last));
@@ -160,49 +166,49 @@ impl Engine {
     }
 
     /// Claims that a key gave such a value, over whatever was claimed before; it is stored first, all on one thread. What
-    /// is small, new, and may be lost needs no disk, and so no other thread.
+    /// may be lost is not waited for: who asks about it meanwhile waits.
     ///
     /// # Errors
     /// [`CacheError`].
     pub async fn publish_taken(
         self: &Arc<Self>,
+        (space, key): (&Space, &[u8]),
         taken: Taken,
         publication: impl FnOnce(Output) -> Publication + Send + 'static,
-    ) -> Result<Digest, CacheError> {
-        let bytes = match taken {
-            Taken::Stored(blob) => return self.publish_over(publication(Output::Blob(blob))).await,
-            Taken::Begun(mut writing, last) => {
-                let engine = Arc::clone(self);
-                let publish = move || {
-                    writing.write(&last)?;
-                    let (digest, size) = writing.finish(Durability::Fast)?;
-                    engine.publish_over_now(publication(Output::Blob(BlobOutput { digest, size })))
-                };
-                return span::blocking(publish).await;
-            }
-            Taken::Here(bytes) => bytes,
+    ) -> Result<(), CacheError> {
+        let action = ActionId::derive(&space.project, &space.recipe, key, None);
+        let action = action.map_err(|error| CacheError::Usage(error.to_string()))?;
+        // What was sent last is to be claimed last.
+        self.claiming.ended(&[action], Duration::MAX).await;
+        let (engine, claiming) = (Arc::clone(self), self.claiming.begin(action));
+        let bytes = taken.bytes();
+        let claim = move || {
+            let _claiming = claiming;
+            let blob = engine.keep_taken(taken)?;
+            engine.publish_over_now(publication(Output::Blob(blob)))?;
+            engine.make_room_soon();
+            Ok(())
         };
-        let size = bytes.len() as u64;
-        let Some(digest) = self.store.keep_at_once(&bytes)? else {
-            let engine = Arc::clone(self);
-            let publish = move || {
-                let digest = engine.store.keep(&bytes, Durability::Fast)?;
-                engine.publish_over_now(publication(Output::Blob(BlobOutput { digest, size })))
-            };
-            return span::blocking(publish).await;
-        };
-        let publication = publication(Output::Blob(BlobOutput { digest, size }));
-        let Publication { project, recipe, key, .. } = &publication;
-        let action = ActionId::derive(project, recipe, key, None);
-        let new = action.is_ok_and(|action| !self.store.index().maybe(&action));
-        // The Blob may have been the last for which there was room: what comes then waits for the disk.
-        let soon = new && !self.store.index().is_full();
-        if soon && self.durability(recipe) == Durability::Fast {
-            let published = self.publish_over_now(publication);
-            self.make_room_soon();
-            return published;
+        if self.durability(&space.recipe) == Durability::Durable {
+            return span::blocking(claim).await;
         }
-        self.publish_over(publication).await
+        // A full disk is told to whoever can still hear it.
+        self.store.take_room(0)?;
+        self.behind.add(bytes, claim).await;
+        Ok(())
+    }
+
+    /// Stores what is not stored of a value. Blocks.
+    fn keep_taken(&self, taken: Taken) -> Result<BlobOutput, CacheError> {
+        let (digest, size) = match taken {
+            Taken::Stored(blob) => return Ok(blob),
+            Taken::Here(bytes) => (self.store.keep(&bytes, Durability::Fast)?, bytes.len() as u64),
+            Taken::Begun(mut writing, last) => {
+                writing.write(&last)?;
+                writing.finish(Durability::Fast)?
+            }
+        };
+        Ok(BlobOutput { digest, size })
     }
 
     /// Lets go of Entries that newer ones of the same signer replace, when there are many about one key.
@@ -236,6 +242,7 @@ impl Engine {
     pub async fn withdraw(self: &Arc<Self>, space: &Space, key: &[u8]) -> Result<bool, CacheError> {
         let action = ActionId::derive(&space.project, &space.recipe, key, None);
         let action = action.map_err(|error| CacheError::Usage(error.to_string()))?;
+        self.claiming.ended(&[action], Duration::MAX).await;
         if !self.store.index().maybe(&action) {
             return Ok(false);
         }
@@ -301,6 +308,16 @@ pub enum Taken {
     Begun(Box<Writing>, Lent),
     /// It is in the store.
     Stored(BlobOutput),
+}
+
+impl Taken {
+    /// How many bytes of it are in memory.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Here(bytes) | Self::Begun(_, bytes) => bytes.len(),
+            Self::Stored(_) => 0,
+        }
+    }
 }
 
 /// Bytes that take a place of those that may be read ahead.

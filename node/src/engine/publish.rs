@@ -163,7 +163,7 @@ impl Engine {
     }
 
     /// What a publication has to have survived when it is answered: its Front has the name of its Recipe.
-    pub(super) fn durability(&self, recipe: &Recipe) -> Durability {
+    pub(crate) fn durability(&self, recipe: &Recipe) -> Durability {
         let front = recipe.as_str().split('@').next().unwrap_or_default();
         self.config.durability(front)
     }

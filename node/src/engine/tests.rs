@@ -231,19 +231,55 @@ async fn whatever_the_length_of_a_stream_or_a_file_it_is_kept_whole() {
     }
 }
 
+/// Sends a value under a key, as a tool does.
+async fn put(node: &Node, key: &[u8], value: &[u8], durability: Durability) {
+    let owned = key.to_vec();
+    let claim = move |output| {
+        let Space { project, recipe } = space();
+        Publication { project, recipe, key: owned, output, labels: Labels::default(), taints: Vec::new() }
+    };
+    let taken = node.engine.take((value, value.len() as u64), (1 << 18, durability)).await.unwrap();
+    node.engine.publish_taken((&space(), key), taken, claim).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_value_of_any_length_is_claimed_as_it_came() {
-    let node = Node::new();
-    for length in [0, 5, 1 << 18, (1 << 18) + 1, 1 << 20, (3 << 20) + 7] {
-        let value: Vec<u8> = (0..=250).cycle().take(length).collect();
-        let key = length.to_le_bytes();
-        let claim = move |output| {
-            let (Space { project, recipe }, key) = (space(), key.to_vec());
-            Publication { project, recipe, key, output, labels: Labels::default(), taints: Vec::new() }
-        };
-        let taken = node.engine.take((&value[..], length as u64), 1 << 18).await.unwrap();
-        node.engine.publish_taken(taken, claim).await.unwrap();
-        assert_eq!(node.lookup(&key).await, Answer::Hit(blob(&value)), "{length}");
+    for (name, durability) in [("crash-safe", Durability::Durable), ("fast", Durability::Fast)] {
+        let node = Node::with(&format!("[store]\ndurability = \"{name}\""));
+        assert_eq!(node.engine.durability(&space().recipe), durability);
+        for length in [0, 5, 1 << 18, (1 << 18) + 1, 1 << 20, (3 << 20) + 7] {
+            let value: Vec<u8> = (0..=250).cycle().take(length).collect();
+            let key = length.to_le_bytes();
+            put(&node, &key, &value, durability).await;
+            assert_eq!(node.lookup(&key).await, Answer::Hit(blob(&value)), "{length}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_lost_is_known_to_whoever_asks_and_the_last_of_it_counts() {
+    let node = Node::with("[store]\ndurability = \"fast\"");
+    for round in 0..50_u8 {
+        for value in [[round, 1], [round, 2]] {
+            put(&node, b"key", &value, Durability::Fast).await;
+        }
+        assert_eq!(node.lookup(b"key").await, Answer::Hit(blob(&[round, 2])));
+        put(&node, b"other", &[round, 3], Durability::Fast).await;
+        assert!(node.engine.withdraw(&space(), b"other").await.unwrap());
+        assert_eq!(node.lookup(b"other").await, Answer::Miss(Miss::Unclaimed));
+    }
+    let keys: Vec<_> = (0..300_u32).map(u32::to_le_bytes).collect();
+    for key in &keys {
+        put(&node, key, key, Durability::Fast).await;
+    }
+    node.engine.settled(Duration::MAX).await;
+    node.engine.settle(true).unwrap();
+    let Node { _folder, home, engine } = node;
+    drop(engine);
+    let engine = Arc::new(Engine::open(&home).unwrap());
+    let node = Node { _folder, home, engine };
+    for key in &keys {
+        assert_eq!(node.lookup(key).await, Answer::Hit(blob(key)));
     }
 }
 
@@ -252,7 +288,7 @@ async fn a_value_of_more_bytes_than_were_announced_is_not_taken() {
     let node = Node::new();
     for length in [5_usize, 1 << 18, (1 << 18) + 1, 1 << 20] {
         let value = vec![7; length + 1];
-        let taken = node.engine.take((&value[..], length as u64), 1 << 18).await;
+        let taken = node.engine.take((&value[..], length as u64), (1 << 18, Durability::Fast)).await;
         assert!(matches!(taken, Err(CacheError::Source(_))), "{length}");
     }
 }

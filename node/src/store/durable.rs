@@ -47,6 +47,9 @@ impl Store {
     fn sync_all(&self, batch: &[Digest]) -> Vec<(Digest, ContentError)> {
         // Those that are absent are small, or were removed meanwhile.
         let here: Vec<_> = batch.iter().filter(|digest| self.content.has(digest)).copied().collect();
+        if here.is_empty() {
+            return Vec::new();
+        }
         let one = |digest: &Digest| (*digest, self.is_sound(digest).and_then(|()| self.content.sync(digest)));
         let per_thread = here.len().div_ceil(SYNC_THREADS).max(2);
         let (first, rest) = here.split_at(here.len().min(per_thread));

@@ -17,6 +17,7 @@ use tokio_util::io::StreamReader;
 use super::alike::sccache::{self, END_BYTES, Stretch};
 use super::alike::{Archive, ccache};
 use crate::cache::{Cache as _, CacheError, Stretches};
+use crate::content::Durability;
 use crate::engine::Engine;
 use crate::engine::newest::Taken;
 
@@ -31,13 +32,13 @@ const STRETCH: usize = 64 * 1024;
 /// [`CacheError`].
 pub(super) async fn take(
     engine: &Arc<Engine>,
-    archive: Archive,
+    (archive, durability): (Archive, Durability),
     (from, length): (impl AsyncRead + Send + Unpin, u64),
 ) -> Result<Taken, CacheError> {
     match archive {
-        Archive::Opaque => engine.take((from, length), STREAMED).await,
+        Archive::Opaque => engine.take((from, length), (STREAMED, durability)).await,
         // The new header is never longer than the one that came.
-        Archive::Ccache => engine.take((Rewritten::new(from), length), STREAMED).await,
+        Archive::Ccache => engine.take((Rewritten::new(from), length), (STREAMED, durability)).await,
         // What cannot be arranged is kept as it came.
         Archive::Sccache if length > PIECE_BYTES as u64 => {
             let came = engine.write(from).await?;
@@ -49,7 +50,7 @@ pub(super) async fn take(
             Ok(Taken::Stored(BlobOutput { digest, size }))
         }
         Archive::Sccache => {
-            let mut taken = engine.take((from, length), PIECE_BYTES).await?;
+            let mut taken = engine.take((from, length), (PIECE_BYTES, durability)).await?;
             if let Taken::Here(came) = &mut taken
                 && let Some(arranged) = sccache::whole(came)
             {

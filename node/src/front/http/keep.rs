@@ -277,25 +277,29 @@ pub(super) async fn put(
     if length > dialect.most {
         return Stored::TooLarge;
     }
-    let taken = match archive::take(door.engine(), dialect.archive, (from, length)).await {
+    let (space, key) = (slot.space(), slot.key.as_bytes());
+    let how = (dialect.archive, door.engine().durability(&space.recipe));
+    let taken = match archive::take(door.engine(), how, (from, length)).await {
         Ok(taken) => taken,
         Err(error) => return failed(dialect, &error),
     };
-    let slot = slot.clone();
-    let publication = move |output| slot.publication(output);
-    claimed(dialect, timeout(CLAIM_WITHIN, door.engine().publish_taken(taken, publication)).await)
+    let owned = slot.clone();
+    let publication = move |output| owned.publication(output);
+    let claim = door.engine().publish_taken((&space, key), taken, publication);
+    claimed(dialect, timeout(CLAIM_WITHIN, claim).await)
 }
 
 /// Claims that a key gave an output.
 pub(super) async fn claim(door: &Door, slot: &Slot, output: Output) -> Stored {
     let publication = slot.publication(output);
-    claimed(slot.dialect, timeout(CLAIM_WITHIN, door.engine().publish_over(publication)).await)
+    let claim = timeout(CLAIM_WITHIN, door.engine().publish_over(publication)).await;
+    claimed(slot.dialect, claim.map(|claim| claim.map(drop)))
 }
 
 /// What a tool is told of a claim.
-fn claimed(dialect: &Dialect, claim: Result<Result<Digest, CacheError>, Elapsed>) -> Stored {
+fn claimed(dialect: &Dialect, claim: Result<Result<(), CacheError>, Elapsed>) -> Stored {
     match claim {
-        Ok(Ok(_)) => Stored::Done,
+        Ok(Ok(())) => Stored::Done,
         Ok(Err(error)) => failed(dialect, &error),
         Err(_) => Stored::NotKept,
     }

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Opens the sockets, and serves connections until the daemon ends.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, Request, header};
@@ -10,7 +14,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -182,45 +186,71 @@ async fn welcome(
         Guest::Tcp(stream) => {
             // Small answers leave at once.
             let _ = stream.set_nodelay(true);
-            let receipts = Receipts::of(&stream);
+            let awaited = Arc::new(AtomicBool::new(false));
             let answer = |request: Request<Incoming>| {
-                receipts.send_before(request.body());
+                awaited.store(!request.body().is_end_stream(), Ordering::Relaxed);
                 answer(&shared, request, false)
             };
-            connection(stream, answer, stop).await;
+            connection(Receipted { stream, awaited: Arc::clone(&awaited) }, answer, stop).await;
         }
         Guest::Local(stream) => connection(stream, |request| answer(&shared, request, true), stop).await,
     }
     drop(place);
 }
 
-/// Tells a client at once what has come. ccache writes a head and then a body, and its system sends the second only when
-/// the first was acknowledged (RFC 896), for which this system waits 40 ms when it has nothing to say (RFC 1122 section
-/// 4.2.3.2): so long took each value that was put.
-struct Receipts(#[cfg(target_os = "linux")] Option<std::os::fd::OwnedFd>);
+/// Tells a client at once what has come when more of it is awaited. ccache writes a head and then a body, and its system
+/// sends the second only when the first was acknowledged (RFC 896), for which this system waits 40 ms when it has nothing
+/// to say (RFC 1122 section 4.2.3.2): so long took each value that was put.
+struct Receipted {
+    stream: TcpStream,
+    /// A head has come whose body has not.
+    awaited: Arc<AtomicBool>,
+}
 
-impl Receipts {
-    #[cfg(target_os = "linux")]
-    fn of(stream: &TcpStream) -> Self {
-        use std::os::fd::AsFd as _;
-        // Without one it only takes longer.
-        Self(stream.as_fd().try_clone_to_owned().ok())
+impl AsyncRead for Receipted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        if read.is_pending() && self.awaited.swap(false, Ordering::Relaxed) {
+            #[cfg(target_os = "linux")]
+            let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Receipted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.awaited.store(false, Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn of(_: &TcpStream) -> Self {
-        Self()
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.awaited.store(false, Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
     }
 
-    /// Acknowledges a head whose body has yet to come.
-    fn send_before(&self, body: &Incoming) {
-        if body.is_end_stream() {
-            return;
-        }
-        #[cfg(target_os = "linux")]
-        if let Some(socket) = &self.0 {
-            let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);
-        }
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
