@@ -147,9 +147,8 @@ impl Engine {
         (mut from, most): (impl AsyncRead + Send + Unpin, u64),
         (together, durability): (usize, Durability),
     ) -> Result<Taken, CacheError> {
-        let place =
-            (durability == Durability::Fast && most > together as u64).then(|| self.coming.try_acquire());
-        let place = place.and_then(Result::ok);
+        let whole = durability == Durability::Fast && most > together as u64 && most <= PIECE_BYTES as u64;
+        let place = whole.then(|| self.coming.try_acquire()).and_then(Result::ok);
         let together = if place.is_some() { PIECE_BYTES } else { together.min(PIECE_BYTES) };
         let Some(most) = usize::try_from(most).ok().filter(|most| *most <= together) else {
             let (writing, last) = self.begin(from, Some(most)).await?;
