@@ -114,6 +114,20 @@ impl Checkout {
         lines.filter_map(|line| Some((text(&line, "recipe")?, text(&line, "key")?))).collect()
     }
 
+    /// What the last build compiled and did not publish, each with its reason.
+    ///
+    /// # Panics
+    /// When there was no build.
+    pub fn unpublished(&self) -> Vec<String> {
+        let log = fs::read_to_string(&self.log).expect("the wrapper has kept a log");
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
+        let left = |line: &Value| {
+            let kept = line["published"] == true || line["outcome"] != "compiled" || line["key"].is_null();
+            (!kept).then(|| format!("{} {}: {}", line["package"], line["kind"], line["reason"]))
+        };
+        lines.filter_map(|line| left(&line)).collect()
+    }
+
     /// The key of the first unit of a kind.
     ///
     /// # Panics
