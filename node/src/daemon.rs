@@ -362,14 +362,18 @@ impl Daemon {
         };
         let mut peers = Vec::new();
         for handle in self.outside().networks() {
-            peers.extend(handle.routes().await.into_iter().map(|route| PeerRow {
-                network: handle.network().name.clone(),
-                peer: route.peer.to_base58(),
-                address: route.address,
-                path: if route.relayed { Path::Relayed } else { Path::Direct },
-                rtt_us: route.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-                rate: handle.rate(&route.peer),
-                holds: self.outside().held_by(&handle.name(&route.peer)).into_iter().map(topic).collect(),
+            peers.extend(handle.routes().await.into_iter().map(|route| {
+                let (rate, way) = handle.rate(&route.peer);
+                PeerRow {
+                    network: handle.network().name.clone(),
+                    peer: route.peer.to_base58(),
+                    address: route.address,
+                    path: if route.relayed { Path::Relayed } else { Path::Direct },
+                    rtt_us: route.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+                    rate,
+                    way,
+                    holds: self.outside().held_by(&handle.name(&route.peer)).into_iter().map(topic).collect(),
+                }
             }));
         }
         peers

@@ -290,16 +290,38 @@ impl Port {
         self.far.0.ip(&format!("link set {} up", self.far.1));
     }
 
+    /// Lets no more through in either direction than this many megabits a second, of TCP than so many of them.
+    ///
+    /// # Panics
+    /// When it cannot be done.
+    pub fn limit_tcp(&self, megabits: u32, tcp: u32) {
+        self.shape(&[
+            "qdisc add dev DEVICE root handle 1: htb default 10",
+            &format!("class add dev DEVICE parent 1: classid 1:10 htb rate {megabits}mbit quantum 15140"),
+            &format!("class add dev DEVICE parent 1: classid 1:20 htb rate {tcp}mbit quantum 15140"),
+            "qdisc add dev DEVICE parent 1:20 bfifo limit 128k",
+            "filter add dev DEVICE parent 1: protocol ip u32 match ip protocol 6 0xff flowid 1:20",
+        ]);
+    }
+
     /// Lets no more through in either direction than this many megabits a second.
     ///
     /// # Panics
     /// When it cannot be done.
     pub fn limit(&self, megabits: u32) {
+        self.shape(&[&format!("qdisc add dev DEVICE root tbf rate {megabits}mbit burst 128kb latency 50ms")]);
+    }
+
+    /// `tc` at both ends, where `DEVICE` stands for the one there.
+    #[track_caller]
+    fn shape(&self, commands: &[&str]) {
         for (host, device) in [(&self.host, &self.device), (&self.far.0, &self.far.1)] {
-            let args =
-                format!("qdisc add dev {device} root tbf rate {megabits}mbit burst 128kb latency 50ms");
-            let args: Vec<_> = ["-n", &host.space].into_iter().chain(args.split_whitespace()).collect();
-            run("tc", &args);
+            for command in commands {
+                let command = command.replace("DEVICE", device);
+                let args: Vec<_> =
+                    ["-n", &host.space].into_iter().chain(command.split_whitespace()).collect();
+                run("tc", &args);
+            }
         }
     }
 }

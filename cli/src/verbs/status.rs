@@ -104,7 +104,12 @@ fn line_of(peer: &Value) -> String {
         line += &format!(", {}.{} ms", rtt / 1000, rtt % 1000 / 100);
     }
     if let Some(rate) = peer["rate"].as_u64() {
-        line += &format!(", {}/s", bytes(rate));
+        let way = match peer["way"].as_str() {
+            Some("socket") => " by a socket of its own",
+            Some("connection") => " by the connection",
+            _ => "",
+        };
+        line += &format!(", {}/s{way}", bytes(rate));
     }
     line += &format!("\n    {}\n", word(&peer["address"]));
     for topic in peer["holds"].as_array().into_iter().flatten() {

@@ -9,6 +9,7 @@ use crate::catalog::evidence::Offence;
 use crate::catalog::plan::Source;
 use crate::engine::count::{Numbers, ProjectRow};
 use crate::gc::report::{Cause, End};
+use crate::reach::ways::Way;
 
 /// The state of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -77,6 +78,8 @@ pub struct PeerRow {
     pub rtt_us: Option<u64>,
     /// How many bytes of Blobs a second came from it when any came last.
     pub rate: Option<u64>,
+    /// By which way they came.
+    pub way: Option<Way>,
     /// The topics of which it says that it holds Entries.
     pub holds: Vec<TopicRow>,
 }

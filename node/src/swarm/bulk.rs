@@ -85,10 +85,14 @@ impl Shared {
 struct Member {
     /// It has shown that it speaks this Network's protocols.
     admitted: bool,
+    /// How many of its connections are by QUIC, and how many are not. A stream may be on any of them.
+    connections: [usize; 2],
     /// Where its connections come from, or lead to.
     at: BTreeSet<IpAddr>,
     /// Where it says that it listens for TCP.
     listens: BTreeSet<SocketAddr>,
+    /// Where it says that it listens for QUIC.
+    listens_quic: BTreeSet<Multiaddr>,
     /// For Blobs, and for questions.
     places: [Arc<Semaphore>; 2],
     connected: CancellationToken,
@@ -101,8 +105,10 @@ impl Member {
         let connected = CancellationToken::new();
         Self {
             admitted: false,
+            connections: [0; 2],
             at: BTreeSet::new(),
             listens: BTreeSet::new(),
+            listens_quic: BTreeSet::new(),
             places: [(); 2].map(|()| Arc::new(Semaphore::new(limits::MAX_BULK_PER_PEER))),
             _connected: connected.clone().drop_guard(),
             connected,
@@ -133,9 +139,10 @@ impl Bulk {
     /// A connection to a peer stands.
     pub(super) fn connected(&self, peer: PeerId, point: &ConnectedPoint) {
         let address = point.get_remote_address();
-        let (Some(ip), false) = (ip_of(address), point.is_relayed()) else { return };
         let mut members = self.members();
         let member = members.entry(peer).or_insert_with(Member::new);
+        member.connections[usize::from(!is_quic(point))] += 1;
+        let (Some(ip), false) = (ip_of(address), point.is_relayed()) else { return };
         if member.at.len() < limits::MAX_ADDRESSES {
             member.at.insert(ip);
         }
@@ -144,13 +151,26 @@ impl Bulk {
         }
     }
 
+    /// One of several connections to a peer ended.
+    pub(super) fn closed(&self, peer: &PeerId, point: &ConnectedPoint) {
+        if let Some(member) = self.members().get_mut(peer) {
+            let count = &mut member.connections[usize::from(!is_quic(point))];
+            *count = count.saturating_sub(1);
+        }
+    }
+
     /// A peer is a member, and says where it listens.
     pub(super) fn admitted<'a>(&self, peer: PeerId, listens: impl IntoIterator<Item = &'a Multiaddr>) {
         let mut members = self.members();
         let member = members.entry(peer).or_insert_with(Member::new);
         member.admitted = true;
-        let room = limits::MAX_ADDRESSES.saturating_sub(member.listens.len());
-        member.listens.extend(listens.into_iter().filter_map(socket_of).take(room));
+        for address in listens {
+            if member.listens.len() + member.listens_quic.len() >= limits::MAX_ADDRESSES {
+                break;
+            }
+            member.listens.extend(socket_of(address));
+            member.listens_quic.extend(quic_of(address));
+        }
     }
 
     /// A peer is no longer connected: its sockets end.
@@ -205,6 +225,21 @@ impl Bulk {
     /// said where it listens.
     pub(super) fn knows(&self, peer: &PeerId) -> bool {
         !self.addresses(peer).is_empty()
+    }
+
+    /// Whether all connections to a peer are by QUIC, and there may be a socket to it, which is TCP.
+    pub(super) fn has_both(&self, peer: &PeerId) -> bool {
+        let connections = self.members().get(peer).map(|member| member.connections);
+        connections.is_some_and(|[quic, others]| quic > 0 && others == 0) && self.knows(peer)
+    }
+
+    /// Where a peer that is connected otherwise may be reached by QUIC. As with sockets, it is nowhere but where that peer
+    /// is connected from.
+    pub(super) fn quic_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let members = self.members();
+        let Some(member) = members.get(peer).filter(|member| member.admitted) else { return Vec::new() };
+        let is_near = |address: &&Multiaddr| ip_of(address).is_some_and(|ip| member.at.contains(&ip));
+        member.listens_quic.iter().filter(is_near).take(limits::MAX_BULK_DIALS).cloned().collect()
     }
 
     /// Opens a socket to a connected member, if there is a way.
@@ -279,6 +314,22 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+pub(super) fn is_quic(point: &ConnectedPoint) -> bool {
+    quic_of(point.get_remote_address()).is_some()
+}
+
+/// The address as one of QUIC alone, if it is that.
+fn quic_of(address: &Multiaddr) -> Option<Multiaddr> {
+    let mut parts = address.iter();
+    ip_of(address)?;
+    match (parts.nth(1), parts.next(), parts.next(), parts.next()) {
+        (Some(Protocol::Udp(_)), Some(Protocol::QuicV1), None | Some(Protocol::P2p(_)), None) => {
+            Some(address.iter().take(3).collect())
+        }
         _ => None,
     }
 }
@@ -427,9 +478,13 @@ mod tests {
         (Bulk::new(&Network::new("office", true).unwrap().id(), &known), known, own)
     }
 
-    fn connected(bulk: &Bulk, peer: PeerId, at: &str) {
+    fn dialled(at: &str) -> ConnectedPoint {
         let (address, role_override, port_use) = (at.parse().unwrap(), Endpoint::Dialer, PortUse::New);
-        bulk.connected(peer, &ConnectedPoint::Dialer { address, role_override, port_use });
+        ConnectedPoint::Dialer { address, role_override, port_use }
+    }
+
+    fn connected(bulk: &Bulk, peer: PeerId, at: &str) {
+        bulk.connected(peer, &dialled(at));
     }
 
     fn member(bulk: &Bulk, peer: PeerId, at: &str, listens: &[&str]) {
@@ -463,6 +518,31 @@ mod tests {
         member(&bulk, cat, "/ip4/10.0.0.9/tcp/1000", &many.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(bulk.members()[&cat].listens.len() <= limits::MAX_ADDRESSES);
         assert_eq!(bulk.addresses(&cat).len(), limits::MAX_BULK_DIALS);
+    }
+
+    #[test]
+    fn it_is_known_who_is_reached_by_quic_alone_and_who_might_be() {
+        let (bulk, _, _) = somebody();
+        let says = ["/ip4/10.0.0.7/tcp/1", "/ip4/10.0.0.7/udp/2/quic-v1", "/ip4/10.0.0.8/udp/22/quic-v1"];
+        let [ann, ben] = [(); 2].map(|()| PeerId::random());
+        member(&bulk, ann, "/ip4/10.0.0.7/tcp/1", &says);
+        assert!(!bulk.has_both(&ann), "what would be on its connection is TCP as well");
+        assert_eq!(bulk.quic_addresses(&ann), [says[1].parse().unwrap()]);
+        connected(&bulk, ann, says[1]);
+        assert!(!bulk.has_both(&ann), "nobody knows on which of the two a stream would be");
+        bulk.closed(&ann, &dialled("/ip4/10.0.0.7/tcp/1"));
+        assert!(bulk.has_both(&ann));
+        bulk.closed(&ann, &dialled(says[1]));
+        assert!(!bulk.has_both(&ann));
+        // Without an address for TCP there is but one way.
+        member(&bulk, ben, &format!("{}/p2p/{ben}", says[1]), &says[1..]);
+        assert!(!bulk.has_both(&ben));
+        let relay = format!("{}/p2p/{ann}/p2p-circuit", says[1]);
+        assert!(!is_quic(&dialled(&relay)), "what a relay carries is none of its own");
+        let many: Vec<_> = (1..1000).map(|port| format!("/ip4/10.0.0.7/udp/{port}/quic-v1")).collect();
+        member(&bulk, ben, says[1], &many.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(bulk.members()[&ben].listens_quic.len() <= limits::MAX_ADDRESSES);
+        assert_eq!(bulk.quic_addresses(&ben).len(), limits::MAX_BULK_DIALS);
     }
 
     #[test]

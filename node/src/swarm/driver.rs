@@ -66,6 +66,8 @@ pub(super) enum Command {
     Providers(DhtKey, oneshot::Sender<Vec<PeerId>>),
     /// Close all connections to a peer, and take none again.
     Drop(PeerId),
+    /// Reach a peer by QUIC that is connected by TCP. What is opened from now on goes that way once it stands.
+    ByQuic(PeerId),
     /// How much is kept for the DHT.
     Kept(oneshot::Sender<Kept>),
     /// Which members are connected.
@@ -377,6 +379,13 @@ impl Driver {
                 self.forget(peer);
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
+            Command::ByQuic(peer) => {
+                let addresses = self.bulk.quic_addresses(&peer);
+                let dial = DialOpts::peer_id(peer).condition(PeerCondition::Always);
+                if !addresses.is_empty() && self.swarm.dial(dial.addresses(addresses).build()).is_ok() {
+                    self.reach.wants_quic(peer);
+                }
+            }
             Command::Kept(reply) => {
                 let shelf = &self.store().shelf;
                 let _ = reply.send(Kept { records: shelf.len(), bytes: shelf.weight() });
@@ -412,13 +421,18 @@ impl Driver {
                 }
                 return vec![NetEvent::Gone(peer_id)];
             }
+            SwarmEvent::ConnectionClosed { peer_id, endpoint, .. } => self.bulk.closed(&peer_id, &endpoint),
             SwarmEvent::NewListenAddr { address, .. }
                 if !is_loopback(&address) && !reach::is_relayed(&address) =>
             {
                 self.swarm.add_external_address(address);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.swarm.remove_external_address(&address),
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => self.unreachable(peer),
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. }
+                if !self.members.contains_key(&peer) =>
+            {
+                self.unreachable(peer);
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => return self.identified(event),
             SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.kad(event),
             _ => {}

@@ -26,6 +26,7 @@ use crate::observe::{clock, span};
 use crate::peer::Peer;
 use crate::plan::Backoff;
 use crate::reach::meter::Meter;
+use crate::reach::ways::{Way, Ways};
 
 impl Addressed for Ask {
     fn id(&self) -> Option<u64> {
@@ -150,9 +151,18 @@ struct Shared {
     id: NetworkId,
     peer: PeerId,
     listen: watch::Receiver<Vec<String>>,
-    meters: Mutex<HashMap<PeerId, Meter>>,
+    flows: Mutex<HashMap<PeerId, Flow>>,
     links: Mutex<HashMap<PeerId, Arc<Links>>>,
     driver: OnceLock<(tokio::task::AbortHandle, Remembered)>,
+}
+
+/// How Blobs come from a peer.
+#[derive(Default)]
+struct Flow {
+    meter: Meter,
+    ways: Ways,
+    /// The way by which any came last.
+    last: Option<Way>,
 }
 
 /// A peer's name in text is none.
@@ -168,8 +178,8 @@ impl Handle {
         (control, bulk): (libp2p_stream::Control, Bulk),
     ) -> Self {
         let (network, id) = (network.clone(), network.id());
-        let (links, meters, driver) = (Mutex::default(), Mutex::default(), OnceLock::new());
-        let shared = Shared { network, id, peer, listen, meters, links, driver };
+        let (links, flows, driver) = (Mutex::default(), Mutex::default(), OnceLock::new());
+        let shared = Shared { network, id, peer, listen, flows, links, driver };
         Self { shared: Arc::new(shared), commands, control, bulk }
     }
 
@@ -215,23 +225,39 @@ impl Handle {
         self.command(Command::Routes).await.unwrap_or_default()
     }
 
-    /// Notes that bytes of a Blob came from a peer.
-    pub fn came(&self, peer: PeerId, bytes: u64) {
-        let mut meters = self.meters();
+    /// Notes that bytes of a Blob came from a peer; whether of a `large` one, which comes as fast as it can.
+    pub fn came(&self, (peer, way): (PeerId, Way), bytes: u64, large: bool) {
+        let now = clock::moment();
+        self.of_flow(peer, |flow| {
+            flow.meter.count(now, bytes);
+            flow.last = Some(way);
+            if large {
+                flow.ways.came(now, way, bytes);
+            }
+        });
+    }
+
+    /// Notes that what was asked for did not come.
+    pub fn failed(&self, peer: PeerId, way: Way) {
+        self.of_flow(peer, |flow| flow.ways.failed(way));
+    }
+
+    /// How many bytes a second came from a peer when any came last, and by which way.
+    pub fn rate(&self, peer: &PeerId) -> (Option<u64>, Option<Way>) {
+        self.flows().get(peer).map(|flow| (flow.meter.rate(), flow.last)).unwrap_or_default()
+    }
+
+    fn of_flow<T>(&self, peer: PeerId, work: impl FnOnce(&mut Flow) -> T) -> T {
+        let mut flows = self.flows();
         // Room is bounded by forgetting all: what is measured anew is there a second later.
-        if meters.len() >= MAX_LINKED && !meters.contains_key(&peer) {
-            meters.clear();
+        if flows.len() >= MAX_LINKED && !flows.contains_key(&peer) {
+            flows.clear();
         }
-        meters.entry(peer).or_default().count(clock::moment(), bytes);
+        work(flows.entry(peer).or_default())
     }
 
-    /// How many bytes a second came from a peer when any came last.
-    pub fn rate(&self, peer: &PeerId) -> Option<u64> {
-        self.meters().get(peer).and_then(Meter::rate)
-    }
-
-    fn meters(&self) -> MutexGuard<'_, HashMap<PeerId, Meter>> {
-        self.shared.meters.lock().expect("nobody panics while holding the meters")
+    fn flows(&self) -> MutexGuard<'_, HashMap<PeerId, Flow>> {
+        self.shared.flows.lock().expect("nobody panics while holding the flows")
     }
 
     /// How the rest of the node names a peer of this Network.
@@ -308,6 +334,10 @@ impl Handle {
     /// Closes the kept streams to a peer that went away.
     pub fn forget(&self, peer: &PeerId) {
         self.shared.links.lock().expect("nobody panics while holding the kept streams").remove(peer);
+        if let Some(flow) = self.flows().get_mut(peer) {
+            // It may come back by other ways.
+            flow.ways = Ways::default();
+        }
     }
 
     /// The places of a peer's kept streams.
@@ -329,12 +359,26 @@ impl Handle {
         }
     }
 
-    /// The stream of Blobs from a peer: a socket of its own where one can be had, or else one beside the others.
-    pub async fn blobs(&self, peer: PeerId) -> Option<Link<Blobs, Blobs>> {
-        let way = (Purpose::Blob, limits::BULK_PATIENCE);
-        match self.alone(peer, way, |links| &links.alone.1).await {
-            Some(link) => Some(link),
-            None => self.link(peer, Purpose::Blob, |links| &links.blobs).await,
+    /// The stream of Blobs from a peer, and the way it goes: a socket of its own where one can be had and is not the slower
+    /// way, or else one beside the others.
+    pub async fn blobs(&self, peer: PeerId) -> Option<(Link<Blobs, Blobs>, Way)> {
+        let beside = || self.link(peer, Purpose::Blob, |links| &links.blobs);
+        let (both, now) = (self.bulk.has_both(&peer), clock::moment());
+        let (way, wanted) = self.of_flow(peer, |flow| (flow.ways.way(now, both), flow.ways.wants_other(now)));
+        if wanted && !both {
+            // Nobody waits for that.
+            let _ = self.commands.try_send(Command::ByQuic(peer));
+        }
+        if way == Way::Connection {
+            if let Some(link) = beside().await {
+                return Some((link, Way::Connection));
+            }
+            self.failed(peer, Way::Connection);
+        }
+        let alone = (Purpose::Blob, limits::BULK_PATIENCE);
+        match self.alone(peer, alone, |links| &links.alone.1).await {
+            Some(link) => Some((link, Way::Socket)),
+            None => Some((beside().await?, Way::Connection)),
         }
     }
 

@@ -5,7 +5,7 @@
 //! [`crate::reach::plan`] decides; the behaviours of libp2p and what is here carry it out. Every relayed connection is authenticated
 //! and closed to strangers from end to end, as any other is: a relay carries what it cannot read.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::behaviour::{self, Behaviour as Whole, BehaviourEvent as Happened};
-use super::{SwarmError, limits};
+use super::{SwarmError, bulk, limits};
 use crate::network::Network;
 use crate::observe::clock;
 use crate::plan::Plan as _;
@@ -102,6 +102,7 @@ struct Connection {
     peer: PeerId,
     address: Multiaddr,
     relayed: bool,
+    quic: bool,
     rtt: Option<Duration>,
     /// Pings in a row that nobody answered.
     lost: u32,
@@ -115,6 +116,8 @@ pub(super) struct Reach {
     near: HashMap<PeerId, BTreeSet<Multiaddr>>,
     /// Places at relays that were asked for, by their listeners.
     places: HashMap<ListenerId, PeerId>,
+    /// Peers that are connected by TCP and dialled by QUIC, to see whether that is faster.
+    to_quic: HashSet<PeerId>,
     /// Where this node can be reached.
     addresses: watch::Sender<Vec<String>>,
 }
@@ -122,7 +125,8 @@ pub(super) struct Reach {
 impl Reach {
     pub(super) fn new(addresses: watch::Sender<Vec<String>>) -> Self {
         let (connections, near, places) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { plan: ReachPlan::default(), connections, near, places, addresses }
+        let (plan, to_quic) = (ReachPlan::default(), HashSet::new());
+        Self { plan, connections, near, places, to_quic, addresses }
     }
 
     /// When there is something to do though nothing happened.
@@ -156,7 +160,8 @@ impl Reach {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 let (address, relayed) = (endpoint.get_remote_address().clone(), endpoint.is_relayed());
-                let connection = Connection { peer: *peer_id, address, relayed, rtt: None, lost: 0 };
+                let quic = bulk::is_quic(endpoint);
+                let connection = Connection { peer: *peer_id, address, relayed, quic, rtt: None, lost: 0 };
                 self.connections.insert(*connection_id, connection);
                 self.feed(Event::Connected(*peer_id));
                 self.straighten(swarm, *peer_id);
@@ -164,6 +169,7 @@ impl Reach {
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
                 self.connections.remove(connection_id);
                 if *num_established == 0 {
+                    self.to_quic.remove(peer_id);
                     self.feed(Event::Closed(*peer_id));
                 }
             }
@@ -244,13 +250,25 @@ impl Reach {
         }
     }
 
-    /// Closes the detours to a peer that is reached directly, so that what is opened from now on goes straight.
-    fn straighten(&self, swarm: &mut Swarm<Whole>, peer: PeerId) {
+    /// A peer is dialled by QUIC, and is to be reached by that alone once it can be.
+    pub(super) fn wants_quic(&mut self, peer: PeerId) {
+        self.to_quic.insert(peer);
+    }
+
+    /// Closes the detours to a peer that is reached directly, so that what is opened from now on goes straight, and what is
+    /// TCP to one that was to be reached by QUIC, and is.
+    fn straighten(&mut self, swarm: &mut Swarm<Whole>, peer: PeerId) {
         let of = || self.connections.iter().filter(|(_, connection)| connection.peer == peer);
         if of().any(|(_, connection)| !connection.relayed) {
             for (id, _) in of().filter(|(_, connection)| connection.relayed) {
                 swarm.close_connection(*id);
             }
+        }
+        if of().any(|(_, connection)| connection.quic) && self.to_quic.contains(&peer) {
+            for (id, _) in of().filter(|(_, connection)| !connection.quic) {
+                swarm.close_connection(*id);
+            }
+            self.to_quic.remove(&peer);
         }
     }
 

@@ -23,6 +23,7 @@ use crate::fetch::event::{Brought, Event, Has, Need};
 use crate::gc::protect::Hold;
 use crate::link::{Answers, Link};
 use crate::observe::span;
+use crate::reach::ways::Way;
 use crate::store::{Arriving, StoreError, is_small, unpack};
 
 /// What to fetch.
@@ -80,7 +81,7 @@ pub async fn fetch(
     if single && engine.store().has(&digest).unwrap_or(false) {
         return Brought::Done;
     }
-    let Some(link) = handle.blobs(peer).await else { return Brought::Failed };
+    let Some((link, way)) = handle.blobs(peer).await else { return Brought::Failed };
     // One piece needs no list: its hash is the name.
     let values =
         !single && !pieces.is_empty() && download.as_ref().is_none_or(|one| one.arriving().is_none());
@@ -89,7 +90,8 @@ pub async fn fetch(
     let Some(answers) = link.ask(want).await else { return Brought::Failed };
     let id = answers.id;
     let left = pieces.iter().copied().collect();
-    let mut taking = Taking { engine, events, from: (handle, peer), transfer, need, values, left, answers };
+    let from = (handle, (peer, way));
+    let mut taking = Taking { engine, events, from, transfer, need, values, left, answers };
     let ended = tokio::select! {
         ended = taking.run(download) => ended,
         // Told to stop: what is under way is let go.
@@ -98,6 +100,9 @@ pub async fn fetch(
             return Brought::Part;
         }
     };
+    if matches!(ended, Err(Cut::Failed)) {
+        handle.failed(peer, way);
+    }
     if !matches!(ended, Ok(_) | Err(Cut::Said(_))) {
         stop(&link, id).await;
     }
@@ -137,7 +142,7 @@ fn outcome(engine: &Engine, (peer, need): (PeerId, &Need), ended: Result<Brought
 struct Taking<'a> {
     engine: &'a Engine,
     events: &'a mpsc::Sender<Event>,
-    from: (&'a Handle, PeerId),
+    from: (&'a Handle, (PeerId, Way)),
     transfer: u64,
     need: Need,
     /// Whether the list was asked for.
@@ -246,7 +251,7 @@ impl Taking<'_> {
                 }
                 let bytes = piece.bytes.len() as u64;
                 self.engine.counts().fetched(bytes);
-                self.from.0.came(self.from.1, bytes);
+                self.from.0.came(self.from.1, bytes, piece_count(self.need.size) > 1);
                 Ok(Some(piece))
             }
             Blobs::End(End { no: None, .. }) if self.left.is_empty() => Ok(None),
@@ -355,7 +360,7 @@ impl Small<'_> {
         if self.left.is_empty() {
             return Brought::Done;
         }
-        let Some(link) = self.from.0.blobs(self.from.1).await else { return Brought::Failed };
+        let Some((link, way)) = self.from.0.blobs(self.from.1).await else { return Brought::Failed };
         let digests = self.left.keys().copied().collect();
         let several = move |id| Blobs::Several(Several { id, digests });
         let Some(mut answers) = link.ask(several).await else { return Brought::Failed };
@@ -363,7 +368,7 @@ impl Small<'_> {
             let answer = tokio::time::timeout(limits::PIECE_STALL, answers.next()).await;
             match answer.ok().flatten() {
                 Some(Blobs::Small(small)) => {
-                    if !self.came(small.blobs).await {
+                    if !self.came(small.blobs, way).await {
                         stop(&link, answers.id).await;
                         return Brought::Failed;
                     }
@@ -384,7 +389,7 @@ impl Small<'_> {
     }
 
     /// Keeps some; gives whether only those came that were asked for, and each as it should be.
-    async fn came(&mut self, blobs: Vec<Inline>) -> bool {
+    async fn came(&mut self, blobs: Vec<Inline>, way: Way) -> bool {
         let count = blobs.len();
         let known = |inline: Inline| self.left.remove(&inline.digest).map(|need| (need, inline));
         let known: Vec<_> = blobs.into_iter().filter_map(known).collect();
@@ -392,7 +397,7 @@ impl Small<'_> {
         let mut well = count > 0 && known.len() == count;
         let bytes = known.iter().map(|(_, inline)| inline.bytes.len() as u64).sum();
         self.engine.counts().fetched(bytes);
-        self.from.0.came(self.from.1, bytes);
+        self.from.0.came((self.from.1, way), bytes, false);
         let engine = Arc::clone(self.engine);
         let kept = span::blocking(move || keep_all(&engine, known));
         for (need, kept) in kept.await {

@@ -81,6 +81,26 @@ fn one_large_fetch_uses_the_link_without_tcp() {
 }
 
 #[test]
+fn where_tcp_is_slowed_down_what_is_large_comes_by_quic() {
+    let Some(mut lab) = Lab::new() else { return };
+    let hosts = plugged(&mut lab, 2);
+    hosts.iter().for_each(|(_, port)| port.limit_tcp(MEGABITS, MEGABITS / 10));
+    let office = Office::on(&hosts.into_iter().map(|(host, _)| host).collect::<Vec<_>>());
+    let _up: Vec<_> = office.people.iter().map(|person| person.up(&[])).collect();
+    let [ann, ben] = &office.people[..] else { unreachable!() };
+    let bytes = if in_full() { 256 << 20 } else { 32 << 20 };
+    let output = noise(bytes, 1);
+    put(ann, "01", &output);
+    follows(ben, 1);
+    let took = seconds(|| drop(get(ben, "01").ok()));
+    compare(ben, &output);
+    let peer = &ben.status()["peers"][0];
+    assert_eq!(peer["way"], "connection", "{peer}");
+    let share = share_of_link(bytes, took);
+    println!("{} MiB in {took:.2} s: {share:.2} of {MEGABITS} Mbit/s, of which TCP may use 0.1", bytes >> 20);
+}
+
+#[test]
 fn many_fetch_from_one_at_once() {
     let Some(mut lab) = Lab::new() else { return };
     let count = if in_full() { 8 } else { 4 };

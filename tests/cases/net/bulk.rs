@@ -163,7 +163,7 @@ async fn what_is_asked_comes_over_the_socket_and_not_over_the_stream() {
     let (handle, _folder, _events) = enter_with(&stranger, network).await;
     let peer = stranger.handle.peer();
     until("it is answered", || async {
-        let mut answers = handle.blobs(peer).await?.ask(want(Digest::of(b"x"))).await?;
+        let mut answers = handle.blobs(peer).await?.0.ask(want(Digest::of(b"x"))).await?;
         matches!(answers.next().await?, Blobs::End(End { no: Some(No::Busy), .. })).then_some(())
     })
     .await;
@@ -208,7 +208,7 @@ async fn a_peer_that_takes_none_is_asked_on_the_stream() {
     });
     let (handle, _folder, _events) = enter_with(&stranger, network).await;
     let peer = stranger.handle.peer();
-    let link = handle.blobs(peer).await.unwrap();
+    let (link, _) = handle.blobs(peer).await.unwrap();
     let mut answers = link.ask(want(Digest::of(b"x"))).await.unwrap();
     assert!(matches!(answers.next().await, Some(Blobs::End(_))));
     assert_eq!(handle.bulk_sockets(), 0);
@@ -221,7 +221,7 @@ async fn a_dropped_peer_loses_its_socket() {
     let node = Node::start(&place, &[]).await;
     let digest = node.publish("key", &bytes(1, 100_000)).await;
     let stranger = Stranger::enter(&network, &[&node]).await;
-    let link = stranger.handle.blobs(node.peer).await.unwrap();
+    let (link, _) = stranger.handle.blobs(node.peer).await.unwrap();
     let mut answers = link.ask(want(digest)).await.unwrap();
     assert!(matches!(answers.next().await, Some(Blobs::Have(_))));
     until("there is a socket", || async { (sockets(&node).await == 1).then_some(()) }).await;

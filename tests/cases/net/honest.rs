@@ -18,7 +18,7 @@ async fn gets(stranger: &Stranger, node: &Node, (key, digest): (&str, Digest)) -
     let actions = vec![action(key)];
     let question = move |id| Ask::Question(Question { id, project: project(), actions, inline: 1 << 20 });
     let Ask::Answer(answer) = link.ask(question).await.unwrap().next().await.unwrap() else { panic!() };
-    let link = stranger.handle.blobs(node.peer).await.unwrap();
+    let (link, _) = stranger.handle.blobs(node.peer).await.unwrap();
     let pieces = vec![Run { first: 0, count: 1 }];
     let mut answers =
         link.ask(move |id| Blobs::Want(Want { id, digest, values: false, pieces })).await.unwrap();
