@@ -108,6 +108,9 @@ impl Ways {
     pub fn way(&mut self, now: Moment, both: bool) -> Way {
         if !both {
             self.trial = None;
+            if self.settled == Way::Connection {
+                self.settle(Way::Socket, Flow::default());
+            }
             return Way::Socket;
         }
         if let Some((begun, tried)) = self.trial
@@ -139,15 +142,12 @@ impl Ways {
     /// So many bytes of a large Blob came. Small ones come as fast as they are asked for, and say nothing about a way.
     pub fn came(&mut self, now: Moment, way: Way, bytes: u64) {
         match &mut self.trial {
-            Some((begun, tried)) if way != self.settled => {
-                if now.since(*begun) >= TRIAL.1 {
-                    tried.count(now, bytes);
-                }
+            Some((begun, tried)) if way != self.settled && now.since(*begun) >= TRIAL.1 => {
+                tried.count(now, bytes);
             }
-            // What comes late by the old way shares the link with the trial.
-            Some(_) => {}
             None if way == self.settled => self.since.0 += self.flow.count(now, bytes),
-            None => {}
+            // What comes late by the old way shares the link with the trial.
+            _ => {}
         }
     }
 
@@ -274,9 +274,11 @@ mod tests {
         world.ways.settle(Way::Connection, Flow::default());
         world.ways.failed(Way::Connection);
         assert_eq!(world.ways.way(world.now, true), Way::Socket);
-        // When the connection is not what it was, the trial is over.
+        // When the connection is not what it was, nothing is known of it any more.
         world.ways.trial = Some((world.now, Flow::default()));
         assert_eq!(world.ways.way(world.now, false), Way::Socket);
         assert!(world.ways.trial.is_none());
+        world.ways.settle(Way::Connection, Flow::default());
+        assert_eq!([false, true].map(|both| world.ways.way(world.now, both)), [Way::Socket; 2]);
     }
 }

@@ -318,6 +318,7 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
+/// Whether a connection is by QUIC, and no relay carries it.
 pub(super) fn is_quic(point: &ConnectedPoint) -> bool {
     quic_of(point.get_remote_address()).is_some()
 }

@@ -365,7 +365,7 @@ impl Handle {
         let beside = || self.link(peer, Purpose::Blob, |links| &links.blobs);
         let (both, now) = (self.bulk.has_both(&peer), clock::moment());
         let (way, wanted) = self.of_flow(peer, |flow| (flow.ways.way(now, both), flow.ways.wants_other(now)));
-        if wanted && !both {
+        if wanted {
             // Nobody waits for that.
             let _ = self.commands.try_send(Command::ByQuic(peer));
         }
