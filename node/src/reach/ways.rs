@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! By which of two ways Blobs come from a peer, where there are two: TCP or QUIC, whichever was measured to be faster.
 //!
-//! A socket of its own (TCP, see `swarm/bulk.rs`) costs the processor a third of what QUIC does, so it is taken first. It is
-//! not the faster one everywhere: some routers slow down the one or the other. So once Blobs have come slowly for a
-//! while, all that is asked for next comes by the other way for a few seconds, and the faster one stays. Nothing is
-//! fetched that nobody needs, and the more often a trial changed nothing, the longer it is to the next.
+//! A socket of its own (TCP, see `swarm/bulk.rs`) moves three times as much as QUIC where the processor is the bound, so
+//! it is taken first. It is not the faster one everywhere: some routers slow down the one or the other. So once Blobs
+//! have come slowly for a while, all that is asked for next comes by the other way for a few seconds, and the faster one
+//! stays. Nothing is fetched that nobody needs, and each trial is after a longer time than the last.
 
 use std::time::Duration;
 
