@@ -173,6 +173,10 @@ impl Reach {
                     self.feed(Event::Closed(*peer_id));
                 }
             }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), .. } => {
+                // What comes about later by itself is no answer to that.
+                self.to_quic.remove(peer);
+            }
             SwarmEvent::ListenerClosed { listener_id, .. } => {
                 if let Some(relay) = self.places.remove(listener_id) {
                     self.feed(Event::Displaced(relay));

@@ -53,3 +53,28 @@ fn an_interface_that_comes_up_later_is_used() {
     follows(ben, 1);
     expect(ben, "01", &output);
 }
+
+#[test]
+fn who_cannot_reach_the_signer_hears_by_asking_those_who_hold_what_she_made() {
+    let Some(mut lab) = Lab::new() else { return };
+    let [left, right] = ["left", "right"].map(|name| lab.switch(name));
+    let [ann, ben, cat] = ["ann", "ben", "cat"].map(|name| lab.host(name));
+    lab.plug(&ann, &left, "10.77.0.1/24");
+    lab.plug(&ben, &left, "10.77.0.2/24");
+    lab.plug(&ben, &right, "10.78.0.2/24");
+    lab.plug(&cat, &right, "10.78.0.3/24");
+    let office = Office::on(&[ann, ben, cat]);
+    let _up: Vec<_> = office.people.iter().map(|person| person.up(&[])).collect();
+    let [ann, ben, cat] = &office.people[..] else { unreachable!() };
+    meets(ben, 2);
+    let output = noise(3 << 20, 1);
+    put(ann, "01", &output);
+    follows(ben, 1);
+    expect(ben, "01", &output);
+    follows(cat, 1);
+    let status = cat.status();
+    assert_eq!(super::rows(&status["peers"]).len(), 1, "she is connected to ben alone: {status:#}");
+    let catalog = super::rows(&status["catalogs"]).iter().find(|row| row["signer"] == "ann").unwrap();
+    assert_ne!(catalog["source"], "push", "nobody pushes it to her: {catalog}");
+    expect(cat, "01", &output);
+}

@@ -43,6 +43,19 @@ fn share_of_link(bytes: usize, seconds: f64) -> f64 {
     bytes as f64 * 8.0 / seconds / f64::from(MEGABITS) / 1e6
 }
 
+/// The second one gets from the first, of two, something of so many bytes, or of more in earnest; gives how many they
+/// were, and how many seconds it took.
+fn gets_one(office: &Office, quick: usize) -> (usize, f64) {
+    let [ann, ben] = &office.people[..] else { unreachable!() };
+    let bytes = if in_full() { 256 << 20 } else { quick };
+    let output = noise(bytes, 1);
+    put(ann, "01", &output);
+    follows(ben, 1);
+    let took = seconds(|| drop(get(ben, "01").ok()));
+    compare(ben, &output);
+    (bytes, took)
+}
+
 /// One large fetch over a link, by sockets of its own or, where nobody listens for TCP, over QUIC.
 fn one_large_fetch(quic: bool) {
     let Some(mut lab) = Lab::new() else { return };
@@ -57,13 +70,8 @@ fn one_large_fetch(quic: bool) {
         std::fs::write(&file, lines.join("\n")).unwrap();
     }
     let _up: Vec<_> = office.people.iter().map(|person| person.up(&[])).collect();
-    let [ann, ben] = &office.people[..] else { unreachable!() };
-    let bytes = if in_full() { 256 << 20 } else { 24 << 20 };
-    let output = noise(bytes, 1);
-    put(ann, "01", &output);
-    follows(ben, 1);
-    let took = seconds(|| drop(get(ben, "01").ok()));
-    compare(ben, &output);
+    let (bytes, took) = gets_one(&office, 24 << 20);
+    let ben = &office.people[1];
     let sockets = ben.status()["networks"][super::NETWORK]["bulk"].as_u64();
     assert_eq!(sockets == Some(0), quic, "{sockets:?}");
     let (way, share) = (if quic { "QUIC" } else { "TCP" }, share_of_link(bytes, took));
@@ -87,14 +95,8 @@ fn where_tcp_is_slowed_down_what_is_large_comes_by_quic() {
     hosts.iter().for_each(|(_, port)| port.limit_tcp(MEGABITS, MEGABITS / 10));
     let office = Office::on(&hosts.into_iter().map(|(host, _)| host).collect::<Vec<_>>());
     let _up: Vec<_> = office.people.iter().map(|person| person.up(&[])).collect();
-    let [ann, ben] = &office.people[..] else { unreachable!() };
-    let bytes = if in_full() { 256 << 20 } else { 32 << 20 };
-    let output = noise(bytes, 1);
-    put(ann, "01", &output);
-    follows(ben, 1);
-    let took = seconds(|| drop(get(ben, "01").ok()));
-    compare(ben, &output);
-    let peer = &ben.status()["peers"][0];
+    let (bytes, took) = gets_one(&office, 32 << 20);
+    let peer = &office.people[1].status()["peers"][0];
     assert_eq!(peer["way"], "connection", "{peer}");
     let share = share_of_link(bytes, took);
     println!("{} MiB in {took:.2} s: {share:.2} of {MEGABITS} Mbit/s, of which TCP may use 0.1", bytes >> 20);
