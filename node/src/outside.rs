@@ -366,13 +366,18 @@ impl Outside {
         found.await
     }
 
-    /// Has Blobs brought that holders of a topic have; gives whether all came.
-    pub async fn bring(&self, topic: &Topic, blobs: Vec<Need>, within: Duration) -> bool {
+    /// Has Blobs brought that holders of a topic have, or these peers; gives whether all came.
+    pub async fn bring(
+        &self,
+        topic: &Topic,
+        (blobs, among): (Vec<Need>, Vec<Peer>),
+        within: Duration,
+    ) -> bool {
         let bring = self.turn();
         let (to, from) = oneshot::channel();
         lock(&self.brings).insert(bring, to);
         let until = clock::moment().plus(within);
-        let event = fetch::event::Event::Bring { bring, topic: topic.clone(), blobs, until };
+        let event = fetch::event::Event::Bring { bring, topic: topic.clone(), blobs, among, until };
         if self.plans.fetch.send(event).await.is_err() {
             lock(&self.brings).remove(&bring);
             return false;

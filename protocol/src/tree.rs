@@ -207,12 +207,17 @@ impl Wire for Member {
 }
 
 impl Member {
-    fn check(&self) -> Result<(), &'static str> {
-        match &self.kind {
+    /// Whether a Tree can hold it.
+    ///
+    /// # Errors
+    /// [`TreeError::Member`].
+    pub fn check(&self) -> Result<(), TreeError> {
+        let checked = match &self.kind {
             Kind::File { size, .. } if *size > MAX_BLOB_BYTES => Err("its size is beyond 1 TiB"),
             Kind::Symlink { target } => check_target(target, self.path.parents()),
             Kind::File { .. } | Kind::Directory => Ok(()),
-        }
+        };
+        checked.map_err(|why| TreeError::Member { path: self.path.clone(), why })
     }
 }
 
@@ -353,7 +358,7 @@ impl Tree {
         }
         let mut total: u64 = 0;
         for (index, member) in members.iter().enumerate() {
-            member.check().map_err(|why| TreeError::Member { path: member.path.clone(), why })?;
+            member.check()?;
             if let Some(before) = index.checked_sub(1).map(|before| &members[before]) {
                 follows(&before.path, &member.path)?;
             }

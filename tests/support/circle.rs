@@ -69,17 +69,32 @@ pub fn list(value: &Value) -> &[Value] {
 /// When that takes too long.
 #[track_caller]
 pub fn followed(person: &Person, ann: &Person) {
-    // What was published may still wait for its Catalog.
-    let own = |status: &Value| {
-        let rows = list(&status["catalogs"]);
-        let rows: Vec<_> =
-            rows.iter().filter(|row| row["own"] == true && row["project"] == "default").collect();
-        rows.first().map_or(0, |row| row["keys"].as_u64().unwrap_or_default())
+    follows(person, ann, |own, status| {
+        own["project"] == "default" && own["keys"].as_u64() >= status["published"].as_u64()
+    });
+}
+
+/// Waits until somebody follows the Catalog of the person whom she calls ann in which all is listed and that is as it
+/// should be, by its row in ann's own status and by that status.
+///
+/// # Panics
+/// When that takes too long.
+#[track_caller]
+pub fn follows(person: &Person, ann: &Person, is: impl Fn(&Value, &Value) -> bool) {
+    // What was published may still wait for its Catalog. A key that was claimed anew counts twice for a while, so that
+    // their number alone says nothing about the last claims.
+    let own = |row: &Value, status: &Value| {
+        row["own"] == true && row["unlisted"] == 0 && row["keys"].as_u64() > Some(0) && is(row, status)
     };
-    let all = |status: &Value| status["published"].as_u64().unwrap_or_default();
-    let listed = ann.until("her own catalog", |status| own(status) > 0 && own(status) >= all(status));
-    let whole = |row: &Value| row["signer"] == "ann" && row["keys"].as_u64() >= Some(own(&listed));
-    person.until("ann's catalog", |status| list(&status["catalogs"]).iter().any(whole));
+    let find = |status: &Value| list(&status["catalogs"]).iter().find(|row| own(row, status)).cloned();
+    let status = ann.until("her own catalog", |status| find(status).is_some());
+    let row = find(&status).expect("it was there");
+    let same = |theirs: &Value| {
+        theirs["signer"] == "ann"
+            && theirs["project"] == row["project"]
+            && theirs["sequence"].as_u64() >= row["sequence"].as_u64()
+    };
+    person.until("ann's catalog", |status| list(&status["catalogs"]).iter().any(same));
 }
 
 /// Somebody's daemon has looked for something and has neither found anything nor fetched a byte.

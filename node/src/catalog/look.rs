@@ -2,7 +2,7 @@
 //! Looks for news of the Catalogs of others, wherever the Plan says, and fetches what is new of them: the list of
 //! Segments, and the filters that are not here yet. Rows are fetched by nobody who only follows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use potluck_protocol::peer::{Heads, Known, Pull, Topic, TopicState};
 use super::driver::heads_of;
 use super::evidence::{Exhibit, Offence};
 use super::followed::{Listing, NotTaken};
-use super::plan::{Found, Source};
+use super::plan::{Found, Source, whom};
 use crate::content::Durability;
 use crate::fetch;
 use crate::fetch::event::Need;
@@ -29,16 +29,23 @@ use crate::outside::Outside;
 use crate::peer::Peer;
 use crate::swarm::{Handle, Value, limits};
 
-/// Most holders that are asked for Heads at a time.
-const MAX_PULLED: usize = 4;
 /// How long the parts of a Catalog may take to come.
 const BRING_WITHIN: Duration = Duration::from_secs(30);
+
+/// What is looked at: where it was looked for, and who offered it.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    topic: &'a Topic,
+    source: Source,
+    from: Option<&'a Peer>,
+}
 
 /// A Head that was offered, and by whom; nobody in particular on the DHT.
 struct Offer {
     head: Signed<Head>,
     from: Option<Peer>,
-    /// Whether anybody but this node says so: what lies here for the DHT, or on the disk, says nothing of today.
+    /// Whether anybody says so who should know: what lies here for the DHT, or on the disk, says nothing of today, and
+    /// those who only follow as this node does may all be behind.
     told: bool,
 }
 
@@ -105,14 +112,19 @@ async fn disk(outside: &Arc<Outside>, topic: &Topic) -> Vec<Offer> {
     heads.into_iter().map(|head| Offer { head, from: None, told: false }).collect()
 }
 
-/// What the holders have that are connected, some of them at a time and others the next time.
+/// What those have that are connected, some of them at a time and others the next time.
 async fn poll(outside: &Arc<Outside>, topic: &Topic) -> Vec<Offer> {
-    let holders = outside.holders(topic);
-    let first = usize::try_from(outside.turn()).unwrap_or(0) % holders.len().max(1);
-    let some: BTreeSet<_> = holders.iter().cycle().skip(first).take(MAX_PULLED.min(holders.len())).collect();
+    let turn = usize::try_from(outside.turn()).unwrap_or(0);
+    let asked = whom(&outside.holders(topic), &outside.listeners(topic), turn);
     let known = known(outside, topic);
-    let pulled = join_all(some.into_iter().map(|peer| pull(outside, (peer, topic), known.clone()))).await;
-    pulled.into_iter().flatten().collect()
+    let pull = async |(peer, holds): (&Peer, &bool)| {
+        let heads = pull(outside, (peer, topic), known.clone()).await;
+        heads
+            .into_iter()
+            .map(|head| Offer { head, from: Some(peer.clone()), told: *holds })
+            .collect::<Vec<_>>()
+    };
+    join_all(asked.iter().map(pull)).await.into_iter().flatten().collect()
 }
 
 /// How far this node is, less one: holders then give what is newest as well if that is no news, by which it is known
@@ -126,7 +138,11 @@ fn known(outside: &Outside, topic: &Topic) -> Vec<Known> {
 }
 
 /// The Heads that a peer has of a topic, and that are not older than those known here.
-async fn pull(outside: &Arc<Outside>, (peer, topic): (&Peer, &Topic), known: Vec<Known>) -> Vec<Offer> {
+async fn pull(
+    outside: &Arc<Outside>,
+    (peer, topic): (&Peer, &Topic),
+    known: Vec<Known>,
+) -> Vec<Signed<Head>> {
     let asked = async {
         let handle = outside.network(&peer.network)?;
         let link = handle.heads(handle.peer_of(peer).ok()?).await?;
@@ -139,8 +155,7 @@ async fn pull(outside: &Arc<Outside>, (peer, topic): (&Peer, &Topic), known: Vec
         }
     };
     let Some(given) = asked.await else { return Vec::new() };
-    let heads = given.heads.iter().filter_map(|head| Signed::decode(head).ok());
-    heads.map(|head| Offer { head, from: Some(peer.clone()), told: true }).collect()
+    given.heads.iter().filter_map(|head| Signed::decode(head).ok()).collect()
 }
 
 /// What stands on the DHT, which may be behind: the last thing that a signer published may not have got there before it
@@ -237,7 +252,8 @@ async fn take(outside: &Arc<Outside>, (topic, source): (&Topic, Source), offer: 
     if held == Some((claim.issued, claim.not_after)) {
         return true;
     }
-    let Some(listing) = load(outside, (topic, source), &claim).await else { return false };
+    let way = Way { topic, source, from: offer.from.as_ref() };
+    let Some(listing) = load(outside, way, &claim).await else { return false };
     if source != Source::Disk {
         let (engine, signer, head) = (Arc::clone(engine), topic.signer, offer.head.clone());
         let kept = span::blocking(move || engine.store().index().keep_head(&signer, &head)).await;
@@ -263,11 +279,12 @@ async fn take(outside: &Arc<Outside>, (topic, source): (&Topic, Source), offer: 
 }
 
 /// Fetches the Catalog that a Head points to, and the filters that are not here yet.
-async fn load(outside: &Arc<Outside>, (topic, source): (&Topic, Source), head: &Head) -> Option<Listing> {
+async fn load(outside: &Arc<Outside>, way: Way<'_>, head: &Head) -> Option<Listing> {
+    let Way { topic, source, .. } = way;
     if head.size > MAX_CATALOG_BYTES as u64 {
         return None;
     }
-    let bytes = part(outside, (topic, source), Need { digest: head.root, size: head.size }).await?;
+    let bytes = part(outside, way, Need { digest: head.root, size: head.size }).await?;
     let catalog: Catalog = codec::decode(&bytes, MAX_CATALOG_BYTES).ok()?;
     if catalog.project != topic.project {
         return None;
@@ -284,7 +301,7 @@ async fn load(outside: &Arc<Outside>, (topic, source): (&Topic, Source), head: &
     let missing = catalog.segments.iter().filter(|segment| !known.contains_key(&segment.filter));
     let missing: Vec<_> =
         missing.map(|segment| Need { digest: segment.filter, size: segment.filter_size }).collect();
-    if !missing.is_empty() && !bring(outside, (topic, source), missing).await {
+    if !missing.is_empty() && !bring(outside, way, missing).await {
         return None;
     }
     let mut filters = Vec::with_capacity(catalog.segments.len());
@@ -293,7 +310,7 @@ async fn load(outside: &Arc<Outside>, (topic, source): (&Topic, Source), head: &
             Some(filter) => Arc::clone(filter),
             None => {
                 let need = Need { digest: segment.filter, size: segment.filter_size };
-                Arc::new(Filter::decode(&part(outside, (topic, source), need).await?).ok()?)
+                Arc::new(Filter::decode(&part(outside, way, need).await?).ok()?)
             }
         };
         // A filter for other rows than the Segment has would make misses of hits, or the other way round.
@@ -307,8 +324,8 @@ async fn load(outside: &Arc<Outside>, (topic, source): (&Topic, Source), head: &
 }
 
 /// All bytes of one part of a Catalog.
-async fn part(outside: &Arc<Outside>, of: (&Topic, Source), need: Need) -> Option<Vec<u8>> {
-    if !bring(outside, of, vec![need]).await {
+async fn part(outside: &Arc<Outside>, way: Way<'_>, need: Need) -> Option<Vec<u8>> {
+    if !bring(outside, way, vec![need]).await {
         return None;
     }
     let store = outside.engine().store().clone();
@@ -317,7 +334,8 @@ async fn part(outside: &Arc<Outside>, of: (&Topic, Source), need: Need) -> Optio
 
 /// Brings parts of a Catalog, which then may be passed on where the Project is shared. What earlier runs kept is all
 /// there is on the disk, and no packet goes out for more.
-async fn bring(outside: &Arc<Outside>, (topic, source): (&Topic, Source), needs: Vec<Need>) -> bool {
+async fn bring(outside: &Arc<Outside>, way: Way<'_>, needs: Vec<Need>) -> bool {
+    let Way { topic, source, from } = way;
     let digests: Vec<_> = needs.iter().map(|need| need.digest).collect();
     let store = outside.engine().store().clone();
     let here = store.clone();
@@ -326,9 +344,22 @@ async fn bring(outside: &Arc<Outside>, (topic, source): (&Topic, Source), needs:
     })
     .await;
     let lacks = !absent.is_empty();
-    if lacks && (source == Source::Disk || !outside.bring(topic, absent, BRING_WITHIN).await) {
-        return false;
+    if lacks {
+        let wanted = (absent, others(outside, topic, from));
+        if source == Source::Disk || !outside.bring(topic, wanted, BRING_WITHIN).await {
+            return false;
+        }
     }
     let project = topic.project.clone();
     span::blocking(move || store.index().belong(&digests, &project, Durability::Fast)).await.is_ok()
+}
+
+/// Who may have the parts of a Catalog beside those who hold the topic: whoever offered the Head, as those do who only
+/// follow, and all of them where nobody holds it.
+fn others(outside: &Outside, topic: &Topic, from: Option<&Peer>) -> Vec<Peer> {
+    let holders = outside.holders(topic);
+    let followers = if holders.is_empty() { outside.listeners(topic) } else { Vec::new() };
+    let mut others: Vec<_> = from.into_iter().cloned().chain(followers).collect();
+    others.retain(|peer| !holders.contains(peer));
+    others
 }

@@ -3,7 +3,8 @@
 //! are followed.
 //!
 //! Looks for news have stages, from the cheapest: what earlier runs left on the disk, then what peers pushed, then the
-//! peers that are connected and hold the topic, and the DHT only when none of those could say anything, or now and then.
+//! peers that are connected and hold or follow the topic, and the DHT only when no holder could say anything, or now and
+//! then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -24,20 +25,25 @@ pub const FLUSH_EVERY: Duration = Duration::from_millis(80);
 pub const FLUSH_REST: Duration = Duration::from_millis(500);
 /// How soon a write or a merge that failed is tried again, at first and at last.
 pub const FLUSH_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// How often peers are asked for news that nobody pushes, give or take [`JITTER`].
+/// How often peers are asked for news that nobody pushes, or somewhat more often; see [`JITTER`].
 pub const POLL_EVERY: Duration = Duration::from_secs(60);
-/// How often the DHT is asked although peers answer: all of them may be behind, or keep something back.
+/// How often the DHT is asked although holders answer, or somewhat more often: all of them may be behind, or keep
+/// something back.
 pub const DHT_EVERY: Duration = Duration::from_secs(600);
 /// How soon a look that found nothing is repeated, at first.
 pub const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// How long a topic is left alone after a look, whatever anybody says of it. What was pushed does not wait.
 pub const POLL_GAP: Duration = Duration::from_millis(100);
-/// Most looks for news at a time: each may walk the DHT.
+/// Most peers that are asked for news at a time.
+pub const MAX_PULLED: usize = 4;
+/// Most looks at a time at what is on the disk and at what peers say.
 pub const MAX_POLLS: usize = 16;
+/// Most walks of the DHT at a time, beside those: each takes seconds where somebody cannot be reached any more.
+pub const MAX_WALKS: usize = 16;
 /// Most looks at what was pushed at a time, beside those.
 pub const MAX_TAKES: usize = 16;
-/// How much earlier or later than planned a look may be made, in parts of a hundred: followers of one Catalog must not
-/// all ask at once.
+/// How much earlier than planned a look may be made, in parts of a hundred: followers of one Catalog must not all ask at
+/// once. Never later: the interval is what people are told.
 pub const JITTER: u64 = 25;
 
 /// Where news are looked for; shown to people as how a Catalog came.
@@ -48,10 +54,27 @@ pub enum Source {
     Disk,
     /// What peers pushed.
     Push,
-    /// Peers that are connected and hold the topic.
+    /// Peers that are connected and hold or follow the topic.
     Poll,
     /// The DHT.
     Dht,
+}
+
+/// Who is asked for news of a topic, with whether they hold it: holders, and where those are few, some who follow it as
+/// well. Those have its Catalog too, and may reach whom this node cannot. Others are asked the next `turn`.
+pub fn whom<T: Ord + Clone>(holders: &[T], followers: &[T], turn: usize) -> BTreeMap<T, bool> {
+    let turned = |peers: &[T]| {
+        let first = turn % peers.len().max(1);
+        peers.iter().cycle().skip(first).take(peers.len()).cloned().collect::<Vec<_>>()
+    };
+    let mut asked: BTreeMap<_, _> =
+        turned(holders).into_iter().take(MAX_PULLED).map(|peer| (peer, true)).collect();
+    for peer in turned(followers) {
+        if asked.len() < MAX_PULLED {
+            asked.entry(peer).or_insert(false);
+        }
+    }
+    asked
 }
 
 /// What came of a write.
@@ -70,7 +93,7 @@ pub enum Wrote {
 pub enum Found {
     /// What is newest there is known here now.
     Well,
-    /// Nobody could say anything.
+    /// Nobody could say anything who should know it.
     Nothing,
     /// Something was refused or could not be had.
     Failed,
@@ -201,12 +224,13 @@ impl Own {
 
 #[derive(Debug)]
 struct Followed {
-    due: Moment,
+    /// When to look again; nothing while a look goes on that will say.
+    due: Option<Moment>,
     /// Where to look then.
     source: Source,
     /// Not before this, whatever anybody says.
     rests_until: Moment,
-    /// Whether the look that runs may have come too early.
+    /// Whether the look at what peers say that runs may have come too early.
     again: bool,
     /// Whether anything was pushed that nobody looked at.
     pushed: bool,
@@ -221,8 +245,10 @@ pub struct Catalogs {
     own: BTreeMap<Project, Own>,
     shared: BTreeSet<Project>,
     followed: BTreeMap<Topic, Followed>,
-    /// Looks for news that have not ended, even if the topic is not followed any more.
+    /// Looks at the disk and at what peers say that have not ended, even if the topic is not followed any more.
     polling: BTreeSet<Topic>,
+    /// Walks of the DHT that have not ended.
+    walking: BTreeSet<Topic>,
     /// Looks at what was pushed that have not ended.
     taking: BTreeSet<Topic>,
     actions: VecDeque<Action>,
@@ -237,6 +263,7 @@ impl Catalogs {
             shared: BTreeSet::new(),
             followed: BTreeMap::new(),
             polling: BTreeSet::new(),
+            walking: BTreeSet::new(),
             taking: BTreeSet::new(),
             actions: VecDeque::new(),
             chance: fastrand::Rng::with_seed(seed),
@@ -244,7 +271,7 @@ impl Catalogs {
     }
 
     fn jitter(&mut self, span: Duration) -> Duration {
-        let parts = self.chance.u64(100 - JITTER..=100 + JITTER);
+        let parts = self.chance.u64(100 - JITTER..=100);
         span.mul_f64(parts as f64 / 100.0)
     }
 
@@ -258,7 +285,8 @@ impl Catalogs {
             let backoff = Backoff::new(RETRY_FIRST, POLL_EVERY);
             let again = self.polling.contains(&topic);
             let (source, pushed) = (Source::Disk, false);
-            let new = Followed { due: now, source, rests_until: now, again, pushed, dht: now, backoff };
+            let due = Some(now);
+            let new = Followed { due, source, rests_until: now, again, pushed, dht: now, backoff };
             self.followed.entry(topic).or_insert(new);
         }
     }
@@ -272,38 +300,56 @@ impl Catalogs {
             }
             return;
         }
-        self.polling.remove(topic);
-        let every = self.jitter(POLL_EVERY);
-        let dht = self.jitter(DHT_EVERY);
+        let walked = source == Source::Dht;
+        if walked { &mut self.walking } else { &mut self.polling }.remove(topic);
+        let (every, dht) = (self.jitter(POLL_EVERY), self.jitter(DHT_EVERY));
+        let (polling, walking) = (self.polling.contains(topic), self.walking.contains(topic));
         let Some(followed) = self.followed.get_mut(topic) else { return };
-        let again = std::mem::take(&mut followed.again);
         followed.rests_until = now.plus(POLL_GAP);
-        if source == Source::Dht {
+        if walked {
             followed.dht = now.plus(dht);
         }
-        let (due, next) = match (source, found) {
-            (Source::Disk, _) => (now, Source::Poll),
-            _ if again => (followed.rests_until, Source::Poll),
-            (Source::Poll, Found::Nothing | Found::Failed) => (now, Source::Dht),
-            (Source::Poll, Found::Well) if followed.dht <= now => (now, Source::Dht),
-            (_, Found::Well) => {
-                followed.backoff.reset();
-                (now.plus(every), Source::Poll)
-            }
-            (_, Found::Nothing | Found::Failed) => (now.plus(followed.backoff.step()), Source::Poll),
+        if found == Found::Well && source != Source::Disk {
+            followed.backoff.reset();
+        }
+        // What peers say is looked at beside a walk when there is a reason, and then goes by itself.
+        if walked && (polling || followed.due.is_some()) {
+            return;
+        }
+        let again = !walked && std::mem::take(&mut followed.again);
+        (followed.due, followed.source) = match (source, found) {
+            (Source::Disk, _) => (Some(now), Source::Poll),
+            _ if again => (Some(followed.rests_until), Source::Poll),
+            (Source::Poll, Found::Nothing | Found::Failed) if walking => (None, Source::Poll),
+            (Source::Poll, Found::Nothing | Found::Failed) => (Some(now), Source::Dht),
+            (Source::Poll, Found::Well) if followed.dht <= now && !walking => (Some(now), Source::Dht),
+            (_, Found::Well) => (Some(now.plus(every)), Source::Poll),
+            (_, Found::Nothing | Found::Failed) => (Some(now.plus(followed.backoff.step())), Source::Poll),
         };
-        (followed.due, followed.source) = (due, next);
     }
 
-    /// There may be news.
+    /// There may be news. A walk of the DHT that goes on is not waited for, and none is begun before peers were asked.
     fn hint(&mut self, now: Moment, topic: &Topic) {
         let Some(followed) = self.followed.get_mut(topic) else { return };
         // A hint that comes during a look may be about what that look has passed already.
         if self.polling.contains(topic) {
             followed.again = true;
-        } else {
-            followed.due = followed.due.min(now.max(followed.rests_until));
+            return;
         }
+        let soon = now.max(followed.rests_until);
+        followed.due = Some(followed.due.map_or(soon, |due| due.min(soon)));
+        if followed.source == Source::Dht {
+            followed.source = Source::Poll;
+        }
+    }
+
+    /// Whether a look at this source can be begun.
+    fn may(&self, topic: &Topic, source: Source) -> bool {
+        let (running, most) = match source {
+            Source::Dht => (&self.walking, MAX_WALKS),
+            _ => (&self.polling, MAX_POLLS),
+        };
+        running.len() < most && !running.contains(topic)
     }
 
     fn flush(&mut self, now: Moment) -> Option<Action> {
@@ -338,13 +384,11 @@ impl Catalogs {
                 return Some(Action::Look(topic, Source::Push));
             }
         }
-        if self.polling.len() >= MAX_POLLS {
-            return None;
-        }
-        let idle = self.followed.iter().filter(|(topic, _)| !self.polling.contains(*topic));
-        let (topic, one) = idle.filter(|(_, followed)| followed.due <= now).min_by_key(|(_, one)| one.due)?;
-        let (topic, source) = (topic.clone(), one.source);
-        self.polling.insert(topic.clone());
+        let due = self.followed.iter().filter(|(_, one)| one.due.is_some_and(|due| due <= now));
+        let first = due.filter(|(topic, one)| self.may(topic, one.source)).min_by_key(|(_, one)| one.due)?;
+        let (topic, source) = (first.0.clone(), first.1.source);
+        self.followed.get_mut(&topic)?.due = None;
+        if source == Source::Dht { &mut self.walking } else { &mut self.polling }.insert(topic.clone());
         Some(Action::Look(topic, source))
     }
 }
@@ -392,9 +436,8 @@ impl Plan for Catalogs {
         // What waits for a place is looked at when another one ends.
         let merging = self.own.values().any(|own| own.merging);
         let merges = self.own.values().filter_map(|own| own.merge.filter(|_| !merging));
-        let room = self.polling.len() < MAX_POLLS;
-        let idle = self.followed.iter().filter(|(topic, _)| room && !self.polling.contains(*topic));
-        flushes.chain(merges).chain(idle.map(|(_, followed)| followed.due)).min()
+        let idle = self.followed.iter().filter(|(topic, one)| self.may(topic, one.source));
+        flushes.chain(merges).chain(idle.filter_map(|(_, followed)| followed.due)).min()
     }
 }
 
@@ -520,7 +563,7 @@ mod tests {
         assert_eq!(all(&mut plan, at(600)), look(Source::Poll));
         plan.feed(at(600), looked(Source::Poll, Found::Well));
         let due = plan.wake_at().unwrap();
-        assert!(due >= at(600 + 45_000) && due <= at(600 + 75_000), "{due:?}");
+        assert!(due >= at(600 + 45_000) && due <= at(600 + 60_000), "{due:?}");
         plan.feed(at(700), Event::Hint(topic.clone()));
         assert_eq!(all(&mut plan, at(700)), look(Source::Poll));
         plan.feed(at(800), Event::Hint(topic.clone()));
@@ -540,6 +583,36 @@ mod tests {
         plan.feed(at(900_003), Event::Pushed(topic));
         assert_eq!(all(&mut plan, at(999_999)), []);
         assert_eq!(plan.wake_at(), None);
+    }
+
+    #[test]
+    fn who_says_that_there_is_news_waits_for_no_walk() {
+        let mut plan = Catalogs::new(0);
+        let topic = topic();
+        let look = |source| [Action::Look(topic.clone(), source)];
+        let looked = |source, found| Event::Looked { topic: topic.clone(), source, found };
+        plan.feed(at(0), Event::Follow([topic.clone()].into()));
+        assert_eq!(all(&mut plan, at(0)), look(Source::Disk));
+        plan.feed(at(1), looked(Source::Disk, Found::Nothing));
+        assert_eq!(all(&mut plan, at(1)), look(Source::Poll));
+        // The hint comes after that look ended, and before the next one begins.
+        plan.feed(at(2), looked(Source::Poll, Found::Nothing));
+        plan.feed(at(2), Event::Hint(topic.clone()));
+        assert_eq!(all(&mut plan, at(2)), look(Source::Poll), "peers are asked before the DHT is");
+        plan.feed(at(200), looked(Source::Poll, Found::Nothing));
+        assert_eq!(all(&mut plan, at(200)), look(Source::Dht));
+        assert_eq!(plan.wake_at(), None);
+        plan.feed(at(400), Event::Hint(topic.clone()));
+        assert_eq!(all(&mut plan, at(400)), look(Source::Poll), "beside the walk");
+        plan.feed(at(500), looked(Source::Poll, Found::Nothing));
+        assert_eq!(plan.wake_at(), None, "the walk goes on");
+        plan.feed(at(600), Event::Hint(topic.clone()));
+        assert_eq!(all(&mut plan, at(600)), look(Source::Poll));
+        plan.feed(at(601), looked(Source::Dht, Found::Nothing));
+        assert_eq!(plan.wake_at(), None, "that look says when the next one is");
+        plan.feed(at(700), looked(Source::Poll, Found::Well));
+        let due = plan.wake_at().unwrap();
+        assert!(due >= at(700 + 45_000) && due <= at(700 + 60_000), "{due:?}");
     }
 
     #[test]
@@ -580,16 +653,39 @@ mod tests {
     }
 
     #[test]
+    fn those_who_follow_are_asked_where_holders_are_few() {
+        let asked = |holders: &[u8], followers: &[u8], turn| whom(holders, followers, turn);
+        assert_eq!(asked(&[], &[], 7), BTreeMap::new());
+        assert_eq!(asked(&[], &[1], 7), [(1, false)].into());
+        assert_eq!(asked(&[1, 2], &[1, 2, 3], 7), [(1, true), (2, true), (3, false)].into());
+        assert_eq!(asked(&[1, 2, 3, 4, 5], &[6], 3), [(1, true), (2, true), (4, true), (5, true)].into());
+        let all: BTreeSet<_> = (0..9).flat_map(|turn| asked(&[0], &[1, 2, 3, 4, 5, 6, 7, 8], turn)).collect();
+        assert_eq!(all.len(), 9, "everybody in turn");
+    }
+
+    #[test]
     fn nodes_do_not_ask_all_at_the_same_time() {
         let due = |seed| {
             let mut plan = Catalogs::new(seed);
             plan.feed(at(0), Event::Follow([topic()].into()));
-            assert_eq!(all(&mut plan, at(0)).len(), 1);
-            plan.feed(at(0), Event::Looked { topic: topic(), source: Source::Dht, found: Found::Well });
+            for source in [Source::Disk, Source::Poll, Source::Dht] {
+                assert_eq!(all(&mut plan, at(0)), [Action::Look(topic(), source)]);
+                plan.feed(at(0), Event::Looked { topic: topic(), source, found: Found::Well });
+            }
             plan.wake_at().unwrap()
         };
         let dues: BTreeSet<_> = (0..100).map(due).collect();
-        assert!(dues.len() > 30, "{}", dues.len());
+        assert!(dues.len() > 20, "{}", dues.len());
+        assert!(dues.iter().all(|due| *due <= at(60_000)), "nobody is asked later than people are told");
+    }
+
+    /// Looks of one kind are made once at a time for each topic, and so many of them for all.
+    fn kind(source: Source) -> (u8, usize) {
+        match source {
+            Source::Push => (0, MAX_TAKES),
+            Source::Disk | Source::Poll => (1, MAX_POLLS),
+            Source::Dht => (2, MAX_WALKS),
+        }
     }
 
     /// One random world: writes, merges and looks for news end once each, whenever chance has it.
@@ -656,17 +752,18 @@ mod tests {
                         merges.push(project);
                     }
                     Action::Look(topic, source) => {
-                        let pushed = source == Source::Push;
-                        let same = |look: &&(Topic, Source)| (look.1 == Source::Push) == pushed;
+                        let same = |look: &&(Topic, Source)| kind(look.1) == kind(source);
                         assert!(!looks.iter().filter(same).any(|(other, _)| *other == topic));
-                        assert!(
-                            looks.iter().filter(same).count() < if pushed { MAX_TAKES } else { MAX_POLLS }
-                        );
+                        assert!(looks.iter().filter(same).count() < kind(source).1);
                         looks.push((topic, source));
                     }
                     Action::Forget(_) => {}
                 }
             }
+            let looked_at =
+                |topic: &Topic| looks.iter().any(|(other, source)| other == topic && *source != Source::Push);
+            let forgotten = plan.followed.iter().find(|(topic, one)| one.due.is_none() && !looked_at(topic));
+            assert!(forgotten.is_none(), "{forgotten:?}");
             now += if last { chance.u64(..2_000) } else { chance.u64(..200) };
         }
         let left: Vec<_> = unwritten.intersection(&shared).filter(|one| !flushes.contains(*one)).collect();

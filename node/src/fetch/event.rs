@@ -124,6 +124,8 @@ pub enum Event {
         topic: Topic,
         /// They.
         blobs: Vec<Need>,
+        /// Who may have these as well, and may hold nothing of the topic.
+        among: Vec<Peer>,
         /// When to give up.
         until: Moment,
     },

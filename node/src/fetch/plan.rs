@@ -19,6 +19,7 @@ use super::alarm::Alarms;
 use super::event::{Action, Event, Space, Verdict};
 use super::peers::{Peers, Topics};
 use super::search::{Look, Nothing, Parts, Search};
+use super::spreading::MAX_SOURCES;
 use super::standing::{Record, Standing};
 use super::transfers::{Ended, For, Transfers};
 use crate::peer::Peer;
@@ -53,6 +54,8 @@ pub const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 struct Bring {
     parts: Parts,
     topics: Topics,
+    /// Who may have them beside those who hold the topics.
+    among: BTreeSet<Peer>,
 }
 
 /// What one peer was asked.
@@ -146,8 +149,9 @@ impl Fetch {
         if wider {
             // Their holders may have what is being fetched already.
             let (topics, needs) = (Arc::clone(&search.topics), search.parts.in_line().clone());
+            let nobody = BTreeSet::new();
             for need in needs {
-                self.transfers.want(now, (need, For::Action(action)), (&topics, &mut self.peers));
+                self.transfers.want(now, (need, For::Action(action)), (&topics, &nobody, &mut self.peers));
             }
         }
         self.advance(now, action);
@@ -277,18 +281,19 @@ impl Fetch {
 
     /// Puts in line what may be, and says so when all is here.
     fn fetch_more(&mut self, now: Moment, wanted: For) {
-        let (parts, topics) = match wanted {
+        let nobody = BTreeSet::new();
+        let (parts, topics, among) = match wanted {
             For::Action(action) => {
                 let Some(search) = self.searches.get_mut(&action) else { return };
-                (&mut search.parts, &search.topics)
+                (&mut search.parts, &search.topics, &nobody)
             }
             For::Bring(bring) => {
                 let Some(bring) = self.brings.get_mut(&bring) else { return };
-                (&mut bring.parts, &bring.topics)
+                (&mut bring.parts, &bring.topics, &bring.among)
             }
         };
         while let Some(need) = parts.next() {
-            self.transfers.want(now, (need, wanted), (topics, &mut self.peers));
+            self.transfers.want(now, (need, wanted), (topics, among, &mut self.peers));
         }
         if parts.is_idle() {
             match wanted {
@@ -494,9 +499,10 @@ impl Plan for Fetch {
                 }
             }
             Event::Leave { look } => self.leave(look),
-            Event::Bring { bring, topic, blobs, until } => {
+            Event::Bring { bring, topic, blobs, among, until } => {
                 let topics = Arc::new(BTreeSet::from([topic]));
-                self.brings.insert(bring, Bring { parts: Parts::new(blobs), topics });
+                let among = among.into_iter().take(MAX_SOURCES).collect();
+                self.brings.insert(bring, Bring { parts: Parts::new(blobs), topics, among });
                 self.alarms.set(Alarm::Bring(bring), Some(until));
                 self.fetch_more(now, For::Bring(bring));
             }

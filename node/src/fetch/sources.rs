@@ -17,6 +17,16 @@ pub(super) fn find_others(now: Moment, (need, topics): (&Need, &Topics), peers: 
     peers.find(now, topics) || peers.find_blob(now, need, topics)
 }
 
+/// Those of whom it is news that they may have a Blob, as many as there is room for.
+pub(super) fn fresh<'a>(
+    known: &BTreeSet<Peer>,
+    found: impl IntoIterator<Item = &'a Peer>,
+    peers: &Peers,
+) -> BTreeSet<Peer> {
+    let fresh = found.into_iter().filter(|peer| peers.standing.is_fit(peer) && !known.contains(peer));
+    fresh.take(MAX_SOURCES.saturating_sub(known.len())).cloned().collect()
+}
+
 impl Transfers {
     /// The search for those who have a Blob ended: they can be asked for this one, and for nothing else.
     pub(super) fn sources(&mut self, now: Moment, (need, found): (Need, Vec<Peer>), peers: &mut Peers) {
@@ -24,8 +34,7 @@ impl Transfers {
         self.displace(&need);
         let transfer = self.all.get_mut(&need);
         let known = transfer.as_ref().map(|transfer| transfer.sources.clone()).unwrap_or_default();
-        let mut fresh = found.into_iter().filter(|peer| peers.standing.is_fit(peer) && !known.contains(peer));
-        let fresh: BTreeSet<_> = fresh.by_ref().take(MAX_SOURCES.saturating_sub(known.len())).collect();
+        let fresh = fresh(&known, &found, peers);
         if !peers.found_blob(now, &need, !fresh.is_empty()) {
             return self.place(now, need, peers);
         }

@@ -521,7 +521,8 @@ fn a_transfer_whose_only_source_left_waits_a_moment() {
 fn slow_transfers_do_not_block_others() {
     let mut case = Case::with(&["a", "b"]);
     let blobs = (0..MOST as u64).map(need).collect();
-    let started = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, until: at(90_000) });
+    let started =
+        case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, among: Vec::new(), until: at(90_000) });
     assert_eq!(fetched(&started).len(), MOST);
     assert_eq!(case.met("honest"), [], "there is no place");
     let again = case.pass(ms(PATIENCE) + 100);
@@ -544,7 +545,8 @@ fn slow_transfers_do_not_block_others() {
 fn a_slow_transfer_that_ends_at_last_makes_room() {
     let mut case = Case::with(&["ann"]);
     let blobs = (0..=MOST_OF_ONE as u64).map(need).collect();
-    let started = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, until: at(90_000) });
+    let started =
+        case.feed(Event::Bring { bring: 1, topic: topic(0), blobs, among: Vec::new(), until: at(90_000) });
     assert_eq!(case.pass(20_000), [], "ann has no place for the last one");
     assert_eq!(fetched(&case.brought(fetched(&started)[0].0, Brought::Done)).len(), 1);
 }
@@ -566,7 +568,7 @@ fn brings_end_once_whether_or_not_all_came() {
     let mut case = Case::with(&["ann"]);
     let bring = |case: &mut Case, bring, blobs: &[u64]| {
         let blobs = blobs.iter().copied().map(need).collect();
-        case.feed(Event::Bring { bring, topic: topic(0), blobs, until: at(5000) })
+        case.feed(Event::Bring { bring, topic: topic(0), blobs, among: Vec::new(), until: at(5000) })
     };
     assert_eq!(bring(&mut case, 1, &[]), [Action::Delivered { bring: 1, all: true }]);
     let fetch = transfer(&bring(&mut case, 2, &[1]));

@@ -19,7 +19,7 @@ use super::alarm::Alarms;
 use super::event::{Action, Brought, Need};
 use super::load::{Load, Running, places};
 use super::peers::{From, Peers, Topics};
-use super::sources::find_others;
+use super::sources::{find_others, fresh};
 use super::spread::Spread;
 use crate::peer::Peer;
 use crate::plan::Moment;
@@ -77,7 +77,7 @@ pub(super) struct Transfer {
     /// Its place in the line.
     number: u64,
     pub(super) topics: Topics,
-    /// Who said on the DHT that he has this Blob, whatever he holds.
+    /// Who said on the DHT that he has this Blob, or may have it for another reason, whatever he holds.
     pub(super) sources: BTreeSet<Peer>,
     pub(super) tried: BTreeSet<Peer>,
     /// Those under way.
@@ -129,9 +129,13 @@ impl Transfers {
         Self { salt, ..Self::default() }
     }
 
-    /// Somebody needs a Blob that these topics' holders may have.
-    pub(super) fn want(&mut self, now: Moment, (need, wanted): (Need, For), of: (&Topics, &mut Peers)) {
-        let (topics, peers) = of;
+    /// Somebody needs a Blob that these topics' holders may have, or these peers.
+    pub(super) fn want(
+        &mut self,
+        now: Moment,
+        (need, wanted): (Need, For),
+        (topics, among, peers): (&Topics, &BTreeSet<Peer>, &mut Peers),
+    ) {
         self.next += 1;
         let mut new = Transfer::new(self.next, topics);
         new.tried.extend(peers.standing.liars(&need.digest).cloned());
@@ -139,6 +143,8 @@ impl Transfers {
         self.displace(&need);
         let transfer = self.all.entry(need).or_insert(new);
         transfer.wanted.insert(wanted);
+        let fresh = fresh(&transfer.sources, among, peers);
+        transfer.sources.extend(fresh);
         if !topics.is_subset(&transfer.topics) {
             Arc::make_mut(&mut transfer.topics).extend(topics.iter().cloned());
         }

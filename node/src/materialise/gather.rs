@@ -143,7 +143,10 @@ fn walk(folder: &Path, to: SyncSender<Vec<TreePath>>) -> Result<Vec<Member>, Gat
             } else if kind.is_symlink() {
                 let target = std::fs::read_link(&path).map_err(unread(&path))?;
                 let target = target.to_str().ok_or(GatherError::Name(path))?.to_owned();
-                rest.push(Member { path: within, kind: Kind::Symlink { target } });
+                let link = Member { path: within, kind: Kind::Symlink { target } };
+                // Said before anything large is read for nothing.
+                link.check()?;
+                rest.push(link);
             } else {
                 return Err(GatherError::Special(path));
             }
@@ -441,6 +444,23 @@ mod tests {
         assert!(matches!(hash(), Err(GatherError::Special(path)) if path == socket));
         let none = folder.path().join("none");
         assert!(matches!(super::hash(&none, &|_| true), Err(GatherError::Read { path, .. }) if path == none));
+    }
+
+    #[test]
+    fn what_a_tree_cannot_hold_is_said_before_folders_below_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc", folder.path().join("link")).unwrap();
+        fs::create_dir(folder.path().join("below")).unwrap();
+        for n in 0..2 * BATCH {
+            fs::write(folder.path().join("below").join(n.to_string()), "").unwrap();
+        }
+        let read = std::sync::atomic::AtomicU64::new(0);
+        let told = |done: Done| {
+            read.store(done.files, std::sync::atomic::Ordering::Relaxed);
+            true
+        };
+        assert!(matches!(hash(folder.path(), &told), Err(GatherError::Tree(TreeError::Member { .. }))));
+        assert_eq!(read.into_inner(), 0);
     }
 
     #[test]

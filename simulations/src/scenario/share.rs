@@ -214,7 +214,7 @@ impl Share {
                 let (topic, blobs) = (topic(), vec![need()]);
                 let until = self.moment().plus(Duration::from_secs(3600));
                 self.feed(at, Event::Holders { topic: topic.clone(), peers: vec![peer(0)], sought: false });
-                self.feed(at, Event::Bring { bring: at as u64, topic, blobs, until });
+                self.feed(at, Event::Bring { bring: at as u64, topic, blobs, among: Vec::new(), until });
                 // Whoever has begun says that it holds something of the topic.
                 for to in (1..self.machines.len()).filter(|to| *to != at) {
                     self.world.send(to, &Message::Holds(at));

@@ -2,12 +2,11 @@
 //! Links of a known speed, and links that are cut. What it took is printed and never judged here.
 
 use std::process::Stdio;
-use std::time::Instant;
 
 use potluck_tests::hosts::{Host, Lab, Port};
 use potluck_tests::program::Person;
 
-use super::{Office, compare, expect, follows, get, getting, in_full, meets, noise, put};
+use super::{Office, compare, expect, follows, get, getting, in_full, meets, noise, put, seconds};
 
 const MEGABITS: u32 = 100;
 
@@ -27,14 +26,6 @@ fn limited(lab: &mut Lab, count: usize, megabits: u32) -> Vec<(Host, Port)> {
     let hosts = plugged(lab, count);
     hosts.iter().for_each(|(_, port)| port.limit(megabits));
     hosts
-}
-
-/// How long something takes, in seconds.
-#[expect(clippy::disallowed_methods, reason = "what is printed here is time")]
-fn seconds(work: impl FnOnce()) -> f64 {
-    let begun = Instant::now();
-    work();
-    begun.elapsed().as_secs_f64()
 }
 
 /// How much of a link of `MEGABITS` was used by so many bytes in so many seconds.

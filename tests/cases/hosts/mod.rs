@@ -12,6 +12,7 @@ mod routed;
 
 use std::fs;
 use std::process::Command;
+use std::time::Instant;
 
 use potluck_tests::hosts::Host;
 use potluck_tests::program::{Person, Ran};
@@ -112,6 +113,14 @@ fn in_full() -> bool {
     std::env::var("POTLUCK_HOSTS").is_ok_and(|how| how == "full")
 }
 
+/// How long something takes, in seconds.
+#[expect(clippy::disallowed_methods, reason = "what is printed here is time")]
+fn seconds(work: impl FnOnce()) -> f64 {
+    let begun = Instant::now();
+    work();
+    begun.elapsed().as_secs_f64()
+}
+
 /// Gets an output that is published already, and compares it.
 #[track_caller]
 fn expect(person: &Person, key: &str, bytes: &[u8]) {
@@ -121,8 +130,13 @@ fn expect(person: &Person, key: &str, bytes: &[u8]) {
 
 /// Waits until somebody has heard of so many keys of ann's.
 fn follows(person: &Person, keys: u64) {
-    let heard = |row: &Value| row["signer"] == "ann" && row["keys"] == keys;
-    person.until("ann's catalog", |status| rows(&status["catalogs"]).iter().any(heard));
+    person.until("ann's catalog", |status| self::keys(status) == keys);
+}
+
+/// How many keys of ann's somebody has heard of.
+fn keys(status: &Value) -> u64 {
+    let ann = rows(&status["catalogs"]).iter().find(|row| row["signer"] == "ann");
+    ann.and_then(|row| row["keys"].as_u64()).unwrap_or_default()
 }
 
 /// Waits until somebody is connected to so many members.

@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use potluck_tests::circle::{Circle, list, up};
+use potluck_tests::circle::{Circle, follows, list, up};
 use potluck_tests::program::{Person, Up};
 use serde_json::Value;
 
@@ -183,13 +183,7 @@ fn outlive<T: Tool>(tool: &T) {
 /// Waits until somebody follows all that ann has published, under so many keys.
 #[track_caller]
 fn listed(person: &Person, ann: &Person, keys: u64) {
-    // A key that was claimed anew counts twice for a while, so that their number says nothing about the last claims.
-    let own = |row: &Value| row["own"] == true && row["unlisted"] == 0 && row["keys"].as_u64() >= Some(keys);
-    let status = ann.until("her own catalog", |status| list(&status["catalogs"]).iter().any(own));
-    let row = list(&status["catalogs"]).iter().find(|row| own(row)).unwrap().clone();
-    let same =
-        |theirs: &Value| theirs["signer"] == "ann" && theirs["sequence"].as_u64() >= row["sequence"].as_u64();
-    person.until("ann's catalog", |status| list(&status["catalogs"]).iter().any(same));
+    follows(person, ann, |own, _| own["keys"].as_u64() >= Some(keys));
 }
 
 /// A program, which knows nothing of the machine's user but where programs are.

@@ -38,7 +38,8 @@ fn stopped(actions: &[Action]) -> Vec<u64> {
 pub(super) fn begun(holders: &[&str], here: &[u64]) -> (Case, Vec<Action>) {
     let mut case = Case::with(holders);
     let until = at(90_000);
-    let opens = case.feed(Event::Bring { bring: 1, topic: topic(0), blobs: vec![large()], until });
+    let opens =
+        case.feed(Event::Bring { bring: 1, topic: topic(0), blobs: vec![large()], among: Vec::new(), until });
     let projects = BTreeSet::from([Project::default()]);
     assert_eq!(opens, [Action::Open { need: large(), projects }]);
     let mut bits = Bits::none(COUNT);

@@ -11,7 +11,7 @@ use super::*;
 
 fn bring(case: &mut Case, bring: u64, blobs: &[u64]) -> Vec<Action> {
     let blobs = blobs.iter().copied().map(need).collect();
-    case.feed(Event::Bring { bring, topic: topic(0), blobs, until: at(90_000) })
+    case.feed(Event::Bring { bring, topic: topic(0), blobs, among: Vec::new(), until: at(90_000) })
 }
 
 /// Ann, who holds the topic, lacks Blob 1, and nobody else holds the topic.
@@ -94,6 +94,30 @@ fn only_so_many_are_asked_for_at_a_time_and_only_so_many_are_believed() {
         next = case.brought(fetch, Brought::NotThere);
     }
     assert_eq!((tried, next), (MAX_SOURCES, vec![Action::Delivered { bring: 0, all: false }]));
+}
+
+#[test]
+fn what_is_brought_comes_from_those_named_with_it_where_nobody_holds_the_topic() {
+    let mut case = Case::with(&[]);
+    let named = |case: &mut Case, bring, blob, names: &[&str]| {
+        let among = names.iter().map(|name| peer(name)).collect();
+        let blobs = vec![need(blob)];
+        case.feed(Event::Bring { bring, topic: topic(0), blobs, among, until: at(90_000) })
+    };
+    let fetch = named(&mut case, 1, 1, &["cem"]);
+    let [(number, "cem", blob)] = fetched(&fetch)[..] else { panic!("{fetch:?}") };
+    assert_eq!(blob, need(1));
+    assert_eq!(case.brought(number, Brought::Done), [Action::Delivered { bring: 1, all: true }]);
+    assert_eq!(bring(&mut case, 2, &[2]), [Action::Find(topic(0))], "he is no holder for that");
+    let names: Vec<_> = (0..3 * MAX_SOURCES).map(|number| format!("peer-{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let mut tried = 0;
+    let mut next = named(&mut case, 3, 3, &names);
+    while let [(fetch, ..)] = fetched(&next)[..] {
+        tried += 1;
+        next = case.brought(fetch, Brought::NotThere);
+    }
+    assert_eq!(tried, MAX_SOURCES);
 }
 
 #[test]

@@ -538,7 +538,9 @@ impl World {
         let topics: Vec<_> = self.built.values().flat_map(|built| &built.topics).cloned().collect();
         let topic = pick(&mut self.chance, &topics);
         let blobs = (0..self.chance.u64(..5)).map(|number| need(50 + number)).collect();
-        self.feed(Event::Bring { bring, topic, blobs, until });
+        let some = self.peers.iter().filter(|_| self.chance.u8(..8) == 0);
+        let among = some.map(|someone| someone.peer.clone()).collect();
+        self.feed(Event::Bring { bring, topic, blobs, among, until });
     }
 
     /// Runs until nothing can happen any more.

@@ -2,6 +2,7 @@
 //! Carries out what the catalogs' Plan says: writes own Catalogs as the engine does, pushes their Heads, and takes those
 //! of others, of which only what is new is fetched.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use potluck_keys::time::Time;
 use potluck_node::announce::plan::{Event as Announce, What};
 use potluck_node::catalog::followed::{Listing, NotTaken};
 use potluck_node::catalog::own;
-use potluck_node::catalog::plan::{Action, Event, Found, Source, Wrote};
+use potluck_node::catalog::plan::{Action, Event, Found, Source, Wrote, whom};
 use potluck_node::fetch::event::{Event as Fetch, Need};
 use potluck_protocol::action::Project;
 use potluck_protocol::catalog::{Catalog, Filter, MAX_CATALOG_BYTES, Segment, SegmentRef};
@@ -25,8 +26,6 @@ use super::{Message, Office};
 const INSTANCE: Instance = Instance::from_bytes([1; 16]);
 /// How long it takes to write a Catalog, or to merge Segments of one.
 const WRITING: Duration = Duration::from_millis(5);
-/// Most holders that are asked for Heads at a time.
-const MAX_PULLED: usize = 4;
 /// How long the parts of a Catalog may take to come.
 const BRING_WITHIN: Duration = Duration::from_secs(30);
 
@@ -42,14 +41,12 @@ impl Office {
     }
 
     fn look(&mut self, at: usize, topic: Topic, source: Source) {
-        let mut asked = Vec::new();
+        let mut asked = BTreeMap::new();
         let delay = match source {
             Source::Disk | Source::Push => Duration::from_millis(1),
             Source::Poll => {
-                asked = self.others(at);
-                asked.retain(|other| self.machines[*other].holds.contains(&topic));
-                self.world.chance().shuffle(&mut asked);
-                asked.truncate(MAX_PULLED);
+                let (holders, followers) = self.who_has(at, &topic);
+                asked = whom(&holders, &followers, self.world.chance().usize(..));
                 self.count.pulls += asked.len() as u64;
                 Duration::from_millis(self.world.chance().u64(2..=6))
             }
@@ -61,19 +58,38 @@ impl Office {
         self.after(delay, self.asker(at), Message::Looked { topic, source, asked });
     }
 
+    /// Who is there and holds a topic, and who follows it.
+    fn who_has(&self, at: usize, topic: &Topic) -> (Vec<usize>, Vec<usize>) {
+        let others = self.others(at);
+        let holds = |other: &usize| self.machines[*other].holds.contains(topic);
+        let holders = others.iter().copied().filter(holds).collect();
+        (holders, others.into_iter().filter(|other| topics_of(*other).contains(topic)).collect())
+    }
+
     /// What a look for news found.
-    pub(super) fn looked(&mut self, at: usize, (topic, source): (Topic, Source), asked: &[usize]) {
+    pub(super) fn looked(
+        &mut self,
+        at: usize,
+        (topic, source): (Topic, Source),
+        asked: &BTreeMap<usize, bool>,
+    ) {
         let machine = &mut self.machines[at];
         let known = machine.heads.get(&topic).map_or(0, |version| version.sequence);
+        let (mut told, mut from) = (true, None);
         let found = match source {
             Source::Disk => machine.heads.get(&topic).copied(),
             Source::Push => machine.pushed.remove(&topic),
             Source::Poll => {
-                let all = asked.iter().filter_map(|other| self.machines[*other].heads.get(&topic));
+                let head = |(other, holds): (&usize, &bool)| {
+                    Some((*self.machines[*other].heads.get(&topic)?, (*other, *holds)))
+                };
                 // They give what is not older than what they are told.
-                all.filter(|version| version.sequence >= known)
-                    .max_by_key(|version| version.sequence)
-                    .copied()
+                let given = asked.iter().filter_map(head).filter(|(version, _)| version.sequence >= known);
+                let given: Vec<_> = given.collect();
+                told = given.iter().any(|(_, (_, holds))| *holds);
+                let newest = given.into_iter().max_by_key(|(version, _)| version.sequence);
+                from = newest.map(|(_, (other, _))| other);
+                newest.map(|(version, _)| version)
             }
             Source::Dht => self.dht.heads.get(&topic).copied(),
         };
@@ -82,16 +98,18 @@ impl Office {
             Some(version) if version.sequence < known => {
                 self.catalogs(at, Event::Looked { topic, source, found: Found::Failed });
             }
-            Some(version) => self.load(at, Taking { topic, source, version }),
+            Some(version) => self.load(at, Taking { topic, source, version, told, from }),
         }
     }
 
     /// Takes a Catalog as far as it is here, and has the rest brought.
     fn load(&mut self, at: usize, taking: Taking) {
-        let Taking { topic, source, version } = taking.clone();
+        let Taking { topic, source, version, told, .. } = taking.clone();
+        // What those say who only follow is no reason not to look further.
+        let well = if told { Found::Well } else { Found::Nothing };
         let listing = self.machines[at].followed.listing(&topic, &INSTANCE);
         if listing.is_some_and(|listing| listing.sequence >= version.sequence) {
-            return self.catalogs(at, Event::Looked { topic, source, found: Found::Well });
+            return self.catalogs(at, Event::Looked { topic, source, found: well });
         }
         let known = |digest: &Digest| {
             let listing = listing?;
@@ -121,7 +139,7 @@ impl Office {
         assert!(!matches!(taken, Err(NotTaken::Stranger | NotTaken::TooLarge)), "{taken:?}");
         self.machines[at].heads.insert(topic.clone(), version);
         self.fetch(at, Fetch::Moved(topic.clone()));
-        self.catalogs(at, Event::Looked { topic, source, found: Found::Well });
+        self.catalogs(at, Event::Looked { topic, source, found: well });
     }
 
     fn bring(&mut self, at: usize, taking: Taking, blobs: Vec<Need>) {
@@ -130,9 +148,13 @@ impl Office {
             let Taking { topic, source, .. } = taking;
             return self.catalogs(at, Event::Looked { topic, source, found: Found::Failed });
         }
+        let (holders, followers) = self.who_has(at, &topic);
+        let followers = if holders.is_empty() { followers } else { Vec::new() };
+        let among = taking.from.into_iter().chain(followers).filter(|other| !holders.contains(other));
+        let among = among.map(peer).collect();
         self.machines[at].takings.insert(bring, taking);
         let until = self.moment().plus(BRING_WITHIN);
-        self.fetch(at, Fetch::Bring { bring, topic, blobs, until });
+        self.fetch(at, Fetch::Bring { bring, topic, blobs, among, until });
     }
 
     pub(super) fn delivered(&mut self, at: usize, bring: u64, all: bool) {

@@ -45,6 +45,10 @@ pub(super) struct Taking {
     pub(super) topic: Topic,
     pub(super) source: Source,
     pub(super) version: Version,
+    /// Whether anybody says so who should know.
+    pub(super) told: bool,
+    /// Who offered it, when asked.
+    pub(super) from: Option<usize>,
 }
 
 /// What this machine publishes in a Project.

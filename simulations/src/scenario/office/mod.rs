@@ -58,7 +58,7 @@ enum Message {
     Built { project: usize, action: ActionId },
     Flushed(Project),
     Merged(Project),
-    Looked { topic: Topic, source: Source, asked: Vec<usize> },
+    Looked { topic: Topic, source: Source, asked: BTreeMap<usize, bool> },
     Push { topic: Topic, version: Version, from: usize },
     Holds { who: usize, topic: Topic },
     Gone(usize),
