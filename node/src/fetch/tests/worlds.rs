@@ -570,12 +570,11 @@ impl World {
 
 /// Runs many worlds, and says which one fails.
 fn many(seeds: std::ops::Range<u64>, kind: bool) -> usize {
-    let mut hits = 0;
-    for seed in seeds {
+    let hits = |seed| {
         let run = std::panic::catch_unwind(|| World::new(seed, kind).run().hits);
-        hits += run.unwrap_or_else(|_| panic!("seed {seed}, kind: {kind}"));
-    }
-    hits
+        run.unwrap_or_else(|_| panic!("seed {seed}, kind: {kind}"))
+    };
+    seeds.map(hits).sum()
 }
 
 #[test]
