@@ -35,6 +35,24 @@ fn built(person: &Person, workspace: &Workspace, unit: &str, env: &[(&str, &str)
     (row.1.clone(), printed.trim().to_owned())
 }
 
+/// Ways to a variable whose name stands nowhere as a whole, to be begun with its first word and ended with its last ones:
+/// by going through all of them, in the standard library's way and in the system's, and by putting its name together.
+const NAMELESS: &[(&str, &str)] = &[
+    (
+        "all-variables",
+        "std::env::vars().find(|(name, _)| name.ends_with(\"ST_DISH\")).map_or(\"stew\".to_owned(), |(_, value)| value)",
+    ),
+    (
+        "all-variables-of-the-system",
+        "String::from_utf8(std::fs::read(\"/proc/self/environ\").unwrap()).unwrap().split('\\0')\
+         .find_map(|text| text.split_once(\"ST_DISH=\")).map_or(\"stew\", |(_, value)| value).to_owned()",
+    ),
+    (
+        "a-variable-put-together",
+        "std::env::var(format!(\"TEST_{}\", \"dish\".to_uppercase())).unwrap_or(\"stew\".to_owned())",
+    ),
+];
+
 /// One checkout, an equal one, and one with another file or another variable.
 struct Case<'a> {
     name: &'a str,
@@ -118,7 +136,10 @@ fn what_a_build_script_reads_counts_though_it_tells_nobody() {
             ["stew", "soup"],
         ),
     ];
-    for (name, text, other, says) in cases {
+    let nameless = NAMELESS
+        .iter()
+        .map(|(name, text)| (*name, *text, Other::Variable("TEST_DISH", "soup"), ["stew", "soup"]));
+    for (name, text, other, says) in cases.into_iter().chain(nameless) {
         let file = script(text);
         let says = says.map(|made| format!("{made} with salt"));
         let says = [says[0].as_str(), says[1].as_str()];
@@ -141,7 +162,10 @@ fn what_a_macro_reads_counts_though_it_tells_nobody() {
             ["stew with salt", "stew with pepper"],
         ),
     ];
-    for (name, text, other, says) in cases {
+    let nameless = NAMELESS.iter().map(|(name, text)| {
+        (*name, *text, Other::Variable("TEST_DISH", "pepper"), ["stew with stew", "stew with pepper"])
+    });
+    for (name, text, other, says) in cases.into_iter().chain(nameless) {
         let file = spice(text);
         holds(&person, &Case { name, file: ("spice/src/lib.rs", &file), unit: "dish", other, says });
     }

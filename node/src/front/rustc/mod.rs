@@ -19,6 +19,7 @@
 
 mod compile;
 pub mod diary;
+mod environ;
 pub mod externs;
 pub mod fields;
 mod habit;

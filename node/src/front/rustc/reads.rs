@@ -243,6 +243,10 @@ impl<'a> Scope<'a> {
         let mut needs = Needs::default();
         for (name, touched) in &seen.names {
             let path = Path::new(name);
+            if is_environment(path) {
+                needs.variables = true;
+                continue;
+            }
             if self.is_idle(path) {
                 continue;
             }
@@ -397,6 +401,11 @@ impl<'a> Scope<'a> {
         let runs = if metadata.permissions().mode() & 0o111 == 0 { b"-" } else { b"x" };
         Ok([runs.as_slice(), digest.as_bytes()].concat())
     }
+}
+
+/// Whether all variables of a process stand there (proc_pid_environ(5)), this one's or another's.
+fn is_environment(path: &Path) -> bool {
+    path.starts_with("/proc") && path.ends_with("environ")
 }
 
 /// Variables that say where somebody sits and not what is to be done; what is found by way of them is seen. Every program

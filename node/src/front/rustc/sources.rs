@@ -15,9 +15,11 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
+use object::ReadCache;
 use potluck_keys::time::Time;
 use potluck_protocol::digest::Digest;
 
+use super::environ;
 use super::place::Place;
 use super::reads::{SYSTEM, is_volatile};
 use super::script::tokenised;
@@ -221,18 +223,23 @@ impl Sources {
     }
 
     /// Macros read variables without telling, and no system call shows it; but their names have to stand somewhere: in the
-    /// macro, or in what it is given.
+    /// macro, or in what it is given. All count for a macro that goes through all of them.
     fn watch_variables(&mut self, call: &Call, macros: &[PathBuf]) -> Result<(), SourceError> {
         let set = call.env.keys().filter_map(|name| name.to_str());
-        self.wanted = set.filter(|name| name.len() > 2 && !is_volatile(name)).map(str::to_owned).collect();
+        let counts: Vec<_> = set.filter(|name| !is_volatile(name)).map(str::to_owned).collect();
+        self.wanted = counts.iter().filter(|name| name.len() > 2).cloned().collect();
         for path in macros {
+            let unread = |error| SourceError::Read(path.clone(), error);
+            if environ::is_gone_through(&ReadCache::new(File::open(path).map_err(unread)?)) {
+                self.names.extend(counts.iter().cloned());
+            }
             let mut hasher = blake3::Hasher::new();
             File::open(path)
                 .and_then(|program| {
                     let program = Hashed { from: program, hasher: &mut hasher };
                     text::mentions_in(program, &self.wanted, &mut self.names)
                 })
-                .map_err(|error| SourceError::Read(path.clone(), error))?;
+                .map_err(unread)?;
             self.macros.insert(path.clone(), hasher.finalize().into());
         }
         Ok(())

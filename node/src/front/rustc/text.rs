@@ -21,6 +21,9 @@ const AT_ONCE: u64 = 1 << 18;
 /// The largest page of memory that processors of today have by default.
 const PAGE: u64 = 1 << 16;
 
+/// Fewest bytes of a beginning by which a name is known.
+const LEAST_BEGINNING: usize = 3;
+
 /// Which bytes make a stretch in which names of variables are looked for.
 const CAPITAL: [bool; 256] = {
     let mut capital = [false; 256];
@@ -39,15 +42,31 @@ pub(super) fn env_names(text: &[u8], names: &mut BTreeSet<String>) {
     }
 }
 
-/// Those of `wanted` that stand in a text or a program. In a program, texts stand side by side, so a name is looked for
-/// within stretches of capital letters; one that has others is looked for by itself.
+/// How the name of a variable may begin where the rest is put to it when the program runs, or where all that begin so are
+/// looked for: up to each of its underscores.
+pub(super) fn beginnings(name: &str) -> impl Iterator<Item = &str> {
+    let up_to = name.match_indices('_').map(|(at, _)| &name[..=at]);
+    up_to.filter(|beginning| (LEAST_BEGINNING..name.len()).contains(&beginning.len()))
+}
+
+/// Whether a name goes on with this byte.
+pub(super) fn goes_on(byte: Option<&u8>) -> bool {
+    byte.is_some_and(|byte| CAPITAL[usize::from(*byte)])
+}
+
+/// Those of `wanted` that stand in a text or a program, and those that begin with what stands there and does not go on.
+/// In a program, texts stand side by side, so a name is looked for within stretches of capital letters; one that has
+/// others is looked for by itself.
 pub(super) fn mentions(text: &[u8], wanted: &BTreeSet<String>, found: &mut BTreeSet<String>) {
     let capital = |byte: &u8| CAPITAL[usize::from(*byte)];
     let (plain, other): (Vec<&String>, Vec<_>) = wanted
         .iter()
         .filter(|name| !found.contains(*name))
         .partition(|name| name.as_bytes().iter().all(capital));
-    let shortest = plain.iter().map(|name| name.len()).min().unwrap_or(usize::MAX);
+    let begun: Vec<_> =
+        plain.iter().flat_map(|name| beginnings(name).map(|begins| (begins, *name))).collect();
+    let lengths = plain.iter().map(|name| name.len()).chain(begun.iter().map(|(begins, _)| begins.len()));
+    let shortest = lengths.min().unwrap_or(usize::MAX);
     // A program has megabytes, and each place in it few names that may begin there.
     let mut by_first = vec![Vec::new(); 256];
     for name in plain {
@@ -69,6 +88,10 @@ pub(super) fn mentions(text: &[u8], wanted: &BTreeSet<String>, found: &mut BTree
             let begins = rest.first().map_or(0, |first| usize::from(*first));
             let here = by_first[begins].iter().filter(|name| rest.starts_with(name.as_bytes()));
             found.extend(here.map(|name| (*name).clone()));
+        }
+        if stretch.last() == Some(&b'_') {
+            let here = begun.iter().filter(|(begins, _)| stretch.ends_with(begins.as_bytes()));
+            found.extend(here.map(|(_, name)| (*name).clone()));
         }
         at = end.saturating_add(shortest);
     }
@@ -255,6 +278,20 @@ mod tests {
         let mut found = BTreeSet::new();
         mentions(b"\0called FOO_BARRUST_BACKTRACE\0lower_casexA1x", &wanted, &mut found);
         assert_eq!(found.into_iter().collect::<Vec<_>>(), ["A1", "FOO_BAR", "lower_case"]);
+    }
+
+    #[test]
+    fn names_count_that_are_put_together_when_a_program_runs() {
+        let wanted = ["ZZ_ONE", "FOO_BAR_ONE", "FOO_OTHER", "A_B", "LANG"].map(str::to_owned).into();
+        let found = |text: &[u8]| {
+            let mut found = BTreeSet::new();
+            mentions(text, &wanted, &mut found);
+            found.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(found(b"k.starts_with(\"ZZ_\")"), ["ZZ_ONE"]);
+        assert_eq!(found(b"\x08FOO_BAR_\xc0\0"), ["FOO_BAR_ONE"]);
+        assert_eq!(found(b"someFOO_{}"), ["FOO_BAR_ONE", "FOO_OTHER"]);
+        assert_eq!(found(b"FOO_BAZ FOO A_ LAN ZZ"), [""; 0]);
     }
 
     #[test]

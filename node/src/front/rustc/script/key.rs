@@ -58,7 +58,7 @@ const TOOLS: &[&str] = &[
     "TARGET_",
 ];
 
-/// The variables that count, by whether their names stand in the program (`holds`), are cargo's own, or those of tools.
+/// The variables that count, by whether the program may ask for them (`holds`), are cargo's own, or those of tools.
 /// What is not UTF-8 counts as it is shown.
 pub fn variables<'a>(
     env: impl Iterator<Item = (&'a str, &'a str)>,

@@ -34,6 +34,7 @@ pub(super) use self::launcher::KEPT;
 pub(super) use self::output::tokenised;
 use self::texts::Texts;
 use super::compile::{self, How, Ran, Watched};
+use super::environ;
 use super::log::Line;
 use super::place::Place;
 use super::publish::{LIST, Part, Unpublished, hand_over, marks, offered, scan, write_tree};
@@ -157,7 +158,8 @@ impl<'a> Run<'a> {
         let args = call.args[1..].iter().map(|arg| text(arg)).collect::<Result<_, _>>()?;
         let env = call.env.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
         let texts = Texts::of(&program);
-        let env = key::variables(env, var("TARGET")?, |name| texts.hold(name));
+        let every = environ::is_gone_through(program.as_slice());
+        let env = key::variables(env, var("TARGET")?, |name| every || texts.hold(name));
         let inputs = Inputs {
             program: Some(Digest::of(&program)),
             args,

@@ -8,6 +8,8 @@
 use memchr::memmem;
 use object::{Object as _, ObjectSection as _, SectionFlags, elf};
 
+use super::super::text::{beginnings, goes_on};
+
 /// What the standard library says of itself; names within these are not asked for.
 const WORDS: &[&[u8]] = &[b"ASCII", b"CAPACITY"];
 
@@ -31,10 +33,16 @@ impl<'a> Texts<'a> {
         Self(if parts.is_empty() { vec![program] } else { parts })
     }
 
-    /// Whether `name` stands in it.
+    /// Whether `name` stands in it, or what it begins with and does not go on there.
     pub(super) fn hold(&self, name: &str) -> bool {
-        let name = name.as_bytes();
-        self.0.iter().any(|part| memmem::find_iter(part, name).any(|at| !within_a_word(part, at, name)))
+        self.stand(name.as_bytes(), |part, at| !within_a_word(part, at, name.as_bytes()))
+            || beginnings(name)
+                .any(|begins| self.stand(begins.as_bytes(), |part, at| !goes_on(part.get(at + begins.len()))))
+    }
+
+    /// Whether there is a place with these bytes that counts.
+    fn stand(&self, bytes: &[u8], counts: impl Fn(&[u8], usize) -> bool) -> bool {
+        self.0.iter().any(|part| memmem::find_iter(part, bytes).any(|at| counts(part, at)))
     }
 }
 
@@ -77,5 +85,12 @@ mod tests {
         assert!(!Texts::of(b"index < CAPACITYnot ASCII").hold("CI"));
         assert!(Texts::of(b"index < CAPACITYCI").hold("CI"));
         assert!(Texts::of(b"CAPACI").hold("CI"));
+    }
+
+    #[test]
+    fn names_count_that_are_put_together_when_a_script_runs() {
+        assert!(Texts::of(b"\x07MY_LIB_\xc0").hold("MY_LIB_DIR"));
+        assert!(Texts::of(b"MY_").hold("MY_LIB_DIR"));
+        assert!(!Texts::of(b"MY_LIB_DIRS MY_LIBRARY_ MY").hold("MY_LIB_PATH"));
     }
 }
