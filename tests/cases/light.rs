@@ -21,7 +21,7 @@ const CLAIMS: usize = UNITS + LINKED + 5;
 /// With them, what a build of this kind asks for, which is learned when the first one has ended.
 const LISTED: usize = CLAIMS + 1;
 /// That of units which are compiled.
-const RECIPE: &str = "rustc@3";
+const RECIPE: &str = "rustc@4";
 const LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
 
 fn list(value: &Value) -> &[Value] {

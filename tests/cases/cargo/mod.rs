@@ -9,6 +9,7 @@ mod accept_wrong;
 mod link;
 mod reads;
 mod units;
+mod unseen;
 mod workspace;
 
 use std::fs;

@@ -9,7 +9,7 @@ use potluck_tests::program::Person;
 use super::workspace::{Workspace, count, log};
 
 /// A build script that makes what `text` comes to.
-fn script(text: &str) -> String {
+pub(super) fn script(text: &str) -> String {
     format!(
         "fn main() {{\n println!(\"cargo:rerun-if-changed=build.rs\");\n let text: String = {{ {text} }};\n\
          let out = std::path::Path::new(&std::env::var_os(\"OUT_DIR\").unwrap()).join(\"made.rs\");\n\
@@ -18,7 +18,7 @@ fn script(text: &str) -> String {
 }
 
 /// A macro that gives what `text` comes to.
-fn spice(text: &str) -> String {
+pub(super) fn spice(text: &str) -> String {
     format!(
         "use proc_macro::TokenStream;\n#[proc_macro]\npub fn spice(_: TokenStream) -> TokenStream {{\n\
          let text: String = {{ {text} }};\n format!(\"{{:?}}\", text.trim()).parse().unwrap() }}\n"
@@ -26,7 +26,12 @@ fn spice(text: &str) -> String {
 }
 
 /// What became of one unit, and what the app says.
-fn built(person: &Person, workspace: &Workspace, unit: &str, env: &[(&str, &str)]) -> (String, String) {
+pub(super) fn built(
+    person: &Person,
+    workspace: &Workspace,
+    unit: &str,
+    env: &[(&str, &str)],
+) -> (String, String) {
     let mut command = workspace.command(person);
     command.envs(env.iter().copied());
     let printed = workspace.built(&mut command).printed;

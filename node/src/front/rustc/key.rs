@@ -15,9 +15,9 @@ use super::unit::{Emit, Kind, Unit};
 use crate::relocate::token::Roots;
 
 /// The Recipe of these keys. It rises whenever the same unit would get another key, or the stored form changes.
-pub const RECIPE: &str = "rustc@3";
+pub const RECIPE: &str = "rustc@4";
 
-const CONTEXT: &str = "potluck 2026 rustc@3 key of a unit";
+const CONTEXT: &str = "potluck 2026 rustc@4 key of a unit";
 
 /// Everything that a unit is made from, beside its arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -253,8 +253,8 @@ mod tests {
     fn the_key_of_a_known_unit_stays_what_it_is() {
         let bare = key(&parse(ARGS).unwrap(), &Inputs::default(), &Roots::default());
         let expected = [
-            "db58c4f8166ace756a47a5487a09c537f7b3f9eaf8bf6ad0f6b120597294bcc6",
-            "ff3e6674c1a60155ac7f043f94642e1810efdbcc9c5688bc889f3d1de8c3ff2e",
+            "2ad375742cb01ef5a7147cd6468870e4f024262127acf685ea000f7066080bb4",
+            "b04561695f48db911e51c74976074e5876bbc38a2464b83b2687345af56a83db",
         ];
         assert_eq!([of(ARGS), bare].map(hex), expected);
     }

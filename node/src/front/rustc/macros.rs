@@ -22,8 +22,11 @@ use super::{Call, sources};
 /// What is admitted of a unit that was not watched.
 pub(super) const UNWATCHED: &str = "unwatched";
 
-const LIST: &str = "potluck 2026 rustc@3 key of what a unit reads";
-const SECOND: &str = "potluck 2026 rustc@3 second key of a unit";
+/// Endings of libraries.
+const LIBRARIES: &[&str] = &["a", "dll", "dylib", "lib", "rlib", "rmeta", "so"];
+
+const LIST: &str = "potluck 2026 rustc@4 key of what a unit reads";
+const SECOND: &str = "potluck 2026 rustc@4 second key of a unit";
 
 /// Whether the key of a unit holds all that matters though nobody saw what it read: the linker that the system has, asked
 /// for nothing in particular, is in it, and macros are admitted.
@@ -52,9 +55,6 @@ pub(super) fn scope<'a>(call: &'a Call, placed: &Placed, sysroot: &Path) -> Scop
     let mut scope = Scope::new(call, &placed.place);
     scope.apart.extend(built(call, placed));
     scope.apart.push(sysroot.to_path_buf());
-    // A linker is not told apart from these by the key.
-    let others = placed.unit.search.iter().filter(|_| !placed.unit.links());
-    scope.apart.extend(others.map(|(_, folder)| call.cwd.join(folder)));
     scope
 }
 
@@ -78,14 +78,27 @@ pub(super) fn needs(
     if links {
         nothing_unknown(seen, placed, &built(call, placed), gathered)?;
     }
+    let searched = searched(call, placed);
     let covered = |path: &Path, touched: &Touched| {
-        let library =
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains(".so"));
+        let shared = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains(".so"));
         // What macros and the compiler itself are loaded with; for a linker, libraries are what it is about.
-        let loaded = library && !links && (sources::is_system(path) || touched.stamp.is_none());
-        loaded || holds(gathered, path) || gathered.sources.holds(path, touched)
+        let loaded = shared && !links && (sources::is_system(path) || touched.stamp.is_none());
+        // The compiler lists these, and asks in each for the libraries that it wants; the key has those that it finds.
+        let library = path.extension().is_some_and(|ending| LIBRARIES.iter().any(|own| ending == *own));
+        let missing = library && touched.stamp.is_none();
+        let asked = |folder: &PathBuf| path == folder || (missing && path.parent() == Some(folder));
+        loaded
+            || (!links && searched.iter().any(asked))
+            || holds(gathered, path)
+            || gathered.sources.holds(path, touched)
     };
     scope.needs(seen, covered)
+}
+
+/// The folders in which a compiler looks for native libraries, by all their names.
+fn searched(call: &Call, placed: &Placed) -> Vec<PathBuf> {
+    let folders = placed.unit.search.iter().map(|(_, folder)| call.cwd.join(folder));
+    folders.flat_map(|folder| [fs::canonicalize(&folder).ok(), Some(folder)]).flatten().collect()
 }
 
 /// Whether a file is a library whose content is in the key. The metadata beside a library is that of the library: the

@@ -60,7 +60,7 @@ impl Place {
             return Err(PlaceError::NoPackage);
         }
         let target = target_folder(&call.cwd.join(&unit.out_dir)).ok_or(PlaceError::NoTarget)?;
-        let source = source_folder(&package);
+        let source = downloaded(&package, call);
         let mut roots = Vec::new();
         match &source {
             Some(folder) => roots.push(root("registry", folder)?),
@@ -78,7 +78,7 @@ impl Place {
     pub fn of_run(call: &Call, out_dir: &Path, workspace: Option<PathBuf>) -> Result<Self, PlaceError> {
         let package = PathBuf::from(call.var("CARGO_MANIFEST_DIR").ok_or(PlaceError::NoPackage)?);
         let target = target_folder(out_dir).ok_or(PlaceError::NoTarget)?;
-        let source = source_folder(&package);
+        let source = downloaded(&package, call);
         let top = match (&source, workspace) {
             (Some(folder), _) => root("registry", folder)?,
             (None, Some(workspace)) => root("workspace", &workspace_folder(&workspace, &package))?,
@@ -163,18 +163,28 @@ pub(super) fn target_folder(out_dir: &Path) -> Option<PathBuf> {
     out_dir.ancestors().find(marked).map(Path::to_path_buf)
 }
 
-/// The folder of one registry's sources, or of all checkouts of git, that a package lies in.
-fn source_folder(package: &Path) -> Option<PathBuf> {
-    let mut ancestors = package.ancestors().skip(1);
-    ancestors.find_map(|folder| {
-        let is = |folder: Option<&Path>, name: &str| {
-            folder.and_then(Path::file_name).is_some_and(|own| own == name)
-        };
-        let above = folder.parent();
-        let registry = is(above, "src") && is(above.and_then(Path::parent), "registry");
-        let git = is(Some(folder), "checkouts") && is(above, "git");
-        (registry || git).then(|| folder.to_path_buf())
-    })
+/// Where cargo keeps what it has downloaded (The Cargo Book, "Cargo Home").
+fn cargo_home(call: &Call) -> Option<PathBuf> {
+    let set = call.var("CARGO_HOME").map(PathBuf::from);
+    set.or_else(|| Some(Path::new(call.var("HOME")?).join(".cargo")))
+}
+
+/// The folder of one registry's sources, or of all checkouts of git, that a package lies in. What lies in folders of these
+/// names elsewhere is somebody's work.
+fn source_folder(package: &Path, home: &Path) -> Option<PathBuf> {
+    let (registries, git) = (home.join("registry/src"), home.join("git/checkouts"));
+    let below = |folder: &Path| package.strip_prefix(folder).map(|inner| inner.iter().collect::<Vec<_>>());
+    match (below(&registries), below(&git)) {
+        (Ok(inner), _) if inner.len() > 1 => Some(registries.join(inner[0])),
+        (_, Ok(inner)) if !inner.is_empty() => Some(git),
+        _ => None,
+    }
+}
+
+/// The same for the home of a call, by whichever of its names.
+fn downloaded(package: &Path, call: &Call) -> Option<PathBuf> {
+    let home = cargo_home(call)?;
+    source_folder(package, &home).or_else(|| source_folder(package, &fs::canonicalize(&home).ok()?))
 }
 
 #[cfg(test)]
@@ -198,8 +208,14 @@ mod tests {
             ("/c/git/checkouts/x-1/abc/sub", Some("/c/git/checkouts")),
             ("/c/registry/src/index-1", None),
             ("/c/src/app", None),
+            ("/w/registry/src/shop/app", None),
+            ("/w/git/checkouts/shop/app", None),
         ] {
-            assert_eq!(source_folder(Path::new(package)), folder.map(PathBuf::from), "{package}");
+            assert_eq!(
+                source_folder(Path::new(package), Path::new("/c")),
+                folder.map(PathBuf::from),
+                "{package}"
+            );
         }
     }
 }

@@ -391,13 +391,25 @@ impl<'a> Scope<'a> {
             }
             Err(error) => return Err(error),
         };
+        // Who was seen may have asked where a link leads. Those of the system lead elsewhere on each.
+        if !SYSTEM.iter().any(|system| path.starts_with(system))
+            && let Ok(target) = fs::read_link(path)
+        {
+            let target = target.to_str().ok_or_else(|| io::Error::other("a link is not UTF-8"))?;
+            let held = if metadata.is_dir() { b"folder".to_vec() } else { self.file(path, &metadata)? };
+            return Ok([b"link ", self.encode(target).as_bytes(), b"\0", &held].concat());
+        }
         if metadata.is_dir() {
             return Ok(b"folder".to_vec());
         }
+        self.file(path, &metadata)
+    }
+
+    fn file(&self, path: &Path, metadata: &fs::Metadata) -> io::Result<Vec<u8>> {
         if !metadata.is_file() || metadata.len() > MAX_FILE {
             return Err(io::Error::other(format!("{} is no file, or too large", path.display())));
         }
-        let digest: Digest = known_digest(self.call, path, &metadata)?;
+        let digest: Digest = known_digest(self.call, path, metadata)?;
         let runs = if metadata.permissions().mode() & 0o111 == 0 { b"-" } else { b"x" };
         Ok([runs.as_slice(), digest.as_bytes()].concat())
     }
@@ -462,9 +474,58 @@ const VOLATILE: &[&str] = &[
     "XDG_*",
 ];
 
+/// Of those, the ones that nearly every program asks for, or whose value says where something lies, which is looked for
+/// in all that is made. They never count, and the others do where a program has their very name.
+const EVERYWHERE: &[&str] = &[
+    "_",
+    "CARGO",
+    "CARGO_HOME",
+    "CARGO_INCREMENTAL",
+    "CARGO_MAKEFLAGS",
+    "CARGO_TARGET_DIR",
+    "CARGO_TERM_*",
+    "COLORTERM",
+    "COLUMNS",
+    "HOME",
+    "LD_LIBRARY_PATH",
+    "LINES",
+    "LS_COLORS",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "NUM_JOBS",
+    "OLDPWD",
+    "OUT_DIR",
+    "PATH",
+    "POTLUCK_*",
+    "PWD",
+    "RUSTC",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_WRAPPER",
+    "RUSTDOC",
+    "RUSTUP_*",
+    "RUST_BACKTRACE",
+    "RUST_LIB_BACKTRACE",
+    "RUST_MIN_STACK",
+    "RUST_RECURSION_COUNT",
+    "SHLVL",
+    "TERM",
+    "TERM_*",
+    "TMPDIR",
+];
+
+/// Whether a variable never counts, though a program has its name.
+pub fn is_everywhere(name: &str) -> bool {
+    is_of(EVERYWHERE, name)
+}
+
 /// Whether a variable says only where somebody sits.
 pub fn is_volatile(name: &str) -> bool {
-    VOLATILE.iter().any(|own| name == *own || own.strip_suffix('*').is_some_and(|own| name.starts_with(own)))
+    is_of(VOLATILE, name)
+}
+
+/// Whether a list has a name, or what it begins with before a star.
+fn is_of(list: &[&str], name: &str) -> bool {
+    list.iter().any(|own| name == *own || own.strip_suffix('*').is_some_and(|own| name.starts_with(own)))
 }
 
 /// Whether what lies there says nothing that one could depend on.
@@ -506,16 +567,26 @@ fn names(folder: &Path) -> io::Result<Vec<u8>> {
         }
         entries => entries?,
     };
-    let mut found = BTreeSet::new();
+    let mut found = BTreeMap::new();
     for entry in entries {
-        found.insert(entry?.file_name());
+        let entry = entry?;
+        // Who lists a folder is told the kind of each as well.
+        let kind = entry.file_type()?;
+        let kind = if kind.is_dir() {
+            b'd'
+        } else if kind.is_symlink() {
+            b'l'
+        } else {
+            b'f'
+        };
+        found.insert(entry.file_name(), kind);
         if found.len() > MAX_NEEDS {
             return Err(io::Error::other("there is too much in a folder"));
         }
     }
     let mut hasher = blake3::Hasher::new();
-    for name in found {
-        hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_encoded_bytes());
+    for (name, kind) in found {
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_encoded_bytes()).update(&[kind]);
     }
     Ok(hasher.finalize().as_bytes().to_vec())
 }

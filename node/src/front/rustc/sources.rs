@@ -21,8 +21,8 @@ use potluck_protocol::digest::Digest;
 
 use super::environ;
 use super::place::Place;
-use super::reads::{SYSTEM, is_volatile};
-use super::script::tokenised;
+use super::reads::{SYSTEM, is_everywhere, is_volatile};
+use super::script::{Texts, tokenised};
 use super::text;
 use super::toolchain::{LINKER_ENV, digest};
 use super::walk::{BYPRODUCTS, Found, OBJECTS, Stamp, Walk};
@@ -107,6 +107,9 @@ pub struct Sources {
     names: BTreeSet<String>,
     /// Variables that are set, where a macro may ask for any of them.
     wanted: BTreeSet<String>,
+    /// The same, of those that stand by chance in much: what is short, and what says where somebody sits. A macro has
+    /// them among its data, or is given them in quotes.
+    rare: BTreeSet<String>,
     outside: BTreeSet<PathBuf>,
     /// All that was ever in `outside`.
     sought: BTreeSet<PathBuf>,
@@ -226,13 +229,17 @@ impl Sources {
     /// macro, or in what it is given. All count for a macro that goes through all of them.
     fn watch_variables(&mut self, call: &Call, macros: &[PathBuf]) -> Result<(), SourceError> {
         let set = call.env.keys().filter_map(|name| name.to_str());
-        let counts: Vec<_> = set.filter(|name| !is_volatile(name)).map(str::to_owned).collect();
-        self.wanted = counts.iter().filter(|name| name.len() > 2).cloned().collect();
+        let counts = set.filter(|name| !is_everywhere(name)).map(str::to_owned);
+        (self.rare, self.wanted) = counts.partition(|name| name.len() < 3 || is_volatile(name));
         for path in macros {
             let unread = |error| SourceError::Read(path.clone(), error);
-            if environ::is_gone_through(&ReadCache::new(File::open(path).map_err(unread)?)) {
-                self.names.extend(counts.iter().cloned());
+            let program = ReadCache::new(File::open(path).map_err(unread)?);
+            if environ::is_gone_through(&program) {
+                self.names
+                    .extend(self.wanted.iter().chain(&self.rare).filter(|name| !is_volatile(name)).cloned());
             }
+            let texts = Texts::of(&program);
+            self.names.extend(self.rare.iter().filter(|name| texts.hold(name)).cloned());
             let mut hasher = blake3::Hasher::new();
             File::open(path)
                 .and_then(|program| {
@@ -274,6 +281,7 @@ impl Sources {
             walks: Vec::new(),
             names: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            rare: BTreeSet::new(),
             outside: BTreeSet::new(),
             sought: BTreeSet::new(),
             moved: BTreeSet::new(),
@@ -357,6 +365,8 @@ impl Sources {
         if !self.wanted.is_empty() {
             text::mentions(text, &self.wanted, &mut self.names);
         }
+        let given = |name: &&String| memmem::find(text, format!("\"{name}\"").as_bytes()).is_some();
+        self.names.extend(self.rare.iter().filter(given).cloned());
         if path.file_name().is_some_and(|name| name == ".env") {
             self.database.configured |= memmem::find(text, b"DATABASE_URL").is_some();
         }
@@ -379,9 +389,14 @@ impl Sources {
         if touched.stamp.as_deref().is_some_and(|stamp| stamp != FOLDER) {
             return fs::canonicalize(path).is_ok_and(|real| self.seen.contains_key(&real));
         }
+        // What else may be put into a folder, such as an empty one, is in no key.
+        if touched.listed {
+            return false;
+        }
         // What may be named outside of the packages was looked for by name.
-        let named = self.sought.contains(path);
-        named || self.walks.iter().any(|(walk, _)| walk.covers(path))
+        let absent = touched.stamp.is_none();
+        let known = |walk: &Walk, found| if absent { walk.covers(path) } else { walk.is_there(path, found) };
+        (absent && self.sought.contains(path)) || self.walks.iter().any(|(walk, found)| known(walk, found))
     }
 
     /// Whether a folder is named in a file that was hashed.

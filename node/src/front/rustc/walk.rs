@@ -99,6 +99,16 @@ impl Walk {
         Ok(found)
     }
 
+    /// Whether that there is a folder at this path follows from `found`: only files are listed.
+    pub(super) fn is_there(&self, folder: &Path, found: &BTreeMap<String, Found>) -> bool {
+        let Ok(below) = folder.strip_prefix(&self.top) else { return false };
+        let in_it = |name: &String| Path::new(name).starts_with(below);
+        // In their order, those within a folder follow its own name.
+        let first =
+            below.to_str().and_then(|below| found.range(below.to_owned()..).find(|(name, _)| in_it(name)));
+        self.covers(folder) && first.is_some()
+    }
+
     /// Whether something at this path would be among what [`Self::list`] lists, or is a folder that it enters.
     pub(super) fn covers(&self, path: &Path) -> bool {
         let Ok(below) = path.strip_prefix(&self.top) else { return false };

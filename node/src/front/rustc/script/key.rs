@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use potluck_protocol::digest::Digest;
 
 use super::super::key::{Framed, optional};
-use super::super::reads::is_volatile;
+use super::super::reads::is_everywhere;
 
 /// The Recipe of these keys. It rises whenever the same run would get another key, or the stored form changes.
-pub const RECIPE: &str = "build-script@1";
+pub const RECIPE: &str = "build-script@2";
 
-const FIRST: &str = "potluck 2026 build-script@1 first key of a run";
-const SECOND: &str = "potluck 2026 build-script@1 second key of a run";
+const FIRST: &str = "potluck 2026 build-script@2 first key of a run";
+const SECOND: &str = "potluck 2026 build-script@2 second key of a run";
 
 /// What cargo says to every build script; all of it counts.
 const SAID: &[&str] = &["CARGO_CFG_", "CARGO_FEATURE_", "CARGO_MANIFEST_", "CARGO_PKG_", "DEP_"];
@@ -70,7 +70,7 @@ pub fn variables<'a>(
         SAID.iter().any(|own| name.starts_with(own))
             || WHOLE.contains(&name)
             || TOOLS.iter().any(|own| name.starts_with(own))
-            || (!is_volatile(name) && holds(name))
+            || (!is_everywhere(name) && holds(name))
             // `CFLAGS_x86_64_unknown_linux_gnu` and the like are put together when the script runs.
             || (!target.is_empty() && (name.contains(target) || name.to_lowercase().contains(&beneath)))
     };
@@ -90,6 +90,8 @@ pub struct Inputs {
     pub folder: String,
     /// Variables: value with tokens.
     pub env: BTreeMap<String, String>,
+    /// The kind of this machine's processor, where a compiler may be told to ask for it.
+    pub processor: Option<String>,
     /// Flags that are added for compilers of C, with tokens.
     pub flags: Vec<String>,
 }
@@ -104,6 +106,7 @@ pub fn first(inputs: &Inputs) -> [u8; 32] {
     to.field("folder", [&inputs.folder]);
     let env = inputs.env.iter().flat_map(|(name, value)| [name.clone().into_bytes(), optional(Some(value))]);
     to.field("env", env);
+    to.field("processor", [optional(inputs.processor.as_deref())]);
     to.field("flags", &inputs.flags);
     to.end()
 }
@@ -128,6 +131,7 @@ mod tests {
             toolchain: b"toolchain".to_vec(),
             folder: "@potluck:registry@/a-1.0.0".into(),
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            processor: None,
             flags: vec!["-ffile-prefix-map=@potluck:registry@=/potluck/registry".into()],
         }
     }
@@ -139,8 +143,8 @@ mod tests {
         let state = BTreeMap::from([("Content @potluck:registry@/x".to_owned(), b"none".to_vec())]);
         let keys = [first(&inputs()), second(first(&inputs()), &state)].map(hex);
         let expected = [
-            "35a73b770092a33eca9aa030a494639fc510ae7ddb0dbca31cadbe168687108c",
-            "dbe4fd9ab1c623d7e48fa112bf52937390f09a074774da112fa56fd2f1ca2347",
+            "a39cc8f5ad967d1c879dd1aedb7d926470d05639349ab5fd280efd998d375791",
+            "5a2fbe04eff65c787ed1e9b2a556b3382096c0b3efbfb99ed67325ec46faa65b",
         ];
         assert_eq!(keys, expected);
     }
@@ -156,6 +160,7 @@ mod tests {
             ("folder", &|inputs| inputs.folder.push('x')),
             ("env", &|inputs| drop(inputs.env.insert("TARGET".into(), "y".into()))),
             ("less env", &|inputs| drop(inputs.env.remove("TARGET"))),
+            ("processor", &|inputs| inputs.processor = Some("x".into())),
             ("flags", &|inputs| inputs.flags.clear()),
         ];
         for (what, change) in changes {

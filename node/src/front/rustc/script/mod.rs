@@ -32,16 +32,16 @@ use potluck_protocol::entry::{Labels, Output, TreeOutput};
 use self::key::{Inputs, RECIPE};
 pub(super) use self::launcher::KEPT;
 pub(super) use self::output::tokenised;
-use self::texts::Texts;
+pub(super) use self::texts::Texts;
 use super::compile::{self, How, Ran, Watched};
 use super::environ;
 use super::log::Line;
 use super::place::Place;
 use super::publish::{LIST, Part, Unpublished, hand_over, marks, offered, scan, write_tree};
-use super::reads::{Needs, Scope, Unfit};
+use super::reads::{Needs, Scope, Unfit, is_volatile};
 use super::restore::Restored;
 use super::shim::{Missed, answer, caught, is_builder, read_list, say, spelled, whole};
-use super::toolchain::Toolchain;
+use super::toolchain::{Toolchain, processor};
 use super::verify::{self, Verdict};
 use super::{Call, Reason, notice};
 use crate::cache::{Cache, Publication};
@@ -157,15 +157,22 @@ impl<'a> Run<'a> {
         let text = |text: &'_ OsStr| text.to_str().map(str::to_owned).ok_or(super::map::Refusal::NotUtf8);
         let args = call.args[1..].iter().map(|arg| text(arg)).collect::<Result<_, _>>()?;
         let env = call.env.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
-        let texts = Texts::of(&program);
+        let texts = Texts::of(program.as_slice());
         let every = environ::is_gone_through(program.as_slice());
-        let env = key::variables(env, var("TARGET")?, |name| every || texts.hold(name));
+        let env =
+            key::variables(env, var("TARGET")?, |name| (every && !is_volatile(name)) || texts.hold(name));
+        let env: BTreeMap<_, _> = env.into_iter().map(|(name, value)| (name, scope.encode(&value))).collect();
+        let values = env.values().map(String::as_bytes);
+        let native = values.chain([program.as_slice()]).any(is_for_this_processor);
+        let processor =
+            native.then(|| processor(&rustc, &toolchain)).transpose().map_err(Reason::Toolchain)?;
         let inputs = Inputs {
             program: Some(Digest::of(&program)),
             args,
             toolchain: toolchain.identity.clone().into_bytes(),
             folder: scope.encode(call.cwd.to_str().ok_or(super::map::Refusal::NotUtf8)?),
-            env: env.into_iter().map(|(name, value)| (name, scope.encode(&value))).collect(),
+            env,
+            processor,
             flags: flags.iter().map(|flag| place.roots.encode_str(flag)).collect(),
         };
         let set = if compiles { flags::variables(|name| call.var(name), &flags) } else { BTreeMap::new() };
@@ -302,6 +309,14 @@ impl<'a> Run<'a> {
         hand_over(door, self.call, publication).await?;
         Ok(total)
     }
+}
+
+/// Whether a text tells a compiler to ask which processor this is: what it makes then is of no use to others. No system
+/// call shows that it does.
+fn is_for_this_processor(text: &[u8]) -> bool {
+    ["march=native", "mcpu=native", "mtune=native", "target-cpu=native"]
+        .iter()
+        .any(|flag| memchr::memmem::find(text, flag.as_bytes()).is_some())
 }
 
 fn recipe() -> Recipe {

@@ -6,35 +6,43 @@
 //! program runs is looked at.
 
 use memchr::memmem;
-use object::{Object as _, ObjectSection as _, SectionFlags, elf};
+use object::{Object as _, ObjectSection as _, ReadRef, SectionFlags, elf};
 
+use super::super::reads::is_volatile;
 use super::super::text::{beginnings, goes_on};
 
 /// What the standard library says of itself; names within these are not asked for.
 const WORDS: &[&[u8]] = &[b"ASCII", b"CAPACITY"];
 
 /// The data of a program.
-pub(super) struct Texts<'a>(Vec<&'a [u8]>);
+pub(in super::super) struct Texts<'a>(Vec<&'a [u8]>);
 
 impl<'a> Texts<'a> {
     /// Of an ELF file the sections that are loaded and hold no code (gABI, "Section Attribute Flags"); all of any other.
-    pub(super) fn of(program: &'a [u8]) -> Self {
-        let Ok(file) = object::File::parse(program) else { return Self(vec![program]) };
+    pub(in super::super) fn of(program: impl ReadRef<'a>) -> Self {
+        let whole = || program.len().and_then(|len| program.read_bytes_at(0, len)).unwrap_or_default();
+        let Ok(file) = object::File::parse(program) else { return Self(vec![whole()]) };
         let mut parts = Vec::new();
         for section in file.sections() {
-            let SectionFlags::Elf { sh_flags } = section.flags() else { return Self(vec![program]) };
+            let SectionFlags::Elf { sh_flags } = section.flags() else { return Self(vec![whole()]) };
             let (loaded, code) = (u64::from(elf::SHF_ALLOC), u64::from(elf::SHF_EXECINSTR));
             if sh_flags & (loaded | code) == loaded {
-                let Ok(data) = section.data() else { return Self(vec![program]) };
+                let Ok(data) = section.data() else { return Self(vec![whole()]) };
                 parts.push(data);
             }
         }
         // One without sections has its data elsewhere.
-        Self(if parts.is_empty() { vec![program] } else { parts })
+        Self(if parts.is_empty() { vec![whole()] } else { parts })
     }
 
-    /// Whether `name` stands in it, or what it begins with and does not go on there.
-    pub(super) fn hold(&self, name: &str) -> bool {
+    /// Whether `name` stands in it, or what it begins with and does not go on there. What says where somebody sits, such
+    /// as `USER`, is a part of many words, and has to stand there by itself.
+    pub(in super::super) fn hold(&self, name: &str) -> bool {
+        if is_volatile(name) {
+            let begins = |part: &[u8], at: usize| at.checked_sub(1).is_some_and(|at| goes_on(part.get(at)));
+            let alone = |part: &[u8], at| !begins(part, at) && !goes_on(part.get(at + name.len()));
+            return self.stand(name.as_bytes(), alone);
+        }
         self.stand(name.as_bytes(), |part, at| !within_a_word(part, at, name.as_bytes()))
             || beginnings(name)
                 .any(|begins| self.stand(begins.as_bytes(), |part, at| !goes_on(part.get(at + begins.len()))))
@@ -60,7 +68,7 @@ mod tests {
     #[test]
     fn names_count_where_a_program_keeps_its_texts() {
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let texts = Texts::of(&own);
+        let texts = Texts::of(own.as_slice());
         assert!(texts.0.len() > 3, "sections, not the whole file");
         assert!(texts.hold("POTLUCK_A_NAME_OF_THIS_TEST"));
         // Backwards, or it would be a text of this program.
@@ -73,7 +81,7 @@ mod tests {
 
     #[test]
     fn what_is_no_program_and_what_is_cut_short_is_searched_whole() {
-        assert!(Texts::of(b"#!/bin/sh\necho $CI\n").hold("CI"));
+        assert!(Texts::of(&b"#!/bin/sh\necho $CI\n"[..]).hold("CI"));
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         for length in [0, 3, 64, 4096, own.len() / 2] {
             assert_eq!(Texts::of(&own[..length]).0, [&own[..length]]);
@@ -82,15 +90,22 @@ mod tests {
 
     #[test]
     fn words_of_the_standard_library_are_not_asked_for() {
-        assert!(!Texts::of(b"index < CAPACITYnot ASCII").hold("CI"));
-        assert!(Texts::of(b"index < CAPACITYCI").hold("CI"));
-        assert!(Texts::of(b"CAPACI").hold("CI"));
+        assert!(!Texts::of(&b"index < CAPACITYnot ASCII"[..]).hold("CI"));
+        assert!(Texts::of(&b"index < CAPACITYCI"[..]).hold("CI"));
+        assert!(Texts::of(&b"CAPACI"[..]).hold("CI"));
+    }
+
+    #[test]
+    fn who_somebody_is_counts_where_it_is_asked_for() {
+        assert!(Texts::of(&b"\0USER\0"[..]).hold("USER") && Texts::of(&b"USER"[..]).hold("USER"));
+        assert!(!Texts::of(&b"USERPROFILE SUPERUSER XDG_"[..]).hold("USER"));
+        assert!(!Texts::of(&b"XDG_"[..]).hold("XDG_DATA_HOME"));
     }
 
     #[test]
     fn names_count_that_are_put_together_when_a_script_runs() {
-        assert!(Texts::of(b"\x07MY_LIB_\xc0").hold("MY_LIB_DIR"));
-        assert!(Texts::of(b"MY_").hold("MY_LIB_DIR"));
-        assert!(!Texts::of(b"MY_LIB_DIRS MY_LIBRARY_ MY").hold("MY_LIB_PATH"));
+        assert!(Texts::of(&b"\x07MY_LIB_\xc0"[..]).hold("MY_LIB_DIR"));
+        assert!(Texts::of(&b"MY_"[..]).hold("MY_LIB_DIR"));
+        assert!(!Texts::of(&b"MY_LIB_DIRS MY_LIBRARY_ MY"[..]).hold("MY_LIB_PATH"));
     }
 }

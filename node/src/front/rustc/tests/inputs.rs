@@ -220,6 +220,7 @@ async fn what_a_package_says_about_a_home_is_no_leak_of_it() {
     ] {
         let mut one = Checkout::new(&folder.path().join(place).join(name), code);
         one.env.push(("HOME", Some(home.to_owned())));
+        one.env.push(("CARGO_HOME", Some(folder.path().display().to_string())));
         let line = one.build(&Memory::default()).await;
         assert_eq!(line["published"], published, "{place} {name}: {line}");
         let named = line["reason"].as_str().is_some_and(|reason| reason.contains("the home folder is named"));
