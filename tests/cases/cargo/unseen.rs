@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use potluck_tests::program::Person;
 
@@ -18,13 +19,14 @@ struct Case<'a> {
     unit: &'a str,
     /// What is in all checkouts.
     make: fn(&Workspace),
-    /// What is another in the last one, with a variable.
-    change: (fn(&Workspace), &'a [(&'a str, &'a str)]),
+    /// What is another in the last one, and its variables.
+    change: fn(&Workspace),
+    env: &'a [(&'a str, &'a str)],
     says: [&'a str; 2],
 }
 
 fn holds(person: &Person, case: &Case<'_>) {
-    let Case { name, file, unit, make, change, says } = case;
+    let Case { name, file, unit, make, change, env, says } = case;
     let checkout = |place: &str| {
         let workspace = Workspace::new(person.path(&format!("{place}/{name}")));
         workspace.write(file.0, file.1);
@@ -36,8 +38,8 @@ fn holds(person: &Person, case: &Case<'_>) {
     let equal = built(person, &checkout("deeper/b"), unit, &[("USER", "ann")]);
     assert_eq!(equal, ("restored: ".to_owned(), says[0].to_owned()), "{name}: an equal one");
     let changed = checkout("c");
-    change.0(&changed);
-    let env: Vec<_> = [("USER", "ann")].iter().chain(change.1).copied().collect();
+    change(&changed);
+    let env: Vec<_> = [("USER", "ann")].iter().chain(*env).copied().collect();
     let (outcome, printed) = built(person, &changed, unit, &env);
     assert!(outcome.starts_with("compiled"), "{name}: {outcome}");
     assert_eq!(printed, says[1], "{name}");
@@ -73,7 +75,8 @@ fn what_a_build_script_learns_without_opening_a_file_counts() {
                 ["v1", "v2"].iter().for_each(|name| folder(workspace, name));
                 link(workspace, "v1");
             },
-            change: (|workspace| link(workspace, "v2"), &[]),
+            change: |workspace| link(workspace, "v2"),
+            env: &[],
             says: ["v1 with salt", "v2 with salt"],
         },
         Case {
@@ -81,13 +84,11 @@ fn what_a_build_script_learns_without_opening_a_file_counts() {
             file: ("dish/build.rs", &kinds),
             unit,
             make: |workspace| workspace.write("menus/x", ""),
-            change: (
-                |workspace| {
-                    fs::remove_file(workspace.folder().join("menus/x")).unwrap();
-                    folder(workspace, "menus/x");
-                },
-                &[],
-            ),
+            change: |workspace| {
+                fs::remove_file(workspace.folder().join("menus/x")).unwrap();
+                folder(workspace, "menus/x");
+            },
+            env: &[],
             says: ["0 with salt", "1 with salt"],
         },
         Case {
@@ -95,7 +96,8 @@ fn what_a_build_script_learns_without_opening_a_file_counts() {
             file: ("dish/build.rs", &user),
             unit,
             make: |_| (),
-            change: (|_| (), &[("USER", "ben")]),
+            change: |_| (),
+            env: &[("USER", "ben")],
             says: ["ann with salt", "ben with salt"],
         },
     ];
@@ -123,7 +125,8 @@ fn what_a_macro_learns_without_opening_a_file_counts() {
             file: (file, &listed),
             unit: "dish",
             make: |workspace| workspace.write("dish/menus/a/menu.txt", ""),
-            change: (|workspace| folder(workspace, "dish/menus/b"), &[]),
+            change: |workspace| folder(workspace, "dish/menus/b"),
+            env: &[],
             says: ["stew with 1", "stew with 2"],
         },
         Case {
@@ -131,12 +134,10 @@ fn what_a_macro_learns_without_opening_a_file_counts() {
             file: (file, &listed),
             unit: "dish",
             make: |workspace| workspace.write("dish/menus/c/menu.txt", ""),
-            change: (
-                |workspace| {
-                    workspace.write("dish/menus/b/Cargo.toml", "[package]\nname = \"b\"\n[workspace]\n")
-                },
-                &[],
-            ),
+            change: |workspace| {
+                workspace.write("dish/menus/b/Cargo.toml", "[package]\nname = \"b\"\n[workspace]\n")
+            },
+            env: &[],
             says: ["stew with 1", "stew with 2"],
         },
         Case {
@@ -144,7 +145,8 @@ fn what_a_macro_learns_without_opening_a_file_counts() {
             file: (file, &short),
             unit: "dish",
             make: |_| (),
-            change: (|_| (), &[("CI", "pepper")]),
+            change: |_| (),
+            env: &[("CI", "pepper")],
             says: ["stew with salt", "stew with pepper"],
         },
         Case {
@@ -152,7 +154,8 @@ fn what_a_macro_learns_without_opening_a_file_counts() {
             file: (file, &user),
             unit: "dish",
             make: |_| (),
-            change: (|_| (), &[("USER", "ben")]),
+            change: |_| (),
+            env: &[("USER", "ben")],
             says: ["stew with ann", "stew with ben"],
         },
         Case {
@@ -170,9 +173,53 @@ fn what_a_macro_learns_without_opening_a_file_counts() {
                 );
                 workspace.write("app/src/main.rs", "fn main() { println!(\"{}\", dish::serve()); }\n");
             },
-            change: (|workspace| workspace.write("assets/menu.txt", "pepper"), &[]),
+            change: |workspace| workspace.write("assets/menu.txt", "pepper"),
+            env: &[],
             says: ["stew with salt", "stew with pepper"],
         },
     ];
     cases.iter().for_each(|case| holds(&person, case));
+}
+
+/// A macro of another crate may bind a library that neither an argument nor the text of a crate names.
+#[test]
+fn a_library_that_a_macro_of_another_crate_binds_is_never_an_old_one() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let libraries = person.path("libraries");
+    fs::create_dir_all(&libraries).unwrap();
+    let flags = format!("-L native={}", libraries.display());
+    let build = |place: &str, flavour: u8| {
+        let (source, object) = (libraries.join("a.c"), libraries.join("a.o"));
+        fs::write(&source, format!("int flavour(void) {{ return {flavour}; }}")).unwrap();
+        let cc = Command::new("cc").arg("-c").arg(&source).arg("-o").arg(&object).status().unwrap();
+        let _ = fs::remove_file(libraries.join("libflavour.a"));
+        let ar =
+            Command::new("ar").arg("rcs").arg(libraries.join("libflavour.a")).arg(&object).status().unwrap();
+        assert!(cc.success() && ar.success());
+        let workspace = Workspace::new(person.path(place));
+        let bind = "#[macro_export]\nmacro_rules! bind { ($name:literal) => {\n\
+                    #[link(name = $name, kind = \"static\")]\nextern \"C\" { fn flavour() -> i32; } } }\n";
+        workspace.write("dish/src/lib.rs", bind);
+        workspace.write(
+            "Cargo.toml",
+            "[workspace]\nmembers = [\"app\", \"dish\", \"plate\", \"spice\"]\nresolver = \"2\"\n",
+        );
+        let package = |name: &str, on: &str| {
+            format!(
+                "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[dependencies]\n{on} = {{ path = \"../{on}\" }}\n"
+            )
+        };
+        workspace.write("plate/Cargo.toml", &package("plate", "dish"));
+        workspace.write(
+            "plate/src/lib.rs",
+            "dish::bind!(\"flavour\");\npub fn serve() -> i32 { unsafe { flavour() } }\n",
+        );
+        workspace.write("app/Cargo.toml", &package("app", "plate"));
+        workspace.write("app/src/main.rs", "fn main() { println!(\"{}\", plate::serve()); }\n");
+        built(&person, &workspace, "plate", &[("RUSTFLAGS", &flags)])
+    };
+    let taken = ("compiled: it took in a.o, which no argument names".to_owned(), "1".to_owned());
+    assert_eq!(build("a", 1), taken);
+    assert_eq!(build("b", 2), (taken.0, "2".to_owned()));
 }

@@ -10,6 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use object::ReadCache;
+use object::read::archive::ArchiveFile;
 use potluck_protocol::digest::Digest;
 
 use super::key::Inputs;
@@ -21,6 +23,8 @@ use super::{Call, Placed};
 
 /// Most native libraries in folders that a build script has made.
 const MAX_NATIVE: usize = 1000;
+/// How the names of what the compiler puts into a library end, beside its metadata.
+const OWN_PARTS: &[&str] = &[".rcgu.o", ".dwo"];
 /// A dash and sixteen hexadecimal digits.
 const SUFFIX: usize = 17;
 
@@ -195,20 +199,15 @@ fn native(
     unnamed: bool,
     files: &mut BTreeSet<PathBuf>,
 ) -> io::Result<Vec<(String, Digest)>> {
-    let Placed { unit, place } = placed;
+    let unit = &placed.unit;
     let named: BTreeSet<_> = unit.native.iter().map(|value| native_name(value)).collect();
-    // Spelled otherwise, it might only seem to lie inside.
-    let ours = |path: &Path| {
-        let real = fs::canonicalize(path).unwrap_or_default();
-        place.roots.iter().flat_map(|root| &root.spellings).any(|own| real.starts_with(own))
-    };
     let mut found = Vec::new();
     for (kind, path) in &unit.search {
         let path = call.cwd.join(path);
         if kind == "dependency" || !path.is_dir() {
             continue;
         }
-        let all = ours(&path);
+        let all = is_built(&path, placed);
         if !all && unit.links() {
             continue;
         }
@@ -230,6 +229,36 @@ fn native(
         }
     }
     Ok(found)
+}
+
+/// Whether a folder lies where the build makes things. Spelled otherwise, it might only seem to.
+fn is_built(folder: &Path, Placed { place, .. }: &Placed) -> bool {
+    let real = fs::canonicalize(folder).unwrap_or_default();
+    place.roots.iter().flat_map(|root| &root.spellings).any(|own| real.starts_with(own))
+}
+
+/// A part of a library that was made, which is neither the compiler's own nor of what an argument names: a macro of
+/// another crate has bound a native library of a folder that the build has not made, and no text of this one tells.
+pub(super) fn taken_in(call: &Call, placed: &Placed) -> io::Result<Option<String>> {
+    let unit = &placed.unit;
+    let is_elsewhere = |(kind, path): &(String, String)| {
+        let path = call.cwd.join(path);
+        kind != "dependency" && path.is_dir() && !is_built(&path, placed)
+    };
+    if unit.links() || !unit.native.is_empty() || !unit.search.iter().any(is_elsewhere) {
+        return Ok(None);
+    }
+    for name in unit.outputs().into_iter().filter(|name| name.ends_with(".rlib")) {
+        let library = ReadCache::new(File::open(call.cwd.join(&unit.out_dir).join(name))?);
+        let members = ArchiveFile::parse(&library).map_err(io::Error::other)?;
+        for member in members.members() {
+            let name = String::from_utf8_lossy(member.map_err(io::Error::other)?.name()).into_owned();
+            if name != "lib.rmeta" && !OWN_PARTS.iter().any(|own| name.ends_with(own)) {
+                return Ok(Some(name));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn counts(name: &str, named: &BTreeSet<&str>, all: bool) -> bool {

@@ -67,6 +67,9 @@ pub(super) enum Unpublished {
         /// Which output.
         file: String,
     },
+    /// It has taken in a library that the key does not hold.
+    #[error("it took in {0}, which no argument names")]
+    Unnamed(String),
     /// It only runs where this library is.
     #[error("it needs the library {0} of this system")]
     Needs(String),
@@ -272,7 +275,8 @@ impl Compiled<'_> {
             parts.push(Part::text(name, roots.encode(text, spelling)));
         }
         self.names_no_folder(&parts)?;
-        Ok(parts)
+        let taken = externs::taken_in(self.call, self.placed)?;
+        taken.map_or(Ok(parts), |library| Err(Unpublished::Unnamed(library)))
     }
 
     /// Nothing when no folder of this machine is named in what it made.
