@@ -7,7 +7,7 @@
 use memchr::memmem;
 
 /// How a token begins.
-const OPENING: &[u8] = b"@potluck:";
+pub(crate) const OPENING: &[u8] = b"@potluck:";
 /// The name that stands for [`OPENING`] itself.
 const LITERAL: &str = "literal";
 

@@ -223,3 +223,24 @@ fn a_library_that_a_macro_of_another_crate_binds_is_never_an_old_one() {
     assert_eq!(build("a", 1), taken);
     assert_eq!(build("b", 2), (taken.0, "2".to_owned()));
 }
+
+/// What a file says stays what it says, though it is called like a checkout's folder.
+#[test]
+fn a_text_that_is_called_like_the_checkout_is_not_swapped_for_another() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let login = person.path("a").join("login").display().to_string();
+    let copies = script("std::fs::read_to_string(\"../routes.txt\").unwrap()");
+    let build = |place: &str| {
+        let workspace = Workspace::new(person.path(place));
+        workspace.write("dish/build.rs", &copies);
+        workspace.write("routes.txt", &login);
+        let (outcome, printed) = built(&person, &workspace, "dish run", &[]);
+        assert!(outcome.starts_with("compiled"), "{outcome}");
+        assert_eq!(printed, format!("{login} with salt"));
+        outcome
+    };
+    let outcome = build("a");
+    assert!(outcome.contains("routes.txt, which it read, and in what it made"), "{outcome}");
+    build("b");
+}

@@ -67,6 +67,9 @@ pub(super) enum Unpublished {
         /// Which output.
         file: String,
     },
+    /// What was read names a folder that what was made names as well.
+    #[error("a folder of this machine is named in {0}, which it read, and in what it made")]
+    Copied(String),
     /// It has taken in a library that the key does not hold.
     #[error("it took in {0}, which no argument names")]
     Unnamed(String),

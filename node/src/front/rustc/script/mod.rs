@@ -273,6 +273,9 @@ impl<'a> Run<'a> {
         let state = self.scope.state(&needs)?;
         let parts = self.parts(ran)?;
         scan(&parts, &marks(self.call, &self.place, &self.toolchain.sysroot))?;
+        if let Some(file) = output::copied(&parts, seen, &self.place)? {
+            return Err(Unpublished::Copied(file));
+        }
         let list = vec![Part::text(LIST, needs.text())];
         scan(&list, &marks(self.call, &self.place, Path::new("")))?;
         let work = async {

@@ -6,7 +6,7 @@
 //! compiler whether it understands something, and is not kept, unless crates are to be looked for there.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,13 +19,17 @@ use super::super::publish::{Content, Part, Unpublished};
 use super::super::restore::{
     MAX_OUTPUT, RestoreError, Restored, Wanted, beside, fetch, fetch_text, fetch_tree, put,
 };
+use super::super::watch::seen::{FOLDER, Seen};
 use crate::cache::Cache;
-use crate::relocate::token::{Roots, Spelling};
+use crate::relocate::scan;
+use crate::relocate::token::{OPENING, Roots, Spelling};
 
 /// Most files of one run.
 const MAX_FILES: usize = 20_000;
 /// Largest Tree of one run.
 const MAX_TREE: u64 = 4 << 20;
+/// Most bytes of what a script has read that are looked through.
+const MAX_READ: u64 = 64 << 20;
 /// Larger texts are kept as they are.
 pub(super) const MAX_TEXT: u64 = 4 << 20;
 
@@ -82,6 +86,33 @@ pub(super) fn gather(
         parts.push(Part::text(name, place.roots.encode(text, Spelling::Plain)));
     }
     Ok(parts)
+}
+
+/// A file that a run has read and in which a folder of this checkout stands, when what the run made names that folder as
+/// well: nobody can tell then whether the folder is meant, which is another elsewhere, or a text that the file happened to
+/// hold, such as the route `/app/login` in a checkout at `/app`.
+pub(super) fn copied(parts: &[Part], seen: &Seen, place: &Place) -> io::Result<Option<String>> {
+    let has_tokens = |part: &Part| match &part.content {
+        Content::Bytes(text) => memmem::find(text, OPENING).is_some(),
+        Content::File(_) | Content::Folder => false,
+    };
+    if !parts.iter().any(has_tokens) {
+        return Ok(None);
+    }
+    let folders: Vec<_> = place.roots.iter().flat_map(|root| &root.spellings).map(String::as_str).collect();
+    for (name, touched) in &seen.names {
+        let file = touched.stamp.as_deref().is_some_and(|stamp| stamp != FOLDER);
+        let path = Path::new(name);
+        let read = touched.read && !touched.made && !touched.ran;
+        if read && file && folders.iter().any(|folder| path.starts_with(folder)) {
+            // One that is gone by now was not read for what it said.
+            let Ok(file) = fs::File::open(path) else { continue };
+            if scan::find_in(file.take(MAX_READ), &folders)?.is_some() {
+                return Ok(Some(name.clone()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The text with tokens, if it is one that names a root.
