@@ -128,8 +128,12 @@ impl From<NetworkError> for Failure {
 
 impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
-        Self::failed(error.to_string())
-            .hint("a path of a socket may have about 100 letters: use a shorter --home if it is longer")
+        let too_long = error.source.kind() == std::io::ErrorKind::InvalidInput;
+        let failure = Self::failed(error.to_string());
+        if !too_long {
+            return failure;
+        }
+        failure.hint("a path of a socket may have about 100 letters: use a shorter --home")
     }
 }
 
@@ -140,6 +144,8 @@ impl From<StartError> for Failure {
             StartError::Running { .. } => Self::failed(message).hint("`potluck down` ends it"),
             StartError::Network(error) => error.into(),
             StartError::Bind(error) => error.into(),
+            StartError::Engine(EngineError::Home(error)) => error.into(),
+            StartError::Engine(EngineError::Trust(error)) => error.into(),
             StartError::Engine(EngineError::Store(StoreError::Index(IndexError::Damaged { .. }))) => {
                 Self::failed(message).hint("`potluck up --new-index` puts it aside and begins an empty one")
             }

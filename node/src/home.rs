@@ -71,7 +71,8 @@ impl Home {
     /// [`HomeError::NoFolder`].
     pub fn locate(root: Option<PathBuf>) -> Result<Self, HomeError> {
         let root = match root {
-            Some(root) => root,
+            // It is written into settings that count in other folders as well.
+            Some(root) => std::path::absolute(&root).unwrap_or(root),
             None => etcetera::choose_base_strategy()?.data_dir().join("potluck"),
         };
         Ok(Self { root })

@@ -29,7 +29,7 @@ impl Init {
             true => format!("There is a home at {root} already; nothing was changed."),
             false => format!("Made a home at {root}"),
         };
-        let object = json!({ "home": home.root(), "made": made.files, "me": line });
+        let object = json!({ "home": root.to_string(), "made": made.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>(), "me": line });
         say.answer(&text, object)?;
         say.note(&format!(
             "\nYour key, for others to believe you:\n  {line}\n\n\

@@ -137,8 +137,7 @@ impl New {
         let pair = Pair::generate(comment).map_err(|error| Failure::failed(error.to_string()))?;
         ring.add(name, &pair, passphrase.as_deref().map(String::as_str))?;
         let line = pair.public().to_openssh(comment);
-        let mut object =
-            json!({ "key": name, "file": path, "public": line, "fingerprint": pair.signer().to_string() });
+        let mut object = json!({ "key": name, "file": path.display().to_string(), "public": line, "fingerprint": pair.signer().to_string() });
         let mut succession = None;
         if let Some(old) = old {
             let claim = Succession { old: old.signer(), new: pair.signer(), issued: clock::now() };
@@ -218,7 +217,7 @@ impl Import {
         let bytes = ring::read(&self.file, MAX_KEY_FILE_BYTES)?;
         if let Some(kept) = keep_claim(ring, &bytes)? {
             let text = format!("Kept the {} in {}", kept.kind, kept.file.display());
-            say.answer(&text, json!({ "claim": kept.kind, "file": kept.file }))?;
+            say.answer(&text, json!({ "claim": kept.kind, "file": kept.file.display().to_string() }))?;
             return Ok(Exit::Done);
         }
         let name = self.name.clone().or_else(|| name_of(&self.file));
@@ -228,7 +227,10 @@ impl Import {
         })?;
         let pair = ring.import(&name, &self.file, || say::passphrase(&format!("{}", self.file.display())))?;
         let line = pair.public().to_openssh(pair.comment());
-        say.answer(&line, json!({ "key": name, "file": ring.path_of(&name)?, "public": line }))?;
+        say.answer(
+            &line,
+            json!({ "key": name, "file": ring.path_of(&name)?.display().to_string(), "public": line }),
+        )?;
         say.note(&format!(
             "\nImported as {name}. The file it came from is still there: {}",
             self.file.display()
@@ -279,7 +281,10 @@ impl Revoke {
         }
         let file = ring.keep_revocation(&claim)?;
         let text = format!("Revoked {} as of {at}", self.key);
-        say.answer(&text, json!({ "revoked": key.to_string(), "at": at.to_string(), "file": file }))?;
+        say.answer(
+            &text,
+            json!({ "revoked": key.to_string(), "at": at.to_string(), "file": file.display().to_string() }),
+        )?;
         say.note(&format!(
             "\nOthers do not know yet. Send them {}: `potluck key import FILE`.",
             self.out.as_ref().unwrap_or(&file).display()

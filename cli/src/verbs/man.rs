@@ -34,7 +34,10 @@ impl Man {
             |error: io::Error| Failure::failed(format!("cannot write into {}: {error}", dir.display()));
         fs::create_dir_all(dir).map_err(failed)?;
         clap_mangen::generate_to(command, dir).map_err(failed)?;
-        say.answer(&format!("The pages are in {}", dir.display()), json!({ "man": dir }))?;
+        say.answer(
+            &format!("The pages are in {}", dir.display()),
+            json!({ "man": dir.display().to_string() }),
+        )?;
         Ok(Exit::Done)
     }
 }

@@ -61,10 +61,18 @@ struct Settings {
 }
 
 impl Settings {
-    fn apply(&self, network: &mut Member) {
+    /// What is no address would keep the daemon from starting.
+    fn apply(&self, network: &mut Member) -> Result<(), Failure> {
+        for address in &self.listen {
+            if !potluck_node::swarm::is_address(address) {
+                return Err(Failure::usage(format!("{address:?} is no address"))
+                    .hint("write it as /ip4/0.0.0.0/tcp/4001"));
+            }
+        }
         if !self.listen.is_empty() {
             network.listen.clone_from(&self.listen);
         }
+        Ok(())
     }
 }
 
@@ -74,7 +82,7 @@ impl Network {
         match &self.what {
             What::Create { name, public, settings } => {
                 let mut network = Member::new(name, *public)?;
-                settings.apply(&mut network);
+                settings.apply(&mut network)?;
                 networks.add(&network)?;
                 let kind = if *public { "public" } else { "private" };
                 say.answer(&format!("Made the {kind} network {name}"), shown(&network))?;
@@ -91,7 +99,7 @@ impl Network {
             }
             What::Join { line, settings } => {
                 let mut network = Member::from_invite(&line.join(" "))?;
-                settings.apply(&mut network);
+                settings.apply(&mut network)?;
                 networks.add(&network)?;
                 say.answer(&format!("Joined the network {}", network.name), shown(&network))?;
                 say.note(&format!(

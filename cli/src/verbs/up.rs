@@ -89,8 +89,10 @@ impl Up {
         if self.new_index {
             daemon.arg("--new-index");
         }
-        // One log a run, the one before is kept.
-        let _ = std::fs::rename(&log, home.root().join("daemon.log.1"));
+        // One log a run, the one before is kept; but that of a daemon that runs is its own.
+        if !potluck_node::daemon::is_held(home) {
+            let _ = std::fs::rename(&log, home.root().join("daemon.log.1"));
+        }
         let file = OpenOptions::new().create(true).append(true).open(&log).map_err(cannot)?;
         daemon.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
         #[cfg(unix)]

@@ -27,9 +27,9 @@ pub(crate) struct Why {
     /// The last look-up of all
     #[arg(long, conflicts_with_all = ["key", "recipe"])]
     last: bool,
-    /// The Project of the key
-    #[arg(long, default_value = Project::DEFAULT)]
-    project: String,
+    /// The Project of the key [default: default]
+    #[arg(long, requires = "key")]
+    project: Option<String>,
     /// Whose key derivation made the key, with its version, e.g. rustc@1
     #[arg(long, requires = "key")]
     recipe: Option<String>,
@@ -66,7 +66,8 @@ impl Why {
 
     fn action(&self) -> Result<Option<ActionId>, Failure> {
         if let (Some(recipe), Some(key)) = (&self.recipe, &self.key) {
-            let (project, recipe, key) = read(&self.project, recipe, key)?;
+            let (project, recipe, key) =
+                read(self.project.as_deref().unwrap_or(Project::DEFAULT), recipe, key)?;
             let action = ActionId::derive(&project, &recipe, &key, None);
             return action.map(Some).map_err(|error| Failure::usage(error.to_string()));
         }

@@ -181,10 +181,8 @@ async fn listen(
     let mut waiting: HashMap<ListenerId, Multiaddr> = HashMap::new();
     for text in &network.listen {
         let address: Multiaddr = text.parse().map_err(|_| SwarmError::Address(text.clone()))?;
-        let fail = |error: &dyn std::fmt::Display| SwarmError::Listen {
-            address: text.clone(),
-            why: error.to_string(),
-        };
+        let fail =
+            |error: &dyn std::error::Error| SwarmError::Listen { address: text.clone(), why: cause(error) };
         waiting.insert(swarm.listen_on(address.clone()).map_err(|error| fail(&error))?, address);
     }
     let mut found = Vec::new();
@@ -212,13 +210,25 @@ async fn listen(
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
                 let address =
                     waiting.remove(&listener_id).map(|address| address.to_string()).unwrap_or_default();
-                let why = reason.err().map_or_else(|| "it was closed".to_owned(), |error| error.to_string());
+                let why = reason.err().map_or_else(|| "it was closed".to_owned(), |error| cause(&error));
                 return Err(SwarmError::Listen { address, why });
             }
             event if early.len() < limits::MAX_EARLY => early.push(event),
             _ => {}
         }
     }
+}
+
+/// The innermost cause that says something: the outer ones do not always.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut inner = error.source();
+    while let Some(error) = inner {
+        let text = error.to_string();
+        said = if text.is_empty() { said } else { text };
+        inner = error.source();
+    }
+    said
 }
 
 fn is_unspecified(address: &Multiaddr) -> bool {

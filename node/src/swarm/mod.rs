@@ -25,6 +25,7 @@ pub mod transfer;
 
 use std::path::{Path, PathBuf};
 
+use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
 use potluck_keys::ring::{self, RingError};
 use tokio::sync::mpsc;
@@ -65,6 +66,12 @@ pub enum SwarmError {
     /// libp2p does not start.
     #[error("the network cannot be set up: {0}")]
     Setup(String),
+}
+
+/// Whether this is an address as libp2p writes them (<https://github.com/multiformats/multiaddr>).
+#[must_use]
+pub fn is_address(text: &str) -> bool {
+    text.parse::<Multiaddr>().is_ok()
 }
 
 /// This node's identity as a peer, made on first use. It says nothing about any Signer.

@@ -135,7 +135,7 @@ fn what_a_macro_learns_without_opening_a_file_counts() {
             unit: "dish",
             make: |workspace| workspace.write("dish/menus/c/menu.txt", ""),
             change: |workspace| {
-                workspace.write("dish/menus/b/Cargo.toml", "[package]\nname = \"b\"\n[workspace]\n")
+                workspace.write("dish/menus/b/Cargo.toml", "[package]\nname = \"b\"\n[workspace]\n");
             },
             env: &[],
             says: ["stew with 1", "stew with 2"],

@@ -61,10 +61,12 @@ pub(in super::super) fn put(call: &Call, placed: &Placed) -> io::Result<()> {
     Ok(())
 }
 
-/// cargo makes build scripts in folders of their own below `build`; another program may have such a name as well.
+/// cargo makes build scripts in folders of their own below `build`; another program may have such a name as well, and the
+/// folder for all that is built may be called `build`.
 fn is_built_to_run(unit: &Unit, folder: &Path) -> bool {
-    let named = |folder: Option<&Path>| folder.and_then(Path::file_name).is_some_and(|name| name == "build");
-    unit.kind == Kind::BuildScript && folder.ancestors().skip(1).take(2).any(|above| named(Some(above)))
+    let is = |folder: &Path, name: &str| folder.file_name().is_some_and(|own| own == name);
+    let below = folder.ancestors().skip(1).take(2).any(|above| is(above, "build"));
+    unit.kind == Kind::BuildScript && below && !["deps", "examples"].iter().any(|name| is(folder, name))
 }
 
 /// The workspace for which a build script was compiled, if it is of one.

@@ -104,7 +104,7 @@ pub async fn script<C: Cache>(door: Option<C>, call: Call) -> ExitCode {
     let Some(ran) = run.watch().await else {
         line.0.reason = Some("it failed while it was watched, or said too much".to_owned());
         line.write(&call, started);
-        return plainly(&call);
+        return run.once_more();
     };
     "compiled".clone_into(&mut line.0.outcome);
     line.0.cost_ms = u64::try_from(ran.cost.as_millis()).ok();
@@ -226,7 +226,7 @@ impl<'a> Run<'a> {
         held: &TreeOutput,
         (mut line, started): (Line, Moment),
     ) -> ExitCode {
-        let Some(ran) = self.watch().await else { return plainly(self.call) };
+        let Some(ran) = self.watch().await else { return self.once_more() };
         say(&told(&ran));
         let verdict = match self.parts(&ran) {
             Ok(parts) => caught(verify::compare_run(door, &parts, held)).await,
@@ -244,6 +244,16 @@ impl<'a> Run<'a> {
         let said = [("stdout", &ran.stdout), ("stderr", &ran.stderr)];
         let said = said.map(|(name, text)| (name, text.as_deref().unwrap_or_default()));
         output::gather(&self.out_dir, &self.place, said)
+    }
+
+    /// Becomes the script, which has been run already: OUT_DIR is empty again, as it was then, or what it finds there may
+    /// have it fail where it would not, or say something else of why it does.
+    fn once_more(&self) -> ExitCode {
+        let emptied = fs::remove_dir_all(&self.out_dir).and_then(|()| fs::create_dir(&self.out_dir));
+        if let Err(error) = emptied {
+            tracing::debug!(%error, folder = %self.out_dir.display(), "what is left of the first run stays");
+        }
+        plainly(self.call)
     }
 
     /// Runs it, watched. Nothing when it has to be run once more.
