@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a person reads when something did not work: one sentence, and what to do about it.
 
+use std::path::{Path, PathBuf};
+
 use potluck_keys::ring::RingError;
 use potluck_keys::rules::RulesError;
 use potluck_keys::signed::ClaimError;
 use potluck_node::control::server::BindError;
 use potluck_node::daemon::StartError;
 use potluck_node::engine::EngineError;
-use potluck_node::home::HomeError;
+use potluck_node::front::listen::serve::HttpError;
+use potluck_node::home::{Home, HomeError};
 use potluck_node::index::IndexError;
 use potluck_node::network::NetworkError;
 use potluck_node::store::StoreError;
@@ -70,12 +73,21 @@ impl From<ClaimError> for Failure {
     }
 }
 
+/// How to make a home at a path.
+pub(crate) fn how_to_make(path: &Path) -> String {
+    let usual = Home::locate(std::env::var_os("POTLUCK_HOME").map(PathBuf::from));
+    match usual.is_ok_and(|usual| usual.root() == path) {
+        true => "`potluck init` makes one".to_owned(),
+        false => format!("`potluck --home {} init` makes one", path.display()),
+    }
+}
+
 impl From<HomeError> for Failure {
     fn from(error: HomeError) -> Self {
         let message = error.to_string();
         match error {
             HomeError::Ring(error) => error.into(),
-            HomeError::Missing(_) => Self::failed(message).hint("`potluck init` makes one"),
+            HomeError::Missing(path) => Self::failed(message).hint(how_to_make(&path)),
             HomeError::NoFolder(_) => Self::failed(message).hint("name a folder with --home or POTLUCK_HOME"),
             HomeError::Instance(path) => Self::failed(message).hint(format!(
                 "if nothing was published with it: rm {}, then `potluck init`",
@@ -137,6 +149,12 @@ impl From<BindError> for Failure {
     }
 }
 
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        Self::failed(error.to_string()).hint(error.hint())
+    }
+}
+
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let message = error.to_string();
@@ -144,6 +162,7 @@ impl From<StartError> for Failure {
             StartError::Running { .. } => Self::failed(message).hint("`potluck down` ends it"),
             StartError::Network(error) => error.into(),
             StartError::Bind(error) => error.into(),
+            StartError::Http(error) => error.into(),
             StartError::Engine(EngineError::Home(error)) => error.into(),
             StartError::Engine(EngineError::Trust(error)) => error.into(),
             StartError::Engine(EngineError::Store(StoreError::Index(IndexError::Damaged { .. }))) => {

@@ -113,6 +113,9 @@ pub enum CacheError {
     /// The request makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// Nobody can sign here.
+    #[error("there is no key to sign with; `potluck init` makes one")]
+    NoKey,
     /// The store does not work.
     #[error("{0}")]
     Store(String),

@@ -149,6 +149,9 @@ impl Daemon {
         };
         let config = listening(home.config().map_err(EngineError::from)?, options);
         let listener = serve::open(home, &config.http).await?;
+        if let (Some(_), Some(failure)) = (&options.http, &listener.listening.failure) {
+            return Err(HttpError::Taken(failure.clone()).into());
+        }
         let (settings, reach) = (config.store, config.network.clone());
         let (fetch_to, fetch_from) = mpsc::channel(QUEUE);
         let (catalogs_to, catalogs_from) = mpsc::channel(QUEUE);

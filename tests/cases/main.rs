@@ -23,6 +23,8 @@ mod http;
 #[cfg(test)]
 mod light;
 #[cfg(test)]
+mod mistakes;
+#[cfg(test)]
 mod net;
 #[cfg(test)]
 mod networks;

@@ -119,6 +119,18 @@ impl Person {
         self.set("listen = \"127.0.0.1:7117\"", "listen = \"127.0.0.1:0\"");
     }
 
+    /// Has her daemon serve tools at this address.
+    ///
+    /// # Panics
+    /// When her settings are not those of [`Person::at_home`].
+    pub fn set_http(&self, address: &str) {
+        let path = self.home().join("config.toml");
+        let config = std::fs::read_to_string(&path).expect("it has settings");
+        let changed = config.replacen("listen = \"127.0.0.1:0\"", &format!("listen = \"{address}\""), 1);
+        assert_ne!(changed, config, "the settings have an address");
+        std::fs::write(&path, changed).expect("they can be changed");
+    }
+
     /// Puts a setting in the place of a default, which is given as it stands in `config.toml`.
     ///
     /// # Panics

@@ -41,6 +41,9 @@ enum What {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(
+    override_usage = "potluck pin add [OPTIONS] <DIGEST>\n       potluck pin add [OPTIONS] --recipe <RECIPE> --key <HEX>"
+)]
 struct Add {
     /// Its digest, as `put` and `get` print it
     #[arg(required_unless_present = "key", conflicts_with_all = ["key", "recipe"])]

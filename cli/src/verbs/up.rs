@@ -117,7 +117,11 @@ impl Up {
         if let Some(object) = ready.as_object_mut() {
             object.remove("v");
         }
-        say.answer(&text(&ready), ready)?;
+        say.answer(&text(&ready), ready.clone())?;
+        if let Some(failure) = ready["http_failure"].as_str() {
+            let how = "say another address in config.toml, then `potluck down` and `potluck up`";
+            say.warning(&format!("{failure}: tools that speak HTTP are not served; {how}"));
+        }
         Ok(Exit::Done)
     }
 }
@@ -129,8 +133,11 @@ fn foreground(home: &Home, options: &Options, say: &mut Say) -> Result<Exit, Fai
     let ended = runtime.block_on(async {
         let daemon = Daemon::start(home, options).await?;
         let listener = daemon.listen(home)?;
-        let (pid, http) = (std::process::id(), &daemon.http().listen);
-        let ready = json!({ "ready": true, "pid": pid, "http": http, "networks": daemon.reached() });
+        let (pid, http) = (std::process::id(), daemon.http());
+        let ready = json!({
+            "ready": true, "pid": pid, "http": http.listen, "http_failure": http.failure,
+            "networks": daemon.reached(),
+        });
         say.answer(&text(&ready), ready)?;
         std::io::stdout().flush()?;
         let stop = Arc::clone(&daemon);

@@ -86,8 +86,7 @@ impl Engine {
 
     /// The same, or `over` another output that this node has claimed already. Blocks.
     pub(crate) fn publish_as(&self, publication: Publication, over: bool) -> Result<Digest, CacheError> {
-        let pair =
-            self.own.pair().ok_or_else(|| CacheError::Usage("there is no key to sign with".to_owned()))?;
+        let pair = self.own.pair().ok_or(CacheError::NoKey)?;
         self.store.stir();
         let Publication { project, recipe, key, output, labels, taints } = publication;
         let action = ActionId::derive(&project, &recipe, &key, None);

@@ -3,7 +3,10 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
-use potluck_node::home::Home;
+use potluck_keys::pair::KeyError;
+use potluck_keys::ring::RingError;
+use potluck_node::front::listen::serve;
+use potluck_node::home::{Home, HomeError, SIGNER};
 use potluck_node::network::Networks;
 use potluck_node::observe::clock;
 use potluck_node::trust::Trust;
@@ -11,7 +14,7 @@ use serde_json::Value;
 
 use super::Check;
 use crate::connect::{daemon, wait};
-use crate::failure::Failure;
+use crate::failure::{Failure, how_to_make};
 use crate::verbs::status::bytes;
 
 /// A clock before this is wrong: 2026-01-01, in milliseconds since 1970.
@@ -22,12 +25,13 @@ pub(super) fn look(home: &Home) -> Vec<Check> {
     if !home.root().is_dir() {
         return checks;
     }
-    checks.extend([settings(home), trust(home), disk(home), time()]);
+    checks.extend([settings(home), key(home), trust(home), disk(home), time()]);
     let status = wait(async { Ok(daemon(home).await?.status().await?) });
     let status = status.map(|json| serde_json::from_slice::<Value>(&json).unwrap_or_default());
     match status {
         Ok(status) => {
             checks.push(Check::good("daemon", format!("process {} answers", status["pid"])));
+            checks.push(http(&status["http"]));
             checks.push(networks(home, &status));
             if let Some(doubted) = status["doubted"].as_u64().filter(|doubted| *doubted > 0) {
                 let text = format!("{doubted} claims came out differently here, and are not believed");
@@ -42,7 +46,7 @@ pub(super) fn look(home: &Home) -> Vec<Check> {
 fn folder(home: &Home) -> Check {
     let path = home.root().display();
     let Ok(metadata) = std::fs::metadata(home.root()) else {
-        return Check::bad("home", format!("there is none at {path}"), "`potluck init` makes one");
+        return Check::bad("home", format!("there is none at {path}"), how_to_make(home.root()));
     };
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -56,9 +60,39 @@ fn folder(home: &Home) -> Check {
 }
 
 fn settings(home: &Home) -> Check {
-    match home.config() {
+    let sound = home.config().map_err(Failure::from);
+    let sound = sound.and_then(|config| Ok(serve::address(&config.http)?));
+    match sound {
         Ok(_) => Check::good("settings", home.config_path().display().to_string()),
-        Err(error) => Check::failed("settings", &Failure::from(error)),
+        Err(failure) => Check::failed("settings", &failure),
+    }
+}
+
+/// As the daemon takes it: without anybody who could type a passphrase.
+fn key(home: &Home) -> Check {
+    match home.ring().and_then(|ring| Ok(ring.load(SIGNER, || None)?)) {
+        Ok(pair) => Check::good("key", pair.signer().to_string()),
+        Err(HomeError::Ring(RingError::NotFound { .. })) => {
+            Check::fair("key", "there is none to sign with: nothing is published", "`potluck init` makes one")
+        }
+        Err(HomeError::Ring(RingError::Key { path, source: KeyError::Encrypted })) => {
+            let text = format!("{} has a passphrase: nothing is published", path.display());
+            Check::fair("key", text, "a daemon that is to publish needs one without")
+        }
+        Err(error) => Check::failed("key", &Failure::from(error)),
+    }
+}
+
+/// Where tools that speak HTTP are served.
+fn http(listening: &Value) -> Check {
+    match (listening["listen"].as_str(), listening["failure"].as_str()) {
+        (Some(address), _) => Check::good("http", format!("tools are served at {address}")),
+        (None, Some(failure)) => Check::bad(
+            "http",
+            failure,
+            "say another address in config.toml, or end who has this one; then start it again",
+        ),
+        (None, None) => Check::good("http", "off: tools that speak HTTP are not served"),
     }
 }
 

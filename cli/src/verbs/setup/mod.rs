@@ -165,7 +165,7 @@ impl Setup {
         let tool = TOOLS.iter().find(|tool| tool.name == name);
         let tool = tool.ok_or_else(|| Failure::usage(format!("{name} is not known here")))?;
         let mut around = Surroundings::find(home, tool)?;
-        if self.undo { self.take_back(&mut around, say) } else { self.wire(tool, &mut around, say) }
+        if self.undo { self.take_back(tool, &mut around, say) } else { self.wire(tool, &mut around, say) }
     }
 
     fn wire(&self, tool: &Tool, around: &mut Surroundings, say: &mut Say) -> Result<Exit, Failure> {
@@ -187,9 +187,16 @@ impl Setup {
         self.tell((tool.name, &done), (&changes, &notes), say)
     }
 
-    fn take_back(&self, around: &mut Surroundings, say: &mut Say) -> Result<Exit, Failure> {
+    /// Takes back what was done where the tool looks here and now: in another workspace, or for another user folder of the
+    /// tool's, it stays.
+    fn take_back(&self, tool: &Tool, around: &mut Surroundings, say: &mut Say) -> Result<Exit, Failure> {
+        let folder = |edit: &Edit| edit.path.parent().map(Path::to_owned);
+        // When it cannot be told where that is, everywhere.
+        let here = (tool.plan)(around).ok().map(|plan| plan.edits.iter().map(folder).collect::<Vec<_>>());
+        let is_here = |edit: &Edit| here.as_ref().is_none_or(|here| here.contains(&folder(edit)));
+        let (own, others): (Vec<_>, Vec<_>) = around.record.edits().iter().partition(|edit| is_here(edit));
         let mut changes = Vec::new();
-        for edit in around.record.edits() {
+        for edit in &own {
             let now = edit::read(&edit.path)?;
             let to = edit.taken_back(now.as_deref()).ok_or_else(|| {
                 let path = edit.path.display();
@@ -200,13 +207,15 @@ impl Setup {
                 changes.push(Change { path: edit.path.clone(), from: now, to });
             }
         }
+        let still = |edit: &&Edit| format!("it is set up in {} as well, which stays so", edit.path.display());
+        let notes: Vec<_> = others.iter().map(still).collect();
+        let own: Vec<_> = own.iter().map(|edit| edit.path.clone()).collect();
         if !self.print {
             carry_out(&changes)?;
-            around.record.forget()?;
+            around.record.forget(&own)?;
         }
-        let name = self.tool.as_deref().unwrap_or_default();
-        let done = format!("{name} is as it was before");
-        self.tell((name, &done), (&changes, &[]), say)
+        let done = format!("{} is as it was before", tool.name);
+        self.tell((tool.name, &done), (&changes, &notes), say)
     }
 
     fn tell(

@@ -56,6 +56,16 @@ impl Record {
     pub(super) fn remember(&mut self, edits: Vec<Edit>) -> Result<(), Failure> {
         self.edits.retain(|old| edits.iter().all(|new| new.path != old.path));
         self.edits.extend(edits);
+        self.write()
+    }
+
+    /// Of these files nothing is to be taken back any more.
+    pub(super) fn forget(&mut self, paths: &[PathBuf]) -> Result<(), Failure> {
+        self.edits.retain(|edit| !paths.contains(&edit.path));
+        if self.edits.is_empty() { edit::remove(&self.path) } else { self.write() }
+    }
+
+    fn write(&self) -> Result<(), Failure> {
         let failed =
             |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", self.path.display()));
         let json = serde_json::to_vec(&Stored { v: 1, edits: self.edits.clone() });
@@ -67,11 +77,5 @@ impl Record {
         file.as_file().sync_all().map_err(failed)?;
         file.persist(&self.path).map_err(|error| failed(error.error))?;
         Ok(())
-    }
-
-    /// Nothing is to be taken back any more.
-    pub(super) fn forget(&mut self) -> Result<(), Failure> {
-        self.edits.clear();
-        edit::remove(&self.path)
     }
 }

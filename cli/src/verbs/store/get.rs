@@ -32,6 +32,9 @@ use crate::say::Say;
 
 /// Bring the file or folder that a key gave, from here or from whom you trust
 #[derive(Debug, ClapArgs)]
+#[command(override_usage = "potluck get [OPTIONS] --recipe <RECIPE> --key <HEX> <PATH>\n       \
+                            potluck get [OPTIONS] --digest <HEX> <PATH>\n       \
+                            potluck get [OPTIONS] --sha256 <HEX> <PATH>")]
 pub(crate) struct Get {
     /// The Project
     #[arg(long, default_value = Project::DEFAULT)]

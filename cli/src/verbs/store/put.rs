@@ -5,9 +5,10 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use potluck_node::cache::{Cache as _, CacheError, Publication};
+use potluck_node::cache::{Answer, Cache as _, CacheError, Publication, Question};
 use potluck_node::control::client::Client;
 use potluck_node::home::Home;
 use potluck_node::materialise::Done;
@@ -55,7 +56,9 @@ impl Put {
                 }
             }
             let (digest, size) = self.blob(&client).await?;
-            let entry = client.publish(publication(Output::Blob(BlobOutput { digest, size }))).await?;
+            let claim = publication(Output::Blob(BlobOutput { digest, size }));
+            let entry = client.publish(claim.clone()).await?;
+            stands(&client, claim).await?;
             let mut object = json!({ "entry": entry.to_string(), "blob": digest.to_string(), "size": size });
             let mut text = format!("{digest}, {size} bytes");
             if self.sha256 {
@@ -112,6 +115,7 @@ impl Put {
         let mut entry = None;
         if client.missing(vec![digest]).await?.is_empty() {
             entry = match client.publish(publication(output.clone())).await {
+                // Not all that it lists is there.
                 Err(CacheError::Usage(_)) => None,
                 published => Some(published?),
             };
@@ -120,9 +124,10 @@ impl Put {
             Some(entry) => entry,
             None => {
                 sent = gather::keep(client, &self.path, &tree).await?;
-                client.publish(publication(output)).await?
+                client.publish(publication(output.clone())).await?
             }
         };
+        stands(client, publication(output)).await?;
         if self.sha256 {
             let files = tree.members().iter().filter_map(|member| match &member.kind {
                 Kind::File { digest, .. } => Some(*digest),
@@ -136,6 +141,20 @@ impl Put {
         });
         say.answer(&format!("{digest}, {members} members, {total} bytes"), object)?;
         Ok(Exit::Done)
+    }
+}
+
+/// Sees to it that the key gives what was put: what a node has claimed of a key it claims for good.
+async fn stands(client: &Client, claim: Publication) -> Result<(), Failure> {
+    let Publication { project, recipe, key, output, .. } = claim;
+    let question = Question { project, recipe, keys: vec![key], deadline: Duration::ZERO };
+    match client.lookup(question).await?.pop() {
+        Some(Answer::Hit(other)) if other != output => {
+            let message = format!("the key gives another output already: {}", other.digest());
+            Err(Failure::failed(message)
+                .hint("take another key: who claims two outputs of one is not believed"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -55,6 +55,21 @@ pub enum HttpError {
     /// Others could ask.
     #[error("other machines can reach {0}, so that a token is needed")]
     NoToken(SocketAddr),
+    /// It is wanted for this run, and cannot be had.
+    #[error("{0}")]
+    Taken(String),
+}
+
+impl HttpError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoAddress(_) => "port 0 takes any that is free",
+            Self::NoToken(_) => "set http.token in config.toml, which its tools then have to say",
+            Self::Taken(_) => "name another address; port 0 takes any that is free",
+        }
+    }
 }
 
 /// The sockets by which tools come in.

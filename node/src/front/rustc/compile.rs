@@ -2,14 +2,14 @@
 //! The real compiler: in place of this process, or beside it while what it says is passed on and kept.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,12 +17,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Call;
 use super::linker::Stand;
 use super::place::Place;
+use super::said::{Known, Linking, Until, Without, pass_on};
 use super::watch;
 use super::watch::seen::Seen;
 use crate::observe::clock;
 
-/// Most bytes of each of stdout and stderr that are kept; a unit that says more is not published.
-pub(super) const MAX_SAID: usize = 1 << 20;
 /// How long a watcher may take to end when its program has.
 const AFTER: Duration = Duration::from_millis(100);
 
@@ -31,7 +30,7 @@ const AFTER: Duration = Duration::from_millis(100);
 pub(super) struct Ran {
     /// How it ended.
     pub(super) status: ExitStatus,
-    /// What it said, unless that was more than [`MAX_SAID`].
+    /// What it said, unless that was more than [`super::said::MAX_SAID`].
     pub(super) stdout: Option<Vec<u8>>,
     /// The same of stderr.
     pub(super) stderr: Option<Vec<u8>>,
@@ -39,6 +38,21 @@ pub(super) struct Ran {
     pub(super) cost: Duration,
     /// What it and all that it started asked of the file system, where that was watched.
     pub(super) seen: Option<Seen>,
+    /// The end of what it said on stderr, which was not passed on: see [`Said::UntilLinking`].
+    pub(super) waits: Option<Vec<u8>>,
+}
+
+/// What becomes of what a program says; it is kept in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said<'a> {
+    /// It is passed on at once, since cargo starts others by it.
+    PassedOn,
+    /// The same, but that a linker has failed waits: both may be run again.
+    UntilLinking,
+    /// It is passed on but for these lines, which have been.
+    Without(&'a [u8]),
+    /// Nothing is passed on: whoever asked for it may run it once more.
+    Kept,
 }
 
 /// Who is watched.
@@ -59,8 +73,8 @@ pub(super) struct How<'a> {
     pub(super) flags: &'a [String],
     /// Of whom it is watched what they ask of the file system, where that is possible.
     pub(super) watched: Watched,
-    /// Whether what it says is only kept: whoever asked for it may run it once more.
-    pub(super) held: bool,
+    /// What becomes of what it says.
+    pub(super) said: Said<'a>,
 }
 
 /// The variable that names another cache's wrapper, which gets what is compiled here: `potluck setup cargo` writes it
@@ -138,7 +152,7 @@ impl Started {
     }
 }
 
-/// Runs the compiler; passes on what it says as it says it, since cargo starts others by it.
+/// Runs the compiler.
 ///
 /// Ctrl-C reaches the whole process group, and the compiler with it. SIGTERM may be meant for this process alone, which
 /// the one who sends it takes for the compiler; so it is passed on, lest the compiler goes on without anybody. Against
@@ -150,19 +164,30 @@ pub(super) async fn run(call: &Call, place: &Place, how: How<'_>) -> io::Result<
     let mut started = start(call, how, stand.as_ref()).await?;
     let id = started.id;
     let (stdout, stderr) = (started.child.stdout.take(), started.child.stderr.take());
+    let mut linking = Linking::default();
     let work = async {
-        let (stdout, stderr) = if how.held {
-            let kept = |line: &[u8]| line.to_vec();
-            tokio::join!(pass_on(stdout, io::sink(), kept), pass_on(stderr, io::sink(), kept))
-        } else {
-            let stderr = pass_on(stderr, io::stderr(), |line| place.localize(line));
-            tokio::join!(pass_on(stdout, io::stdout(), <[u8]>::to_vec), stderr)
+        let (as_it_is, local) = (<[u8]>::to_vec, |line: &[u8]| place.localize(line));
+        let stdout = async {
+            match how.said {
+                Said::Kept => pass_on(stdout, io::sink(), as_it_is).await,
+                _ => pass_on(stdout, io::stdout(), as_it_is).await,
+            }
         };
+        let stderr = async {
+            let to = io::stderr();
+            match how.said {
+                Said::Kept => pass_on(stderr, io::sink(), as_it_is).await,
+                Said::PassedOn => pass_on(stderr, to, local).await,
+                Said::UntilLinking => pass_on(stderr, Until { to, linking: &mut linking }, local).await,
+                Said::Without(known) => pass_on(stderr, Without { to, known: Known::of(known) }, local).await,
+            }
+        };
+        let (stdout, stderr) = tokio::join!(stdout, stderr);
         let (status, seen) = started.ended().await?;
-        Ok::<_, io::Error>((status, stdout, stderr, seen))
+        Ok::<_, io::Error>((status, stdout, stderr, seen, linking.waits()))
     };
     let mut work = std::pin::pin!(work);
-    let (status, stdout, stderr, seen) = loop {
+    let (status, stdout, stderr, seen, waits) = loop {
         let terminated = async {
             match &mut terminate {
                 Some(terminate) => drop(terminate.recv().await),
@@ -178,7 +203,7 @@ pub(super) async fn run(call: &Call, place: &Place, how: How<'_>) -> io::Result<
     let passed = clock::moment().since(began);
     let cost = children().zip(spent).map_or(passed, |(now, then)| now.saturating_sub(then));
     let seen = seen.or_else(|| stand?.seen());
-    Ok(Ran { status, stdout, stderr, cost, seen })
+    Ok(Ran { status, stdout, stderr, cost, seen, waits })
 }
 
 /// Starts the compiler: watched where that is wanted and possible, else behind another wrapper if there is one.
@@ -255,38 +280,6 @@ async fn told(mut report: BufReader<UnixStream>, child: &mut Child) -> (ExitStat
     (ExitStatus::from_raw(status), seen)
 }
 
-/// Passes on whole lines, as `change` makes them, and keeps them.
-async fn pass_on(
-    from: Option<impl AsyncRead + Unpin>,
-    mut to: impl Write,
-    change: impl Fn(&[u8]) -> Vec<u8>,
-) -> Option<Vec<u8>> {
-    let mut from = from.expect("it was piped");
-    let (mut kept, mut buffer, mut line) = (Some(Vec::new()), vec![0; 64 * 1024], Vec::new());
-    loop {
-        let read = match from.read(&mut buffer).await {
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return None,
-        };
-        line.extend_from_slice(&buffer[..read]);
-        // What has no end yet waits for it, unless it has become too much to hold.
-        let whole = memchr::memrchr(b'\n', &line).map_or(0, |at| at + 1);
-        let whole = if read == 0 || line.len() > MAX_SAID { line.len() } else { whole };
-        let said = change(&line[..whole]);
-        line.drain(..whole);
-        // Nobody listens any more: the compiler is to end all the same, as it decides itself.
-        let _ = to.write_all(&said).and_then(|()| to.flush());
-        kept = kept.filter(|kept: &Vec<u8>| kept.len() + said.len() <= MAX_SAID);
-        if let Some(kept) = &mut kept {
-            kept.extend_from_slice(&said);
-        }
-        if read == 0 {
-            return kept;
-        }
-    }
-}
-
 /// Whether whoever started this process wanted the signal to have no effect; on other systems than Linux it is taken
 /// that nobody did.
 fn is_ignored(signal: Signal) -> bool {
@@ -326,6 +319,7 @@ mod tests {
     use potluck_protocol::action::Project;
 
     use super::*;
+    use crate::front::rustc::said::MAX_SAID;
     use crate::relocate::token::Roots;
 
     async fn ran(script: &str) -> Ran {
@@ -348,7 +342,7 @@ mod tests {
             this: None,
         };
         let place = Place { roots: Roots::default(), package: "/".into(), immutable: false, home: None };
-        run(&call, &place, How { flags: &[], watched: Watched::Nobody, held: false }).await.unwrap()
+        run(&call, &place, How { flags: &[], watched: Watched::Nobody, said: Said::PassedOn }).await.unwrap()
     }
 
     #[tokio::test]

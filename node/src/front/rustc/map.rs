@@ -41,6 +41,9 @@ pub enum Refusal {
     /// Incremental compilation has a cache of its own.
     #[error("incremental compilation")]
     Incremental,
+    /// Who reads what is counted looks for the sources by the names that the compiler has noted.
+    #[error("coverage is counted for sources where they lie")]
+    Coverage,
     /// Another set of outputs.
     #[error("the output '{0}' is not cached")]
     Emit(String),
@@ -67,7 +70,6 @@ const CODEGEN: &[&str] = &[
     "force-frame-pointers",
     "force-unwind-tables",
     "inline-threshold",
-    "instrument-coverage",
     "link-arg",
     "link-args",
     "link-dead-code",
@@ -260,6 +262,8 @@ impl Draft {
             option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
         match (name.replace('_', "-").as_str(), value) {
             ("incremental", _) => Err(Refusal::Incremental),
+            ("instrument-coverage", Some("no" | "n" | "off" | "false" | "0")) => Ok(()),
+            ("instrument-coverage", _) => Err(Refusal::Coverage),
             ("split-debuginfo", Some("off")) => Ok(()),
             // With a value it names a plug-in.
             ("linker-plugin-lto", Some(_)) => Err(unknown(&format!("-C {option}"))),
@@ -429,6 +433,7 @@ mod tests {
         assert_eq!(unit.codegen_value("panic"), Some("abort"));
         assert_eq!(unit.codegen_value("lto"), Some("thin"));
         assert_eq!(unit.codegen_value("debuginfo"), Some("2"));
+        assert!(read("-C instrument-coverage=off").unwrap().codegen_value("instrument-coverage").is_none());
     }
 
     #[test]
@@ -477,6 +482,8 @@ mod tests {
             ("@args", |why| *why == Refusal::ArgumentFile),
             ("-vV", |why| *why == Refusal::Query),
             ("--print=cfg", |why| *why == Refusal::Query),
+            ("-Cinstrument-coverage", |why| *why == Refusal::Coverage),
+            ("-C instrument_coverage=all", |why| *why == Refusal::Coverage),
             ("--print cfg", |why| *why == Refusal::Query),
             ("-W help", |why| *why == Refusal::Query),
             ("--crate-name ___", |why| *why == Refusal::Query),

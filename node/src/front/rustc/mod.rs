@@ -33,6 +33,7 @@ pub mod place;
 mod publish;
 pub mod reads;
 mod restore;
+mod said;
 pub mod script;
 mod shim;
 pub mod sources;

@@ -15,7 +15,7 @@ use potluck_protocol::entry::{Output, TreeOutput};
 use potluck_protocol::tree::{Kind, Member, Tree};
 use tempfile::NamedTempFile;
 
-use super::compile::MAX_SAID;
+use super::said::MAX_SAID;
 use super::stall::Limits;
 use super::{Call, Placed};
 use crate::cache::{Cache, CacheError};

@@ -14,7 +14,7 @@ use potluck_protocol::control::Answer;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::Output;
 
-use super::compile::{self, Watched};
+use super::compile::{self, Said, Watched};
 use super::externs;
 use super::fields::{Fields, Memory};
 use super::key::{Inputs, RECIPE, traced};
@@ -215,7 +215,7 @@ pub async fn shim<C: Cache>(door: Option<C>, call: Call, placed: Placed) -> Exit
 /// on it would name them, and none of these could be shared either.
 async fn unkeyed(call: &Call, placed: &Placed, reason: &Reason, started: Moment) -> ExitCode {
     let flags = placed.place.flags();
-    let how = compile::How { flags: &flags, watched: Watched::Nobody, held: false };
+    let how = compile::How { flags: &flags, watched: Watched::Nobody, said: Said::PassedOn };
     let ran = match compile::run(call, &placed.place, how).await {
         Ok(ran) => ran,
         Err(error) => return as_called(call, Some(placed), &Reason::Spawn(error), started),
@@ -234,13 +234,17 @@ async fn make(call: &Call, placed: &Placed, gathered: &Gathered) -> std::io::Res
         unit if gathered.is_watched(unit) => Watched::All,
         _ => Watched::Nobody,
     };
-    let how = compile::How { flags: &flags, watched, held: false };
+    let said = if watched == Watched::Nobody { Said::PassedOn } else { Said::UntilLinking };
+    let how = compile::How { flags: &flags, watched, said };
     let ran = compile::run(call, &placed.place, how).await?;
-    // There may be linkers that cannot be watched. What they have said has been shown by now, and is shown again.
-    let linking = |said: &Vec<u8>| memchr::memmem::find(said, b"linking with `").is_some();
-    if watched != Watched::Nobody && !ran.status.success() && ran.stderr.as_ref().is_some_and(linking) {
-        return compile::run(call, &placed.place, compile::How { watched: Watched::Nobody, ..how }).await;
+    let Some(waits) = &ran.waits else { return Ok(ran) };
+    // There may be linkers that cannot be watched.
+    if let Some(said) = ran.stderr.as_ref().filter(|_| !ran.status.success()) {
+        let shown = &said[..said.len().saturating_sub(waits.len())];
+        let how = compile::How { watched: Watched::Nobody, said: Said::Without(shown), ..how };
+        return compile::run(call, &placed.place, how).await;
     }
+    let _ = std::io::stderr().write_all(waits);
     Ok(ran)
 }
 
@@ -347,7 +351,7 @@ async fn check<C: Cache>(
     (mut line, started): (Line, Moment),
 ) -> ExitCode {
     let flags = placed.place.flags();
-    let how = compile::How { flags: &flags, watched: Watched::Nobody, held: false };
+    let how = compile::How { flags: &flags, watched: Watched::Nobody, said: Said::PassedOn };
     let ran = match compile::run(call, &placed.place, how).await {
         Ok(ran) => ran,
         Err(error) => return as_called(call, Some(placed), &Reason::Spawn(error), started),

@@ -33,7 +33,7 @@ use self::key::{Inputs, RECIPE};
 pub(super) use self::launcher::KEPT;
 pub(super) use self::output::tokenised;
 pub(super) use self::texts::Texts;
-use super::compile::{self, How, Ran, Watched};
+use super::compile::{self, How, Ran, Said, Watched};
 use super::environ;
 use super::log::Line;
 use super::place::Place;
@@ -260,9 +260,8 @@ impl<'a> Run<'a> {
     async fn watch(&self) -> Option<Ran> {
         let mut call = self.call.clone();
         call.env.extend(self.set.iter().map(|(name, value)| (name.into(), value.into())));
-        let ran = compile::run(&call, &self.place, How { flags: &[], watched: Watched::All, held: true })
-            .await
-            .ok()?;
+        let how = How { flags: &[], watched: Watched::All, said: Said::Kept };
+        let ran = compile::run(&call, &self.place, how).await.ok()?;
         (ran.status.success() && ran.stdout.is_some() && ran.stderr.is_some()).then_some(ran)
     }
 
