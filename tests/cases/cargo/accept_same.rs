@@ -148,7 +148,10 @@ impl Place {
             let text = String::from_utf8_lossy(bytes).into_owned();
             let text = text.replace(&self.cargo_home.display().to_string(), "[CARGO]");
             let text = text.replace(&self.top.display().to_string(), "[TOP]");
-            text.lines().map(untimed).filter(|line| !line.contains("Finished")).collect()
+            text.lines()
+                .map(|line| unnamed(&untimed(line)))
+                .filter(|line| !line.contains("Finished"))
+                .collect()
         };
         let (mut stdout, stderr) = (lines(&output.stdout), blocks(&lines(&output.stderr)));
         if stdout.iter().all(|line| line.starts_with('{')) {
@@ -179,6 +182,14 @@ fn untimed(line: &str) -> String {
     let line = line.split_once("finished in ").map_or(line, |(before, _)| before);
     let number = line.split_once("' (").zip(line.split_once(") panicked at"));
     number.map_or(line.to_owned(), |((before, _), (_, after))| format!("{before}' panicked at{after}"))
+}
+
+/// A line without the names of folders that the compiler has made up for its linker.
+fn unnamed(line: &str) -> String {
+    const FOLDER: &str = "/deps/rustc";
+    let mut parts = line.split(FOLDER);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| line + FOLDER + part.get(6..).unwrap_or_default())
 }
 
 fn list(top: &Path, folder: &Path, files: &mut Vec<String>) {
@@ -243,8 +254,10 @@ fn what_fails_fails_in_the_same_way() {
     let places = ["plain", "first", "deeper/second"].map(|name| Place::new(&person, name, &address));
     let failing = "\n#[test]\nfn it_fails() { assert_eq!(1 + 1, 3, \"it cannot be\"); }\n";
     let wrong = "pub fn serve() -> u8 { \"stew\" }\npub fn other() { missing(); }\n";
+    let unlinked = "extern \"C\" { fn nowhere(); }\nfn main() { let unused = 1; unsafe { nowhere() } }\n";
     for (name, text, args) in [
-        ("dish/tests/whole.rs", failing, ["test", "--quiet"].as_slice()),
+        ("app/src/main.rs", unlinked, ["build"].as_slice()),
+        ("dish/tests/whole.rs", failing, &["test", "--quiet"]),
         ("dish/src/lib.rs", wrong, &["check"]),
         ("dish/src/lib.rs", wrong, &["build", "--message-format=json"]),
     ] {
@@ -259,5 +272,39 @@ fn what_fails_fails_in_the_same_way() {
         assert_eq!(came[0].code, Some(101), "{args:?}: {:#?}", came[0]);
         assert_eq!(came[1], came[0], "{args:?}");
         assert_eq!(came[2], came[0], "{args:?}, the second time");
+        let (_, sound) = FILES.iter().find(|(file, _)| *file == name).unwrap_or(&("", "\n"));
+        places.each_ref().map(|place| write(&place.top.join("work"), &[(name, sound)]));
+    }
+}
+
+/// A script takes for granted that OUT_DIR is as it was left by its last run: when it has to run again, it is.
+#[test]
+fn a_script_that_runs_twice_does_what_it_does_once() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let address = repository(&person);
+    let places = ["plain", "first"].map(|name| Place::new(&person, name, &address));
+    for (does, code) in [
+        ("panic!(\"no stew today\")", 101),
+        ("(0..40_000).for_each(|_| println!(\"it is stew, and it is stew, and it is stew\"))", 0),
+    ] {
+        let script = format!(
+            "fn main() {{ let out = std::env::var(\"OUT_DIR\").unwrap();\n\
+             std::fs::create_dir(out.clone() + \"/made\").unwrap();\n\
+             std::fs::write(out + \"/made.rs\", \"const MADE: &str = \\\"stew\\\";\").unwrap();\n{does}; }}\n"
+        );
+        let came = places.each_ref().map(|place| {
+            write(&place.top.join("work"), &[("dish/build.rs", &script)]);
+            let mut command = place.cargo(&person, &["build"]);
+            if place.top == places[0].top {
+                command.env_remove("RUSTC_WRAPPER");
+            }
+            let mut came = place.came(&mut command);
+            // What else was compiled when it failed is left to chance.
+            came.stderr.retain(|said| said.starts_with("error"));
+            (came.code, came.stderr)
+        });
+        assert_eq!(came[0].0, Some(code), "{does}: {:#?}", came[0]);
+        assert_eq!(came[1], came[0], "{does}");
     }
 }

@@ -187,3 +187,32 @@ fn libraries_for_another_target_are_restored() {
     assert_eq!((first.len(), count(&first, "compiled: unclaimed")), (4, 4), "{first:?}");
     assert_eq!((second.len(), count(&second, "restored")), (4, 4), "{second:?}");
 }
+
+/// Only what cargo runs to build something is run by way of this program, however another one and its folder are called.
+#[test]
+fn a_program_that_is_called_like_a_build_script_is_left_as_it_is() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    for place in ["a", "b"] {
+        let workspace = Workspace::new(person.path(place));
+        let app = "[package]\nname = \"app\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\
+                   [[bin]]\nname = \"build-script-tool\"\npath = \"src/main.rs\"\n\
+                   [[example]]\nname = \"build_script_example\"\npath = \"src/main.rs\"\n\
+                   [dependencies]\ndish = { path = \"../dish\" }\n";
+        workspace.write("app/Cargo.toml", app);
+        let mut build = workspace.cargo(&person, "build --all-targets");
+        said(&workspace, build.env("CARGO_TARGET_DIR", "build"));
+        for name in ["build-script-tool", "examples/build_script_example"] {
+            let built = workspace.folder().join("build/debug").join(name);
+            assert!(!built.with_extension("real").exists() && !built.with_extension("place").exists());
+            assert_eq!(Command::new(&built).output().unwrap().stdout, b"stew with salt\n", "{place}: {name}");
+        }
+        let folder = workspace.folder().join("build/debug");
+        for folder in [folder.join("deps"), folder.join("examples")] {
+            let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+            let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+            assert!(!names.iter().any(|name| name.ends_with(".real")), "{names:?}");
+        }
+        assert!(count(&log(&person), "restored") > 0 || place == "a");
+    }
+}
