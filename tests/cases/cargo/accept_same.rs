@@ -27,19 +27,20 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "app/src/main.rs",
-        "use std::collections::HashMap;\nfn main() { let unused = 1; println!(\"{}\", dish::serve()); }\n\
+        "use std::collections::HashMap;\nfn main() { let unused = 1; println!(\"{} {}\", dish::serve(), dish::with()); }\n\
          #[test]\nfn it_serves() { assert_eq!(dish::serve(), \"stew with salt from afar\"); println!(\"served\"); }\n",
     ),
     (
-        "dish/Cargo.toml",
-        "[package]\nname = \"dish\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\
-         [dependencies]\nspice = { path = \"../spice\" }\n",
+        "app/Cargo.toml",
+        "[package]\nname = \"app\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\
+         [dependencies]\ndish = { path = \"../dish\" }\n",
     ),
     (
         "dish/src/lib.rs",
         "//! What is served.\ninclude!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\n/// Serves, see [`nothing`].\n///\n\
          /// ```\n/// assert!(dish::serve().starts_with(\"stew\"));\n/// ```\n\
-         pub fn serve() -> String { return format!(\"{MADE} with {}\", spice::spice!()); }\nfn forgotten() {}\n\
+         pub fn serve() -> String { return format!(\"{MADE} with {}\", spice::spice!()); }\n\
+         pub fn with() -> &'static str { fork::fork() }\nfn forgotten() {}\n\
          #[test]\nfn a_dish_is_served() { println!(\"inside\"); assert!(serve().contains(\"salt\")); }\n\
          #[test]\n#[should_panic]\nfn nothing_else() { panic!(\"as it should\"); }\n",
     ),
@@ -71,9 +72,13 @@ const SEA: &[(&str, &str)] = &[
     ),
 ];
 
-/// A dependency in a git repository.
+/// A dependency in a git repository, which can be linked in two ways.
 const FORK: &[(&str, &str)] = &[
-    ("Cargo.toml", "[package]\nname = \"fork\"\nversion = \"0.1.0\"\nedition = \"2021\"\n"),
+    (
+        "Cargo.toml",
+        "[package]\nname = \"fork\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\
+         [lib]\ncrate-type = [\"cdylib\", \"rlib\"]\n",
+    ),
     ("src/lib.rs", "pub fn fork() -> &'static str { \"fork\" }\nfn knife() {}\n"),
 ];
 
@@ -112,11 +117,11 @@ impl Place {
         let place = Self { top: person.path(name), cargo_home: person.path(&format!("cargo of {name}")) };
         write(&place.top.join("work"), FILES);
         write(&place.top.join("work/sea"), SEA);
-        let app = format!(
-            "[package]\nname = \"app\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[dependencies]\n\
-             dish = {{ path = \"../dish\" }}\nfork = {{ git = \"{address}\" }}\n"
+        let dish = format!(
+            "[package]\nname = \"dish\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[dependencies]\n\
+             spice = {{ path = \"../spice\" }}\nfork = {{ git = \"{address}\" }}\n"
         );
-        write(&place.top.join("work"), &[("app/Cargo.toml", &app)]);
+        write(&place.top.join("work"), &[("dish/Cargo.toml", &dish)]);
         let mut fetch = place.cargo(person, &["fetch"]);
         let fetched = fetch.env("CARGO_NET_OFFLINE", "false").env_remove("RUSTC_WRAPPER").output().unwrap();
         assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));

@@ -181,6 +181,31 @@ fn what_a_macro_learns_without_opening_a_file_counts() {
     cases.iter().for_each(|case| holds(&person, case));
 }
 
+/// What lies in another package below counts as well, however its name is put together, if it begins with a way up.
+#[test]
+fn what_a_crate_includes_from_a_package_within_its_own_counts() {
+    let person = Person::at_home();
+    let _daemon = person.daemon();
+    let text = "macro_rules! text { ($name:literal) => { include_str!(concat!(\"../sample/\", $name)) } }\n\
+                pub fn serve() -> String { text!(\"menu/a.txt\").to_owned() + include_str!(\"../sample/b.txt\") }\n";
+    holds(
+        &person,
+        &Case {
+            name: "nested",
+            file: ("dish/src/lib.rs", text),
+            unit: "dish",
+            make: |workspace| {
+                workspace.write("dish/sample/Cargo.toml", "[package]\nname = \"sample\"\n[workspace]\n");
+                workspace.write("dish/sample/menu/a.txt", "stew");
+                workspace.write("dish/sample/b.txt", " and tea");
+            },
+            change: |workspace| workspace.write("dish/sample/menu/a.txt", "soup"),
+            env: &[],
+            says: ["stew and tea", "soup and tea"],
+        },
+    );
+}
+
 /// A macro of another crate may bind a library that neither an argument nor the text of a crate names.
 #[test]
 fn a_library_that_a_macro_of_another_crate_binds_is_never_an_old_one() {

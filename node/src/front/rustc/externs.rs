@@ -68,9 +68,12 @@ pub fn macros(call: &Call, Placed { unit, place }: &Placed) -> io::Result<Vec<Pa
     if place.immutable || libraries.is_empty() {
         return Ok(macros);
     }
-    let is_shared = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "so");
+    // A library that can be linked in both ways is none, though it has a file of that kind.
+    let is_macro = |path: &PathBuf| {
+        path.extension().is_some_and(|ending| ending == "so") && !path.with_extension("rlib").is_file()
+    };
     let mut index = index(call, unit)?;
-    index.values_mut().for_each(|paths| paths.retain(is_shared));
+    index.values_mut().for_each(|paths| paths.retain(is_macro));
     index.retain(|_, paths| !paths.is_empty());
     let mut plain = index.remove(&[0; SUFFIX]).unwrap_or_default();
     if index.is_empty() && plain.is_empty() {
@@ -172,7 +175,8 @@ fn index(call: &Call, unit: &Unit) -> io::Result<BTreeMap<[u8; SUFFIX], Vec<Path
         paths.sort();
         let whole: BTreeSet<_> =
             paths.iter().filter(|path| path.extension().is_some_and(|ext| ext == "rlib")).cloned().collect();
-        paths.retain(|path| whole.contains(path) || !whole.contains(&path.with_extension("rlib")));
+        let is_metadata = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "rmeta");
+        paths.retain(|path| !is_metadata(path) || !whole.contains(&path.with_extension("rlib")));
     }
     Ok(index)
 }

@@ -171,8 +171,7 @@ impl Sources {
         if !macros.is_empty() {
             sources.watch_variables(call, macros)?;
         }
-        let walk = Walk { top: place.package.clone(), nested: place.immutable, without: &[] };
-        sources.files = sources.named(walk, place)?;
+        sources.files = sources.named(Walk::package(place), place)?;
         if !place.immutable {
             sources.outside.extend(MACRO_FILES.iter().map(|name| call.cwd.join(name)));
         }
@@ -372,15 +371,18 @@ impl Sources {
         }
         if path.extension().is_some_and(|ext| ext == "rs") {
             self.links |= text::links(text);
-            let mut included = BTreeSet::new();
-            text::included(text, path, &place.package, &mut included);
+            let mut found = BTreeSet::new();
+            text::included(text, path, &mut found);
             // A folder is never included: what names one is a route of a server, such as `path = "/"`.
-            self.outside.extend(included.into_iter().filter(|path| !path.is_dir()));
+            found.retain(|path| !path.is_dir());
             // What nobody edits does not reach into its neighbours.
             if !place.immutable {
                 self.database.asked |= memmem::find(text, b"sqlx").is_some();
-                text::upward(text, path, &place.package, &mut self.outside);
+                text::upward(text, path, &place.package, &mut found);
             }
+            let package = Walk::package(place);
+            let is_outside = |path: &PathBuf| !path.starts_with(&package.top) || package.is_of_another(path);
+            self.outside.extend(found.into_iter().filter(is_outside));
         }
     }
 

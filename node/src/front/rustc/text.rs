@@ -156,31 +156,31 @@ fn in_memory(start: &[u8]) -> u64 {
     segments().map_or(u64::MAX, |end| end.saturating_add(PAGE))
 }
 
-/// The files outside of the package that are included by a path relative to the file.
-pub(super) fn included(text: &[u8], file: &Path, top: &Path, outside: &mut BTreeSet<PathBuf>) {
-    let folder = file.parent().unwrap_or(top);
+/// The files that are included by a path relative to the file.
+pub(super) fn included(text: &[u8], file: &Path, found: &mut BTreeSet<PathBuf>) {
+    let folder = file.parent().unwrap_or(file);
     for (word, opening) in
         [("include_str!", OPENING), ("include_bytes!", OPENING), ("include!", OPENING), ("path", b"===")]
     {
         for at in memmem::find_iter(text, word) {
             let Some(path) = literal(&text[at + word.len()..], opening) else { continue };
             let path = plain(&folder.join(path));
-            if path.is_absolute() && !path.starts_with(top) {
-                outside.insert(path);
+            if path.is_absolute() {
+                found.insert(path);
             }
         }
     }
 }
 
-/// Where a text that begins with `../` may lead outside of the package: macros take such paths from the file or from
-/// the package's folder, and tell the compiler nothing of what they read. Folders above the package are not meant.
-pub(super) fn upward(text: &[u8], file: &Path, top: &Path, outside: &mut BTreeSet<PathBuf>) {
+/// Where a text that begins with `../` may lead: macros take such paths from the file or from the package's folder, and
+/// tell the compiler nothing of what they read. Folders above the package are not meant.
+pub(super) fn upward(text: &[u8], file: &Path, top: &Path, found: &mut BTreeSet<PathBuf>) {
     for at in memmem::find_iter(text, "\"../") {
         let Some(path) = quoted(&text[at..]) else { continue };
         for folder in [file.parent().unwrap_or(top), top] {
             let path = plain(&folder.join(&path));
-            if path.is_absolute() && !path.starts_with(top) && !top.starts_with(&path) {
-                outside.insert(path);
+            if path.is_absolute() && !top.starts_with(&path) {
+                found.insert(path);
             }
         }
     }
@@ -336,16 +336,18 @@ mod tests {
     }
 
     #[test]
-    fn files_outside_of_the_package_are_found_in_text() {
+    fn files_that_a_text_names_are_found() {
         let text = br#"include_str!("../README.md"); include_str!("../../README.md") #[path = "../../x.rs"] include!("/abs/y")"#;
-        let found = |find: fn(&[u8], &Path, &Path, &mut BTreeSet<PathBuf>), text: &[u8]| {
-            let mut outside = BTreeSet::new();
-            find(text, Path::new("/w/p/src/lib.rs"), Path::new("/w/p"), &mut outside);
-            outside.iter().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        let paths = |find: &dyn Fn(&Path, &mut BTreeSet<PathBuf>)| {
+            let mut found = BTreeSet::new();
+            find(Path::new("/w/p/src/lib.rs"), &mut found);
+            found.iter().map(|path| path.to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(found(included, text), ["/abs/y", "/w/README.md", "/w/x.rs"]);
+        let named = paths(&|file, found| included(text, file, found));
+        assert_eq!(named, ["/abs/y", "/w/README.md", "/w/p/README.md", "/w/x.rs"]);
         let text = br#"migrate!("../migrations") x = "../../a/b.pest"; "../..", "../" "no/../x""#;
-        assert_eq!(found(upward, text), ["/a/b.pest", "/w/a/b.pest", "/w/migrations"]);
+        let named = paths(&|file, found| upward(text, file, Path::new("/w/p"), found));
+        assert_eq!(named, ["/a/b.pest", "/w/a/b.pest", "/w/migrations", "/w/p/migrations"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use potluck_keys::time::Time;
 
+use super::place::Place;
 use super::sources::SourceError;
 
 /// Most files of one unit.
@@ -68,6 +69,11 @@ pub(super) struct Walk {
 }
 
 impl Walk {
+    /// That of a unit's own package.
+    pub(super) fn package(place: &Place) -> Self {
+        Self { top: place.package.clone(), nested: place.immutable, without: &[] }
+    }
+
     /// The files and links, by their path from the top. Nothing is opened, so that a folder with too much in it is
     /// given up before time was spent on it. Pipes and sockets are left out: opening one might take forever.
     pub(super) fn list(&self) -> Result<BTreeMap<String, Found>, SourceError> {
@@ -131,14 +137,30 @@ impl Walk {
     /// cargo's own folders, git's, and other packages are none of the package's. A source in one of them would fail
     /// the check afterwards.
     fn enters(&self, folder: &Path) -> bool {
+        !self.is_made(folder) && (self.nested || !is_package(folder))
+    }
+
+    fn is_made(&self, folder: &Path) -> bool {
         let named = |name: &str| folder.file_name().is_some_and(|own| own == name);
-        if named(".git")
+        named(".git")
             || (named("target") && folder.parent() == Some(&self.top))
             || folder.join("CACHEDIR.TAG").is_file()
-        {
-            return false;
+    }
+
+    /// Whether a path is one of another package's below this one, which is not listed.
+    pub(super) fn is_of_another(&self, path: &Path) -> bool {
+        let Ok(below) = path.strip_prefix(&self.top) else { return false };
+        let mut folder = self.top.clone();
+        for part in below {
+            folder.push(part);
+            if self.is_made(&folder) {
+                return false;
+            }
+            if is_package(&folder) {
+                return !self.nested;
+            }
         }
-        self.nested || !folder.join("Cargo.toml").is_file()
+        false
     }
 
     fn takes(&self, name: &str) -> bool {
@@ -146,6 +168,10 @@ impl Walk {
             || Path::new(name).extension().is_some_and(|ext| self.without.iter().any(|own| ext == *own));
         !matches!(name, ".cargo-ok" | ".cargo-lock") && !left_out()
     }
+}
+
+fn is_package(folder: &Path) -> bool {
+    folder.join("Cargo.toml").is_file()
 }
 
 #[cfg(test)]
@@ -184,6 +210,16 @@ mod tests {
         };
         assert_eq!(names(false, &[]), ["a.o", "b.d", "c.rmeta", "src/lib.rs", "src/link.rs"]);
         let walk = Walk { top: folder.path().to_path_buf(), nested: false, without: &[] };
+        for (name, expected) in [
+            ("inner/x", true),
+            ("inner", true),
+            ("src/lib.rs", false),
+            ("t/inner/x", false),
+            ("", false),
+            ("../x", false),
+        ] {
+            assert_eq!(walk.is_of_another(&folder.path().join(name)), expected, "{name}");
+        }
         for (name, expected) in [
             ("", true),
             ("src", true),
