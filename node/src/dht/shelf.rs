@@ -124,15 +124,17 @@ impl Shelf {
 
     /// Keeps a value that a peer put, which was judged and merged with what stood there; gives whether there was room.
     /// What is this node's own stays that. Whoever brings news pays for the value from then on: otherwise somebody who
-    /// put much and nothing more can be taken from could keep a value from being renewed.
+    /// put much and nothing more can be taken from could keep a value from being renewed. Nobody can have one go sooner
+    /// than it would have gone.
     pub fn put(
         &mut self,
         (peer, from): (&[u8], Source),
         key: DhtKey,
         (bytes, until): (Vec<u8>, Time),
     ) -> bool {
-        let standing = self.values.get(&key).map(|value| (value.by, *value.bytes == *bytes));
-        if let Some((None, _) | (_, true)) = standing {
+        let standing = self.values.get(&key).map(|value| (value.by, *value.bytes == *bytes, value.until));
+        let until = standing.map_or(until, |(_, _, before)| before.max(until));
+        if let Some((None, ..) | (_, true, _)) = standing {
             return self.replace(key, bytes, until);
         }
         let Some(by) = self.sources.meet(peer, from) else { return false };

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use potluck_protocol::action::Project;
-use potluck_protocol::digest::Digest;
 use potluck_protocol::piece::{Pieces, piece_count};
 use tokio::sync::oneshot;
 
@@ -71,7 +70,7 @@ impl Download {
 /// All of it.
 #[derive(Default)]
 pub(super) struct Downloads {
-    open: Mutex<BTreeMap<Digest, Arc<Download>>>,
+    open: Mutex<BTreeMap<Need, Arc<Download>>>,
     stops: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
 }
 
@@ -83,7 +82,7 @@ impl Downloads {
     /// Begins a Blob.
     pub(super) fn begin(&self, need: &Need, projects: BTreeSet<Project>) -> Arc<Download> {
         let new = Arc::new(Download { projects, arriving: Mutex::default() });
-        lock(&self.open).insert(need.digest, Arc::clone(&new));
+        lock(&self.open).insert(*need, Arc::clone(&new));
         new
     }
 
@@ -97,13 +96,13 @@ impl Downloads {
 
     /// A Blob that was begun.
     pub(super) fn of(&self, need: &Need) -> Option<Arc<Download>> {
-        lock(&self.open).get(&need.digest).cloned()
+        lock(&self.open).get(need).cloned()
     }
 
     /// Nobody needs it any more.
     pub(super) fn close(&self, need: &Need) {
         // Outside of the lock: what came is closed with it.
-        let closed = lock(&self.open).remove(&need.digest);
+        let closed = lock(&self.open).remove(need);
         drop(closed);
     }
 

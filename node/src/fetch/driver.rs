@@ -99,14 +99,14 @@ fn perform(Driven { outside, downloads, small, remembered }: &Driven, action: Ac
                 outside_too.fetch(Event::Answered { question, verdicts }).await;
             });
         }
-        Action::Open { need, projects } => {
+        Action::Open { open, need, projects } => {
             let handles = projects.iter().flat_map(|project| outside.networks_of(project));
             let own: BTreeSet<_> = handles.map(|handle| handle.name(&handle.peer())).collect();
             let own = own.into_iter().collect();
             let (store, download) = (outside.engine().store().clone(), downloads.begin(&need, projects));
             tell(outside, async move {
                 let opened = span::blocking(move || Downloads::look(&download, &store, &need)).await;
-                Event::Opened { need, opened, own }
+                Event::Opened { open, need, opened, own }
             });
         }
         Action::Fetch { transfer, peer, need, .. } if need.is_small() => {

@@ -163,6 +163,8 @@ pub enum Event {
     },
     /// The answer to [`Action::Open`].
     Opened {
+        /// Which opening.
+        open: u64,
         /// The Blob.
         need: Need,
         /// What is here of it; nothing when it cannot be kept here.
@@ -220,6 +222,8 @@ pub enum Action {
     },
     /// See what is here of a Blob of several pieces, and make ready to take the others.
     Open {
+        /// For [`Event::Opened`].
+        open: u64,
         /// Which.
         need: Need,
         /// In which Projects it is needed: while it comes, its pieces may go where one of those is shared.

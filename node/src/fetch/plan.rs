@@ -517,8 +517,8 @@ impl Plan for Fetch {
                 self.judged(now, (action, true), verdict);
                 self.advance(now, action);
             }
-            Event::Opened { need, opened, own } => {
-                self.transfers.opened(now, (need, opened, own), &mut self.peers);
+            Event::Opened { open, need, opened, own } => {
+                self.transfers.opened((now, &mut self.peers), (open, need), (opened, own));
             }
             Event::Has { transfer, has } => self.transfers.has(now, (transfer, has), &mut self.peers),
             Event::Piece { transfer, index } => {

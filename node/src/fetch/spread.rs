@@ -45,6 +45,8 @@ pub(super) struct Source {
     pub(super) again: Moment,
     /// How often in a row it did not have what was asked for, or failed.
     pub(super) failures: u32,
+    /// Whether it failed the last time, so that it may have it all the same.
+    pub(super) failed: bool,
 }
 
 impl Source {

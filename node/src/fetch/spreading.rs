@@ -12,7 +12,7 @@ use super::load::{Running, places};
 use super::peers::Peers;
 use super::sources::find_others;
 use super::spread::{MAX_RUN, Source, Spread, mix};
-use super::transfers::{Alarm, LEAST_LATE, Phase, Transfers};
+use super::transfers::{Alarm, LEAST_LATE, Phase, Transfer, Transfers};
 use crate::peer::Peer;
 use crate::plan::Moment;
 
@@ -29,23 +29,25 @@ impl Transfers {
     /// Begins a Blob of several pieces.
     pub(super) fn open(&mut self, need: Need) {
         let Some(transfer) = self.all.get_mut(&need) else { return };
-        transfer.phase = Phase::Opening;
+        self.opens += 1;
+        let open = self.opens;
+        transfer.phase = Phase::Opening(open);
         let projects = transfer.topics.iter().map(|topic| topic.project.clone()).collect();
         self.displace(&need);
         self.spreads.insert(need);
-        self.actions.push_back(Action::Open { need, projects });
+        self.actions.push_back(Action::Open { open, need, projects });
     }
 
-    /// It is known what is here of one.
+    /// It is known what is here of one. Who was closed meanwhile, and perhaps opened anew, is not meant.
     pub(super) fn opened(
         &mut self,
-        now: Moment,
-        (need, opened, own): (Need, Option<Opened>, Vec<Peer>),
-        peers: &mut Peers,
+        (now, peers): (Moment, &mut Peers),
+        (open, need): (u64, Need),
+        (opened, own): (Option<Opened>, Vec<Peer>),
     ) {
         let salt = u64::from_le_bytes(*need.digest.as_bytes().first_chunk().expect("a Digest is longer"));
-        let transfer = self.all.get_mut(&need).filter(|one| matches!(one.phase, Phase::Opening));
-        let Some(transfer) = transfer else { return self.actions.push_back(Action::Close(need)) };
+        let meant = |one: &&mut Transfer| matches!(one.phase, Phase::Opening(meant) if meant == open);
+        let Some(transfer) = self.all.get_mut(&need).filter(meant) else { return };
         match opened {
             Some(Opened::Part(bits)) if bits.count() == piece_count(need.size) => {
                 transfer.phase = Phase::Open(Box::new(Spread::new(bits, mix(self.salt, salt)).known_as(own)));
@@ -76,13 +78,35 @@ impl Transfers {
         };
         // Nobody else: whoever is slow may still bring it.
         let slow = |number: &u64| !self.running[number].gone && !self.running[number].stopped;
+        // Whose stream broke is asked once more.
+        let later = |peer: &Peer| {
+            let source = spread.sources.get(peer).filter(|_| !transfer.tried.contains(peer));
+            source.is_some_and(|source| source.failed && source.again > now)
+        };
+        let waits = !peers.ranked(transfer.from(), later).is_empty();
         let usable = peers.ranked(transfer.from(), usable);
         let busy = |peer: &Peer| self.load.get(peer).is_some_and(|load| load.not_before > now);
         if usable.iter().all(busy) {
             // Those who are busy may be so for long: there may be others.
             find_others(now, (need, &transfer.topics), peers);
         }
-        !usable.is_empty() || transfer.running.iter().any(slow)
+        !usable.is_empty() || waits || transfer.running.iter().any(slow)
+    }
+
+    /// Who was put off may be asked again, for whatever he was put off.
+    pub(super) fn again(&mut self, now: Moment, peer: &Peer, peers: &mut Peers) {
+        let mut next = None::<Moment>;
+        for need in self.spreads.clone() {
+            let source = self.spread(&need).and_then(|spread| spread.sources.get(peer));
+            match source.map(|source| source.again) {
+                Some(again) if again > now => next = Some(next.map_or(again, |next| next.min(again))),
+                Some(_) => self.place(now, need, peers),
+                None => {}
+            }
+        }
+        if let Some(next) = next {
+            self.alarms.set_first(Alarm::Again(peer.clone()), next);
+        }
     }
 
     /// Asks for what there is room for.
@@ -277,6 +301,7 @@ impl Transfers {
         if running.gone || running.stopped {
             return;
         }
+        source.failed = outcome == Brought::Failed;
         match outcome {
             Brought::Done | Brought::NoRoom | Brought::Busy => {}
             Brought::Part if running.pieces.is_empty() => source.failures = 0,

@@ -66,8 +66,8 @@ pub(super) struct Ended {
 pub(super) enum Phase {
     /// It has one piece, or was not begun.
     Still,
-    /// It is looked at what is here of it.
-    Opening,
+    /// It is looked at what is here of it, by the opening of this number.
+    Opening(u64),
     /// Pieces come.
     Open(Box<Spread>),
 }
@@ -110,6 +110,8 @@ pub(super) struct Transfers {
     parked: BTreeSet<Need>,
     /// Those of several pieces that were begun.
     pub(super) spreads: BTreeSet<Need>,
+    /// How often it was asked what is here of one of them.
+    pub(super) opens: u64,
     pub(super) running: BTreeMap<u64, Running>,
     /// How many places those of one piece take that are prompt; see [`places`].
     prompt: usize,
@@ -206,7 +208,7 @@ impl Transfers {
         let begun = match transfer.phase {
             Phase::Still if transfer.running.iter().any(well) => return,
             Phase::Still => false,
-            Phase::Opening => return,
+            Phase::Opening(_) => return,
             Phase::Open(_) => {
                 self.stirred = true;
                 if self.has_source(now, &need, peers) {
@@ -447,6 +449,7 @@ impl Transfers {
                 Alarm::Again(peer) => {
                     self.forget_load(&peer);
                     self.stirred = true;
+                    self.again(now, &peer, peers);
                     continue;
                 }
                 Alarm::Late(number) => {

@@ -40,7 +40,12 @@ pub enum Event {
         bytes: u64,
     },
     /// A turn is over, or is not wanted any more.
-    Over(u64),
+    Over {
+        /// Which.
+        turn: u64,
+        /// How many bytes were sent in it.
+        sent: u64,
+    },
 }
 
 /// What can be done.
@@ -66,6 +71,8 @@ struct Line {
 #[derive(Debug)]
 struct Turn {
     peer: Peer,
+    /// How many were asked for.
+    bytes: u64,
     since: Moment,
     cut: bool,
 }
@@ -108,7 +115,7 @@ impl Uplink {
         line.waiting.push_back((turn, bytes));
     }
 
-    fn over(&mut self, now: Moment, number: u64) {
+    fn over(&mut self, now: Moment, (number, sent): (u64, u64)) {
         let Some(turn) = self.turns.remove(&number) else {
             let line = self.waiting.remove(&number).and_then(|peer| self.lines.get_mut(&peer));
             if let Some(line) = line {
@@ -116,10 +123,21 @@ impl Uplink {
             }
             return;
         };
+        // What was asked for and not sent is nobody's.
+        let rest = turn.bytes.saturating_sub(sent);
         if let Some(line) = self.lines.get_mut(&turn.peer) {
             line.turns -= 1;
             line.slow = turn.cut || now.since(turn.since) >= SLOW;
+            line.sent = line.sent.saturating_sub(rest);
         }
+        let takes = self.takes(rest);
+        self.free_at = Moment::after_start(self.free_at.since(Moment::after_start(takes)));
+    }
+
+    /// How long so many bytes take, where a rate is set.
+    fn takes(&self, bytes: u64) -> Duration {
+        let micros = self.rate.map(|rate| bytes.saturating_mul(1_000_000) / rate);
+        Duration::from_micros(micros.unwrap_or_default())
     }
 
     fn go(&mut self, now: Moment) -> Option<Action> {
@@ -136,11 +154,10 @@ impl Uplink {
         self.level = self.level.max(line.sent);
         (line.sent, line.turns) = (line.sent.saturating_add(bytes), line.turns + 1);
         self.waiting.remove(&number);
-        if let Some(rate) = self.rate {
-            let takes = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
-            self.free_at = self.free_at.max(now).plus(takes);
+        if self.rate.is_some() {
+            self.free_at = self.free_at.max(now).plus(self.takes(bytes));
         }
-        self.turns.insert(number, Turn { peer, since: now, cut: false });
+        self.turns.insert(number, Turn { peer, bytes, since: now, cut: false });
         Some(Action::Go(number))
     }
 
@@ -161,7 +178,7 @@ impl Plan for Uplink {
     fn feed(&mut self, now: Moment, event: Event) {
         match event {
             Event::Ask { turn, peer, bytes } => self.ask((turn, peer, bytes)),
-            Event::Over(turn) => self.over(now, turn),
+            Event::Over { turn, sent } => self.over(now, (turn, sent)),
         }
     }
 
@@ -216,7 +233,7 @@ mod tests {
         for ms in 0..5000 {
             for action in take(&mut plan, at(ms)) {
                 let Action::Go(turn) = action else { panic!("{action:?}") };
-                plan.feed(at(ms), Event::Over(turn));
+                plan.feed(at(ms), Event::Over { turn, sent: PIECE });
                 if turn >= 1000 {
                     (modest, last) = (modest + 1, ms);
                     ask(&mut plan, at(ms), 1000 + modest, "modest");
@@ -225,6 +242,26 @@ mod tests {
             assert!(plan.wake_at().is_none_or(|wake| wake > at(ms)), "{ms}");
         }
         assert!((24..=27).contains(&modest) && last > 4700, "{modest}: half of fifty");
+    }
+
+    /// How much is asked for is known before what is sent is.
+    #[test]
+    fn what_is_asked_for_and_not_sent_costs_nothing() {
+        let mut plan = Uplink::new(Some(PIECE));
+        let (mut went, mut turn) = (0, 0);
+        ask(&mut plan, at(0), 0, "small");
+        for ms in 0..2000 {
+            for _ in take(&mut plan, at(ms)) {
+                // A piece of a sixteenth, as small files have.
+                plan.feed(at(ms), Event::Over { turn, sent: PIECE / 16 });
+                (went, turn) = (went + 1, turn + 1);
+                ask(&mut plan, at(ms), turn, "small");
+            }
+            assert!(plan.wake_at().is_none_or(|wake| wake > at(ms)), "{ms}");
+        }
+        assert!((32..=35).contains(&went), "{went}: two seconds of sixteen each, and a little at once");
+        ask(&mut plan, at(2000), 1000, "large");
+        assert_eq!(plan.lines[&peer("small")].sent, went * PIECE / 16);
     }
 
     #[test]
@@ -244,7 +281,7 @@ mod tests {
         assert_eq!(wake, at(0).plus(CUT_AFTER));
         let cut = take(&mut plan, wake);
         let Action::Cut(first) = cut[0] else { panic!("{cut:?}") };
-        plan.feed(wake, Event::Over(first));
+        plan.feed(wake, Event::Over { turn: first, sent: PIECE });
         let mut now = wake;
         let mut waited = 0;
         // Those who are cut once have one turn each from then on, and whoever was sent less goes first.
@@ -252,7 +289,7 @@ mod tests {
             waited += 1;
             let oldest = *plan.turns.first_key_value().unwrap().0;
             now = now.plus(Duration::from_millis(1));
-            plan.feed(now, Event::Over(oldest));
+            plan.feed(now, Event::Over { turn: oldest, sent: PIECE });
             assert!(waited < 2 * MAX_TURNS);
         }
     }
@@ -266,7 +303,7 @@ mod tests {
         let refused = plan.actions.iter().filter(|action| matches!(action, Action::Refuse(_))).count();
         assert_eq!(refused, 100);
         take(&mut plan, at(0));
-        (0..MAX_WAITING as u64 + 100).for_each(|turn| plan.feed(at(1), Event::Over(turn)));
+        (0..MAX_WAITING as u64 + 100).for_each(|turn| plan.feed(at(1), Event::Over { turn, sent: 0 }));
         assert_eq!((plan.waiting.len(), plan.turns.len()), (0, 0));
         assert!(take(&mut plan, at(1)).is_empty() && plan.wake_at().is_none());
         ask(&mut plan, at(2), 9999, "one more");

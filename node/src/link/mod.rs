@@ -4,6 +4,7 @@
 //! The same code runs between peers and between a local process and the daemon.
 
 mod frames;
+mod heard;
 mod mouth;
 mod pending;
 
@@ -11,11 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub use frames::{FrameError, Frames, read_message, read_message_within, write_frame, write_message};
+use heard::{Heard, LastHeard};
 use mouth::{Mouth, TOGETHER};
 pub use pending::Pending;
 use potluck_protocol::frame::Message;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+
+use crate::observe::span;
 
 /// Most questions that wait for their answers on one stream.
 pub const MAX_OPEN: usize = 256;
@@ -47,12 +52,13 @@ pub struct Link<Out, In> {
     mouth: Arc<Mouth>,
     open: Arc<Open<In>>,
     places: Arc<Semaphore>,
+    heard: LastHeard,
 }
 
 impl<Out, In> Clone for Link<Out, In> {
     fn clone(&self) -> Self {
-        let (says, mouth) = (self.says.clone(), Arc::clone(&self.mouth));
-        Self { says, mouth, open: Arc::clone(&self.open), places: Arc::clone(&self.places) }
+        let (says, mouth, heard) = (self.says.clone(), Arc::clone(&self.mouth), self.heard.clone());
+        Self { says, mouth, open: Arc::clone(&self.open), places: Arc::clone(&self.places), heard }
     }
 }
 
@@ -61,6 +67,7 @@ pub struct Answers<In> {
     /// The id that the question got, for saying more about it.
     pub id: u64,
     from: mpsc::Receiver<In>,
+    heard: LastHeard,
     /// Its place among the open questions.
     _place: OwnedSemaphorePermit,
 }
@@ -69,6 +76,20 @@ impl<In> Answers<In> {
     /// The next answer; none after the last one or when the stream broke.
     pub async fn next(&mut self) -> Option<In> {
         self.from.recv().await
+    }
+
+    /// The same, and none either when nothing at all came on the stream for `silent`, or not this in `whole`: the other
+    /// side may have much to say to others before.
+    pub async fn next_within(&mut self, silent: Duration, whole: Duration) -> Option<In> {
+        let began = Instant::now();
+        loop {
+            let until = (self.heard.at().max(began) + silent).min(began + whole);
+            match tokio::time::timeout_at(until, self.from.recv()).await {
+                Ok(next) => return next,
+                Err(_) if self.heard.at() + silent <= until || until >= began + whole => return None,
+                Err(_) => {}
+            }
+        }
     }
 }
 
@@ -82,9 +103,10 @@ where
         let (says, from) = mpsc::channel(MAX_OPEN);
         let open = Arc::new(Open(Mutex::new(Pending::new(MAX_OPEN))));
         let (reader, writer) = tokio::io::split(stream);
-        let mouth = Arc::new(Mouth::new(writer));
-        crate::observe::span::spawn("link", run(reader, (from, Arc::clone(&mouth)), Arc::clone(&open)));
-        Self { says, mouth, open, places: Arc::new(Semaphore::new(MAX_OPEN)) }
+        let (mouth, heard) = (Arc::new(Mouth::new(writer)), LastHeard::new());
+        let reader = Heard { from: reader, last: heard.clone() };
+        span::spawn("link", run(reader, (from, Arc::clone(&mouth)), Arc::clone(&open)));
+        Self { says, mouth, open, places: Arc::new(Semaphore::new(MAX_OPEN)), heard }
     }
 
     /// Whether the stream has broken.
@@ -108,7 +130,7 @@ where
         } else {
             self.mouth.queue(message(id), queue);
         }
-        Some(Answers { id, from, _place: place })
+        Some(Answers { id, from, heard: self.heard.clone(), _place: place })
     }
 
     /// Says something that needs no answer of its own; gives whether the stream still stood.
@@ -151,7 +173,7 @@ impl<In> Drop for Ended<In> {
 /// Both halves at once: while one waits for the other side to read, what that side says must still be heard, or two
 /// that talk to each other would wait for each other.
 async fn run<Out: Message + Send + Sync + 'static, In: Message + Addressed + Send + 'static>(
-    mut reader: ReadHalf<impl AsyncRead + AsyncWrite + Send + 'static>,
+    mut reader: impl AsyncRead + Send + Unpin + 'static,
     (says, mouth): (mpsc::Receiver<Out>, Arc<Mouth>),
     open: Arc<Open<In>>,
 ) {

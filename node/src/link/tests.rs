@@ -4,6 +4,7 @@
 use potluck_protocol::codec::Bytes;
 use potluck_protocol::control::{Data, Plain, Read, Reply, Request};
 use potluck_protocol::digest::Digest;
+use potluck_protocol::frame::frame;
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
 use super::*;
@@ -152,6 +153,47 @@ async fn an_asker_that_does_not_listen_costs_the_others_nothing_but_time() {
     write_message(&mut other, &stopping(quiet)).await.unwrap();
     assert_eq!(fine.next().await, Some(stopping(quiet)));
     drop(deaf);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_much_to_others_before_is_not_silent() {
+    let (silent, whole) = (Duration::from_secs(3), Duration::from_secs(60));
+    let (link, mut other) = pair(1 << 16);
+    let mut first = link.ask(plain).await.unwrap();
+    let (mut second, mut third) = (link.ask(plain).await.unwrap(), link.ask(plain).await.unwrap());
+    let ids = [asked(&mut other).await, asked(&mut other).await, asked(&mut other).await];
+    // A message for the first that takes ten seconds to come, and then the second's.
+    let bytes = Bytes::new(vec![1; 10_000]).unwrap();
+    let large = frame(&Reply::Data(Data { id: ids[0], bytes, last: false })).unwrap();
+    let large = [large.begin.as_slice(), &large.end].concat();
+    let says = async {
+        for part in large.chunks(1000) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            other.write_all(part).await.unwrap();
+        }
+        write_message(&mut other, &stopping(ids[1])).await.unwrap();
+    };
+    let (heard, ()) = tokio::join!(second.next_within(silent, whole), says);
+    assert_eq!(heard, Some(stopping(ids[1])));
+    let began = Instant::now();
+    assert_eq!(third.next_within(silent, whole).await, None);
+    assert!(began.elapsed() >= silent && began.elapsed() < silent + silent, "nothing comes any more");
+    // Who always has something to say to others, and never this, is not listened to for ever.
+    let mut fourth = link.ask(plain).await.unwrap();
+    let began = Instant::now();
+    let chatters = async {
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let data = Data { id: ids[0], bytes: Bytes::new(vec![7]).unwrap(), last: false };
+            let _ = write_message(&mut other, &Reply::Data(data)).await;
+        }
+    };
+    let listens = async { while first.next().await.is_some() {} };
+    tokio::select! {
+        heard = fourth.next_within(silent, whole) => assert_eq!(heard, None),
+        ((), ()) = async { tokio::join!(chatters, listens) } => panic!("it waits for ever"),
+    }
+    assert!(began.elapsed() >= whole);
 }
 
 #[tokio::test]

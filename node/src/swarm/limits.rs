@@ -55,8 +55,11 @@ pub const HELLO_PAUSE: Duration = Duration::from_millis(100);
 pub const HELLO_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 /// How long an answer may take to come.
 pub const READ_STALL: Duration = Duration::from_secs(3);
-/// How long the next piece may take to come, in turn with those of other Blobs from the same peer.
+/// How long nothing may come from a peer that is to send the next piece.
 pub const PIECE_STALL: Duration = Duration::from_secs(15);
+/// How long something may be about to come, in turn with what else is asked of the same peer: whoever lets others wait
+/// longer is asked for too much.
+pub const TURN_STALL: Duration = Duration::from_secs(60);
 /// How long it may take to open a stream.
 pub const OPEN_STALL: Duration = Duration::from_secs(5);
 /// How long a stream is not opened again that could not be opened.

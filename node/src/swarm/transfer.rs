@@ -154,8 +154,7 @@ struct Taking<'a> {
 
 impl Taking<'_> {
     async fn next(&mut self, stall: Duration) -> Result<Blobs, Cut> {
-        let next = tokio::time::timeout(stall, self.answers.next()).await;
-        next.ok().flatten().ok_or(Cut::Failed)
+        self.answers.next_within(stall, limits::TURN_STALL).await.ok_or(Cut::Failed)
     }
 
     async fn run(&mut self, download: Option<Arc<Download>>) -> Result<Brought, Cut> {
@@ -165,9 +164,11 @@ impl Taking<'_> {
             _ => return Err(Cut::Failed),
         };
         self.has(have).await?;
-        let Some(download) = download.filter(|_| piece_count(self.need.size) > 1) else {
+        if piece_count(self.need.size) == 1 {
             return self.small().await;
-        };
+        }
+        // Nobody needs it any more.
+        let Some(download) = download else { return Ok(Brought::Failed) };
         if self.left.is_empty() {
             return self.watch().await;
         }
@@ -365,8 +366,7 @@ impl Small<'_> {
         let several = move |id| Blobs::Several(Several { id, digests });
         let Some(mut answers) = link.ask(several).await else { return Brought::Failed };
         loop {
-            let answer = tokio::time::timeout(limits::PIECE_STALL, answers.next()).await;
-            match answer.ok().flatten() {
+            match answers.next_within(limits::PIECE_STALL, limits::TURN_STALL).await {
                 Some(Blobs::Small(small)) => {
                     if !self.came(small.blobs, way).await {
                         stop(&link, answers.id).await;

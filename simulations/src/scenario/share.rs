@@ -179,10 +179,10 @@ impl Share {
 
     fn perform(&mut self, from: usize, action: Action) {
         match action {
-            Action::Open { need, .. } => {
+            Action::Open { open, need, .. } => {
                 self.machines[from].begun = true;
                 let opened = Some(Opened::Part(self.machines[from].have.clone()));
-                self.feed(from, Event::Opened { need, opened, own: vec![peer(from)] });
+                self.feed(from, Event::Opened { open, need, opened, own: vec![peer(from)] });
             }
             Action::Fetch { transfer, peer, pieces, .. } => {
                 self.world.send(number(&peer), &Message::Want { from, transfer, pieces });
@@ -295,7 +295,10 @@ impl Share {
             let now = self.moment();
             let machine = &mut self.machines[at];
             let Some(turn) = machine.turns.pop_front() else { return };
-            machine.uplink.feed(now, uplink::Event::Over(turn));
+            let next = machine.jobs.get(&turn).and_then(|job| job.pieces.front());
+            let there = next.is_some_and(|index| machine.have.has(*index));
+            let sent = if there { PIECE_BYTES as u64 } else { 0 };
+            machine.uplink.feed(now, uplink::Event::Over { turn, sent });
             let Some(job) = machine.jobs.get_mut(&turn) else {
                 self.take_turns(at);
                 continue;

@@ -107,6 +107,20 @@ fn who_is_full_cannot_keep_a_value_from_being_renewed() {
     assert_eq!(shelf.value(&key(1)), Some((&[2; 500][..], later(90))));
 }
 
+/// The time after which a value goes is said by who puts it, and anybody can put again what he was given.
+#[test]
+fn nobody_can_have_a_value_go_sooner() {
+    let mut shelf = Shelf::new(bounds(10));
+    assert!(shelf.put_own(key(1), vec![1], later(1000)));
+    assert!(shelf.put((b"ann", from(1)), key(2), (vec![2], later(1000))));
+    for (number, bytes) in [(1, vec![1]), (2, vec![2]), (1, vec![1, 1]), (2, vec![2, 2])] {
+        assert!(shelf.put((b"eve", from(2)), key(number), (bytes.clone(), later(1))));
+        assert_eq!(shelf.value(&key(number)), Some((&*bytes, later(1000))));
+    }
+    assert!(shelf.put((b"ben", from(3)), key(2), (vec![2, 2], later(2000))));
+    assert_eq!(shelf.value(&key(2)), Some((&[2, 2][..], later(2000))), "and longer is fine");
+}
+
 #[test]
 fn names_and_addresses_beyond_their_bounds_are_not_kept() {
     let mut shelf = Shelf::new(bounds(400));

@@ -41,11 +41,11 @@ pub(super) fn begun(holders: &[&str], here: &[u64]) -> (Case, Vec<Action>) {
     let opens =
         case.feed(Event::Bring { bring: 1, topic: topic(0), blobs: vec![large()], among: Vec::new(), until });
     let projects = BTreeSet::from([Project::default()]);
-    assert_eq!(opens, [Action::Open { need: large(), projects }]);
+    assert_eq!(opens, [Action::Open { open: 1, need: large(), projects }]);
     let mut bits = Bits::none(COUNT);
     here.iter().for_each(|index| assert!(bits.set(*index)));
     let opened = Some(Opened::Part(bits));
-    let actions = case.feed(Event::Opened { need: large(), opened, own: Vec::new() });
+    let actions = case.feed(Event::Opened { open: 1, need: large(), opened, own: Vec::new() });
     (case, actions)
 }
 
@@ -84,6 +84,38 @@ fn pieces_come_from_all_who_have_them_and_none_is_asked_for_twice_before_the_end
 }
 
 #[test]
+fn the_only_holder_whose_stream_broke_is_asked_again() {
+    let (mut case, mut actions) = begun(&["ann"], &[]);
+    for round in 1..3 {
+        let asked = asked_pieces(&actions);
+        assert!(asked.iter().all(|(_, peer, _)| peer == "ann") && !asked.is_empty(), "{round}: {actions:?}");
+        let ended: Vec<_> =
+            asked.iter().flat_map(|(number, ..)| case.brought(*number, Brought::Failed)).collect();
+        // Others are looked for meanwhile, and there are none.
+        for action in &ended {
+            match action {
+                Action::Find(topic) => {
+                    let event =
+                        Event::Holders { topic: topic.clone(), peers: vec![peer("ann")], sought: true };
+                    case.feed(event);
+                }
+                Action::FindBlob { need, .. } => {
+                    drop(case.feed(Event::Sources { need: *need, peers: Vec::new() }))
+                }
+                _ => {}
+            }
+        }
+        assert!(!ended.iter().any(|action| matches!(action, Action::Delivered { .. })), "{round}: {ended:?}");
+        actions = case.pass(round * 2_000);
+    }
+    let number = asked_pieces(&actions)[0].0;
+    case.brought(number, Brought::Failed);
+    case.feed(Event::Gone(peer("ann")));
+    case.pass(20_000);
+    assert_eq!(case.plan.len(), 0, "nobody is left");
+}
+
+#[test]
 fn what_came_whole_without_anybody_saying_so_is_looked_at_again() {
     // As when two brought the last piece: who was first is stopped while he ends the Blob, as he has nothing more to bring
     // once the second one's has come.
@@ -94,8 +126,9 @@ fn what_came_whole_without_anybody_saying_so_is_looked_at_again() {
     assert!(!after.iter().any(|action| matches!(action, Action::Open { .. })), "he may yet say so");
     let opens = case.brought(number, Brought::Part);
     let projects = BTreeSet::from([Project::default()]);
-    assert_eq!(opens, [Action::Open { need: large(), projects }]);
-    let done = case.feed(Event::Opened { need: large(), opened: Some(Opened::Here), own: Vec::new() });
+    assert_eq!(opens, [Action::Open { open: 2, need: large(), projects }]);
+    let done =
+        case.feed(Event::Opened { open: 2, need: large(), opened: Some(Opened::Here), own: Vec::new() });
     assert!(done.contains(&Action::Delivered { bring: 1, all: true }), "{done:?}");
     assert!(done.contains(&Action::Close(large())), "{done:?}");
     assert_eq!(case.plan.len(), 0);

@@ -45,7 +45,7 @@ enum Later {
     Answer { question: u64, peer: usize, actions: Vec<ActionId> },
     Blob { transfer: u64, peer: usize, need: Need },
     Pieces { transfer: u64, peer: usize, need: Need, left: Vec<u64>, first: bool },
-    Open(Need),
+    Open(u64, Need),
     Review(ActionId),
     Find(Topic),
     FindBlob(Need),
@@ -336,10 +336,10 @@ impl World {
                 let until = self.brings.remove(&bring).expect("a bring is delivered once");
                 assert!(self.case.now <= until && (all || !self.kind));
             }
-            Action::Open { need, projects } => {
+            Action::Open { open, need, projects } => {
                 assert!(!projects.is_empty() && piece_count(need.size) > 1);
                 let delay = self.chance.u64(..10);
-                self.later(delay, Later::Open(need));
+                self.later(delay, Later::Open(open, need));
             }
             Action::Stop(transfer) => {
                 // It may just have ended by itself.
@@ -416,12 +416,12 @@ impl World {
                 let delay = self.chance.u64(..20);
                 self.later(delay, Later::Feed(Event::Brought { transfer, outcome }));
             }
-            Later::Open(need) => {
+            Later::Open(open, need) => {
                 let none = Bits::none(piece_count(need.size));
                 let here = self.store.contains(&need.digest);
                 let part = self.parts.entry(need).or_insert(none).clone();
                 let opened = Some(if here { Opened::Here } else { Opened::Part(part) });
-                self.feed(Event::Opened { need, opened, own: Vec::new() });
+                self.feed(Event::Opened { open, need, opened, own: Vec::new() });
             }
             Later::Pieces { transfer, peer, need, left, first } => {
                 if self.fetching.contains_key(&transfer) {

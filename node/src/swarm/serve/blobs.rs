@@ -384,6 +384,7 @@ impl Serving<'_> {
             _ => asker.piece((id, digest), index).await,
         };
         let Some(piece) = piece else { return (true, true) };
+        turn.sends(piece.bytes.len());
         asker.outside.engine().counts().served(piece.bytes.len() as u64);
         let alone = self.sending.is_empty() && self.waiting.is_empty();
         let next = sent.peek().filter(|_| alone);
@@ -401,7 +402,9 @@ impl Serving<'_> {
             return (true, lacks);
         }
         let Asker { outside, peer, .. } = self.asker;
-        outside.engine().counts().served(blobs.iter().map(|blob| blob.bytes.len() as u64).sum());
+        let bytes = blobs.iter().map(|blob| blob.bytes.len()).sum::<usize>();
+        turn.sends(bytes);
+        outside.engine().counts().served(bytes as u64);
         for blob in &blobs {
             outside.asked(peer, blob.digest, blob.size);
         }

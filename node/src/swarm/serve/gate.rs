@@ -3,6 +3,7 @@
 //! task wakes it when it asked to be.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, oneshot};
@@ -32,6 +33,7 @@ pub(super) struct Turn {
     gate: Arc<Gate>,
     number: u64,
     cut: Arc<Notify>,
+    sent: AtomicU64,
 }
 
 impl Gate {
@@ -84,7 +86,7 @@ impl Gate {
             number
         };
         // From here on it is given back, whatever becomes of whoever waits.
-        let turn = Turn { gate: Arc::clone(self), number, cut };
+        let turn = Turn { gate: Arc::clone(self), number, cut, sent: AtomicU64::new(0) };
         self.feed(Some(Event::Ask { turn: number, peer: peer.clone(), bytes }));
         from.await.unwrap_or(false).then_some(turn)
     }
@@ -99,6 +101,11 @@ impl State {
 }
 
 impl Turn {
+    /// So many bytes are sent, of those that were asked for; none, unless that is said.
+    pub(super) fn sends(&self, bytes: usize) {
+        self.sent.store(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Waits until it has lasted too long.
     pub(super) async fn cut(&self) {
         self.cut.notified().await;
@@ -112,7 +119,8 @@ impl Drop for Turn {
             state.waiting.remove(&self.number);
             state.cuts.remove(&self.number);
         }
-        self.gate.feed(Some(Event::Over(self.number)));
+        let sent = self.sent.load(Ordering::Relaxed);
+        self.gate.feed(Some(Event::Over { turn: self.number, sent }));
     }
 }
 

@@ -33,13 +33,13 @@ impl Office {
                 self.count.packets_for_misses += u64::from(unknown);
                 self.send(number(&peer), Message::Question { from, question, actions });
             }
-            Action::Open { need, .. } => {
+            Action::Open { open, need, .. } => {
                 let machine = &mut self.machines[at];
                 let part = machine.parts.entry(need.digest);
                 let part = part.or_insert_with(|| Bits::none(piece_count(need.size))).clone();
                 let here = machine.store.contains(&need.digest);
                 let opened = Some(if here { Opened::Here } else { Opened::Part(part) });
-                self.fetch(at, Event::Opened { need, opened, own: vec![peer(at)] });
+                self.fetch(at, Event::Opened { open, need, opened, own: vec![peer(at)] });
             }
             Action::Fetch { transfer, peer, need, pieces } => {
                 self.send(number(&peer), Message::Want { from, transfer, need, pieces });
