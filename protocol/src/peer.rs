@@ -23,6 +23,9 @@ pub const MAX_TOPICS: usize = 256;
 pub const MAX_HEADS: usize = 256;
 /// Most actions in one [`Question`].
 pub const MAX_ACTIONS: usize = 1024;
+/// Largest question on the streams of look-ups and of Blobs, in bytes: whoever answers takes no more of one into memory.
+/// Only answers are larger.
+pub const MAX_QUESTION_BYTES: usize = 40 * 1024;
 /// Most claims of one kind in answer to one action: that many signers may have made the same action.
 pub const MAX_CLAIMS: usize = 16;
 /// Most Blobs that come with one answer, or are asked for together.
@@ -461,7 +464,13 @@ mod tests {
         assert!(frame(&Heads::Given(Given { id: u64::MAX, heads })).is_ok());
         let actions = vec![ActionId::from_bytes([1; 32]); MAX_ACTIONS];
         let question = Question { id: u64::MAX, project: topic().project, actions, inline: u64::MAX };
-        assert!(frame(&Ask::Question(question)).is_ok());
+        let fits = |begin: usize| begin <= MAX_QUESTION_BYTES;
+        assert!(frame(&Ask::Question(question)).is_ok_and(|frame| fits(frame.begin.len() + frame.end.len())));
+        let runs = vec![Run { first: MAX_PIECES - 1, count: 1 }; MAX_RANGES];
+        let want = Want { id: u64::MAX, digest: Digest::of(b""), values: true, pieces: runs };
+        assert!(frame(&Blobs::Want(want)).is_ok_and(|frame| fits(frame.begin.len() + frame.end.len())));
+        let several = Several { id: u64::MAX, digests: vec![Digest::of(b""); MAX_INLINE] };
+        assert!(frame(&Blobs::Several(several)).is_ok_and(|frame| fits(frame.begin.len() + frame.end.len())));
         let bytes = Bytes::new(vec![0; PIECE_BYTES]).unwrap();
         let size = PIECE_BYTES as u64;
         let piece = Piece { id: u64::MAX, index: u64::MAX, size, packing: Packing::Raw, bytes };

@@ -2,6 +2,7 @@
 //! Networks that come and go while the daemon runs, and why look-ups were answered as they were, by the program alone.
 
 use std::fs;
+use std::net::TcpListener;
 
 use potluck_tests::circle::{self, Circle};
 use potluck_tests::program::{Person, Ran};
@@ -133,6 +134,66 @@ fn a_network_that_cannot_be_entered_is_named_and_the_others_go_on() {
     ann.run(["network", "leave", "lab"]).ok();
     assert_eq!(names(&ann.status()), ["other"]);
     drop(up);
+}
+
+/// The addresses are its own again, and what it remembers is, when it comes back.
+#[test]
+fn a_network_that_gets_other_settings_is_entered_again_at_the_same_addresses() {
+    let ann = Person::at_home();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = [format!("/ip4/127.0.0.1/tcp/{port}"), format!("/ip4/127.0.0.1/udp/{port}/quic-v1")];
+    run(&ann, &["network create lab"], &["--listen", &listen[0], "--listen", &listen[1]]).ok();
+    let _up = ann.up(&[]);
+    let file = ann.home().join("networks/lab/network.toml");
+    let log = || fs::read_to_string(ann.home().join("daemon.log")).unwrap();
+    let settings = fs::read_to_string(&file).unwrap();
+    for round in 1..4 {
+        let peer = format!("peers = [\"/ip4/127.0.0.1/tcp/{round}\"]");
+        let other = settings.lines().map(|line| if line.starts_with("peers") { &peer } else { line });
+        let other = other.collect::<Vec<_>>().join("\n");
+        assert!(other.contains(&peer), "{settings}");
+        fs::write(&file, other).unwrap();
+        let entered = |_: &Value| log().matches(" entered ").count() == round + 1;
+        let status = ann.until("it is entered again", entered);
+        let here = status["networks"]["lab"]["listen"].as_array().unwrap();
+        assert!(here.len() == 2 && here[0].as_str().unwrap().starts_with(&listen[0]), "{status:#}");
+    }
+    assert!(!log().contains("cannot be kept"), "{}", log());
+}
+
+/// Who has a rate set sends small files at that rate, however long others wait behind them.
+#[test]
+fn a_holder_with_a_slow_line_is_waited_for() {
+    let (ann, ben) = (Person::at_home(), Person::at_home());
+    trusts(&ben, "ann", &ann);
+    run(&ann, &["network create lab"], &LISTEN).ok();
+    let config = ann.home().join("config.toml");
+    let settings = fs::read_to_string(&config).unwrap();
+    fs::write(&config, settings + "\n[network.lab]\nupload = \"1MiB\"\n").unwrap();
+    run(&ann, &["share default --network lab"], &[]).ok();
+    let _ann_up = ann.up(&[]);
+    let line = ann.run(["network", "invite", "lab"]).ok();
+    run(&ben, &["network join", &line], &LISTEN).ok();
+    run(&ben, &["share default --network lab"], &[]).ok();
+    let _ben_up = ben.up(&[]);
+    // Four seconds of that rate, in files that each are one piece, and would be sixty if each were counted as a whole one.
+    fs::create_dir(ann.path("many")).unwrap();
+    let mut state = 1u64;
+    for file in 0..40 {
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state.to_le_bytes()[7]
+        };
+        let bytes: Vec<u8> = std::iter::repeat_with(&mut noise).take(110_000).collect();
+        fs::write(ann.path(&format!("many/{file}")), bytes).unwrap();
+    }
+    run(&ann, &["put --recipe ccache@1 --key 01 many"], &[]).ok();
+    ben.until("ann's claims", |status| {
+        list(&status["catalogs"]).iter().any(|row| row["keys"].as_u64() == Some(1) && row["own"] != true)
+    });
+    let got = run(&ben, &["get --recipe ccache@1 --key 01 --deadline 60000 got"], &[]);
+    assert_eq!(got.code, 0, "{got:?}");
+    assert!(fs::read(ann.path("many/7")).unwrap() == fs::read(ben.path("got/7")).unwrap());
 }
 
 #[test]

@@ -91,6 +91,8 @@ pub enum Event {
     Say(String, What),
     /// This should no longer be said.
     Unsay(String, What),
+    /// Something is shared on that Network no more: no Blob is said to be here until somebody asks for it again.
+    UnsayBlobs(String),
     /// An attempt ended.
     Said {
         /// The Network.
@@ -404,6 +406,12 @@ impl Plan for Announce {
             Event::Stand(network, what) => self.say(now, &(network, what), false),
             Event::Say(network, what) => self.say(now, &(network, what), true),
             Event::Unsay(network, what) => self.unsay((network, what)),
+            Event::UnsayBlobs(network) => {
+                let of = |(on, what): &&Key| *on == network && matches!(what, What::Blob(_));
+                let known = self.before.keys().chain(self.all.keys()).filter(of);
+                let known: BTreeSet<_> = known.cloned().collect();
+                known.into_iter().for_each(|key| self.unsay(key));
+            }
             Event::Said { network, what, well } => self.said(now, &(network, what), well),
             Event::Joined(network) => self.joined(now, &network),
             Event::Asked { network, digest, size, peer } => {

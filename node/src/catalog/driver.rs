@@ -211,11 +211,12 @@ pub async fn pushed(outside: &Arc<Outside>, peer: &Peer, bytes: &HeadBytes) -> b
     true
 }
 
-/// The Heads that a peer asks for, of what is shared in its Network, if they are newer than those it has. Blocks.
+/// The Heads that a peer asks for, of what is shared in its Network, if they are newer than those it has. One that has
+/// ended is no news to anybody: it would seem that this node held back what came after. Blocks.
 pub fn given(outside: &Outside, peer: &Peer, pull: Pull) -> Given {
     let Pull { id, topics } = pull;
     let mut heads = Vec::new();
-    let mut seen = BTreeSet::new();
+    let (mut seen, now) = (BTreeSet::new(), clock::now());
     for state in topics {
         let shared = outside.shares(&peer.network, state.topic.project.as_str());
         if !shared || !seen.insert(state.topic.clone()) {
@@ -224,7 +225,7 @@ pub fn given(outside: &Outside, peer: &Peer, pull: Pull) -> Given {
         for head in heads_of(outside.engine(), &state.topic).unwrap_or_default() {
             let Ok(claim) = head.authentic() else { continue };
             let known = state.known.iter().find(|known| known.instance == claim.instance);
-            if known.is_none_or(|known| known.sequence < claim.sequence) {
+            if claim.not_after > now && known.is_none_or(|known| known.sequence < claim.sequence) {
                 heads.extend(Bytes::new(head.bytes().to_vec()));
             }
         }
@@ -248,11 +249,7 @@ pub fn heads_of(engine: &Engine, topic: &Topic) -> Result<Vec<Signed<Head>>, Sto
             Err(error) => tracing::error!(project = %topic.project, %error, "there is no own head to give"),
         }
     }
-    for (signer, head) in engine.store().index().heads()? {
-        if signer == topic.signer && head.authentic().is_ok_and(|claim| claim.project == topic.project) {
-            heads.push(head);
-        }
-    }
+    heads.extend(engine.store().index().heads_of(&topic.signer, &topic.project)?);
     Ok(heads)
 }
 

@@ -185,6 +185,11 @@ impl Followed {
         self.known(topic).is_some_and(|known| !known.listings.is_empty())
     }
 
+    /// Whether a Catalog of a topic is known that holds at `now`.
+    pub fn is_living(&self, topic: &Topic, now: Time) -> bool {
+        self.known(topic).is_some_and(|known| known.listings.values().any(|listing| listing.not_after > now))
+    }
+
     /// Bytes of filters that are held in memory.
     pub fn held(&self) -> u64 {
         self.held

@@ -83,12 +83,23 @@ pub(super) async fn look(outside: &Arc<Outside>, topic: &Topic, source: Source) 
     if lines.is_empty() {
         return Found::Nothing;
     }
-    let mut well = true;
-    for mut offers in lines.into_values() {
+    for offers in lines.values_mut() {
         offers.sort_by_key(|offer| std::cmp::Reverse(offer.claim().map(|claim| claim.sequence)));
+    }
+    let mut lines: Vec<_> = lines.into_values().collect();
+    // Those that have ended come last.
+    lines.sort_by_key(|offers| {
+        std::cmp::Reverse(offers.first().and_then(Offer::claim).map(|claim| claim.not_after))
+    });
+    let mut well = true;
+    for offers in lines {
         let mut offers = offers.into_iter();
         let Some(newest) = offers.next() else { continue };
-        well &= take(outside, (topic, source), &newest).await;
+        // A machine that is no more, of a signer who has others.
+        let is_over = newest.claim().is_some_and(|claim| claim.not_after <= clock::now())
+            && source != Source::Disk
+            && outside.engine().followed().is_living(topic, clock::now());
+        well &= is_over || take(outside, (topic, source), &newest).await;
         offers.for_each(|offer| compare(outside, topic, &offer));
     }
     if !well {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use potluck_protocol::action::Project;
 use potluck_protocol::names::Purpose;
@@ -23,8 +24,13 @@ use crate::observe::status::InNetwork;
 use crate::observe::{clock, span};
 use crate::outside::Outside;
 use crate::peer::Peer;
-use crate::plan::Backoff;
+use crate::plan::{Backoff, Moment};
 use crate::swarm::{self, Handle, NetEvent, SwarmError, limits};
+
+/// How soon a Network is tried again that could not be entered.
+const ENTER_AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// How often it is looked whether a Network was left, and after how long.
+const LEFT_WITHIN: (u32, Duration) = (200, Duration::from_millis(10));
 
 /// All memberships.
 pub(super) struct Memberships {
@@ -40,8 +46,19 @@ pub(super) struct Memberships {
 #[derive(Default)]
 struct State {
     entered: BTreeMap<String, Entered>,
-    /// Those that could not be entered, with the settings that were tried, and why.
-    failed: BTreeMap<String, (Network, String)>,
+    /// Those of which it is not known yet whether all that stands there is still shared.
+    fresh: BTreeSet<String>,
+    failed: BTreeMap<String, Failed>,
+}
+
+/// A Network that could not be entered.
+struct Failed {
+    /// The settings that were tried.
+    settings: Network,
+    why: String,
+    /// When it is tried again: an address may be taken for a moment only.
+    again: Moment,
+    pause: Backoff,
 }
 
 /// A Network that the daemon is in.
@@ -87,14 +104,15 @@ impl Memberships {
             let entered = self.enter(&network).await;
             let tasks = entered
                 .map_err(|source| StartError::Swarm { name: name.clone(), source: Box::new(source) })?;
+            state.fresh.insert(name.clone());
             state.entered.insert(name, Entered { settings, tasks });
         }
         Ok(())
     }
 
     /// Looks at the files that people and other verbs change: which Networks there are, what is shared on each, and
-    /// whom to follow. A Network that could not be entered is tried again when it has other settings, or when somebody
-    /// asks for it by `again`.
+    /// whom to follow. A Network that could not be entered is tried again after a while, and at once when it has other
+    /// settings, or when somebody asks for it by `again`.
     pub(super) async fn refresh(&self, again: bool) -> Refreshed {
         let mut state = self.state.lock().await;
         if again {
@@ -105,7 +123,7 @@ impl Memberships {
             Err(error) => tracing::warn!(%error, "the networks cannot be listed"),
         }
         self.topics().await;
-        let failed = state.failed.iter().map(|(name, (_, why))| (name.clone(), why.clone())).collect();
+        let failed = state.failed.iter().map(|(name, failed)| (name.clone(), failed.why.clone())).collect();
         Refreshed { networks: reached(&self.outside), failed }
     }
 
@@ -123,8 +141,10 @@ impl Memberships {
                 }
             }
         }
-        state.failed.retain(|name, (tried, _)| {
-            present.get(name).is_some_and(|now| now.as_ref().is_none_or(|now| settings(now) == *tried))
+        state.failed.retain(|name, failed| {
+            present
+                .get(name)
+                .is_some_and(|now| now.as_ref().is_none_or(|now| settings(now) == failed.settings))
         });
         let other = |(name, entered): (&String, &Entered)| match present.get(name) {
             None => Some(name.clone()),
@@ -139,19 +159,48 @@ impl Memberships {
             }
         }
         for (name, network) in present.into_iter().filter_map(|(name, network)| Some((name, network?))) {
-            if !state.entered.contains_key(&name) && !state.failed.contains_key(&name) {
-                match self.enter(&network).await {
-                    Ok(tasks) => {
-                        let entered = Entered { settings: settings(&network), tasks };
-                        state.entered.insert(name.clone(), entered);
-                    }
-                    Err(error) => {
-                        tracing::error!(network = name, %error, "it cannot be entered");
-                        state.failed.insert(name.clone(), (settings(&network), error.to_string()));
-                    }
-                }
+            let waits = state.failed.get(&name).is_some_and(|failed| failed.again > clock::moment());
+            if !state.entered.contains_key(&name) && !waits {
+                self.try_to_enter(state, &network).await;
             }
             self.share(&name, network.share).await;
+            if state.fresh.remove(&name) {
+                self.unsay_unshared(&name).await;
+            }
+        }
+    }
+
+    async fn try_to_enter(&self, state: &mut State, network: &Network) {
+        let (name, settings) = (network.name.clone(), settings(network));
+        match self.enter(network).await {
+            Ok(tasks) => {
+                state.failed.remove(&name);
+                state.fresh.insert(name.clone());
+                state.entered.insert(name, Entered { settings, tasks });
+            }
+            Err(error) => {
+                let mut pause = state.failed.remove(&name).map_or(ENTER_AGAIN, |failed| failed.pause);
+                if pause == ENTER_AGAIN {
+                    tracing::error!(network = name, %error, "it cannot be entered");
+                }
+                let again = clock::moment().plus(pause.step());
+                state.failed.insert(name, Failed { settings, why: error.to_string(), again, pause });
+            }
+        }
+    }
+
+    /// Takes back what an earlier run has said on a Network that was entered just now, and what is not shared there any
+    /// more.
+    async fn unsay_unshared(&self, name: &str) {
+        let Some(handle) = self.outside.network(name) else { return };
+        for what in announce::driver::stood(&handle).into_keys() {
+            let is_shared = match &what {
+                What::Heads(topic) | What::Holds(topic) => self.outside.shares(name, topic.project.as_str()),
+                What::Blob(digest) => self.outside.gives(name, digest).await,
+            };
+            if !is_shared {
+                let _ = self.outside.plans().announce.send(Announce::Unsay(name.to_owned(), what)).await;
+            }
         }
     }
 
@@ -196,6 +245,13 @@ impl Memberships {
         }
         if let Some(handle) = handle {
             handle.end();
+            // Whoever enters it again wants its file, and its addresses.
+            for _ in 0..LEFT_WITHIN.0 {
+                if handle.is_ended() {
+                    break;
+                }
+                tokio::time::sleep(LEFT_WITHIN.1).await;
+            }
         }
         for peer in gone {
             let _ = self.outside.plans().fetch.send(Fetch::Gone(peer)).await;
@@ -240,9 +296,17 @@ impl Memberships {
                 let _ = plans.announce.send(event(network.clone(), what)).await;
             }
         }
-        if now {
-            let _ = plans.catalogs.send(Catalogs::Published(of)).await;
+        if !now {
+            let _ = plans.announce.send(Announce::UnsayBlobs(network.clone())).await;
+            return;
         }
+        // Who has said before that it holds topics of it is not going to say so again.
+        for topic in self.outside.engine().topics().into_iter().filter(|topic| topic.project == of) {
+            for peer in self.outside.holders(&topic).iter().filter(|peer| *peer.network == **network) {
+                self.outside.holder(&topic, peer, Catalogs::Hint(topic.clone())).await;
+            }
+        }
+        let _ = plans.catalogs.send(Catalogs::Published(of)).await;
     }
 
     /// Follows whomever the policy names in what is shared now.

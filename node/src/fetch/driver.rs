@@ -19,6 +19,7 @@ use super::remembered::{self, MAX_FILE_BYTES};
 use super::small::Lines;
 use super::standing::Record;
 use crate::drive::Spot;
+use crate::link::Link;
 use crate::observe::{clock, span};
 use crate::outside::Outside;
 use crate::peer::Peer;
@@ -203,6 +204,20 @@ async fn ask(
     let handle = outside.network(&peer.network)?;
     let id = handle.peer_of(peer).ok()?;
     let link = handle.ask(id).await?;
+    let answered = ask_on(outside, &link, (space, actions.clone())).await;
+    if answered.is_some() {
+        return answered;
+    }
+    let link = handle.ask_beside(id, &link).await?;
+    ask_on(outside, &link, (space, actions)).await
+}
+
+/// The same on one stream.
+async fn ask_on(
+    outside: &Arc<Outside>,
+    link: &Link<Ask, Ask>,
+    (space, actions): (&Space, Vec<ActionId>),
+) -> Option<Vec<(ActionId, Verdict)>> {
     let inline = INLINE.saturating_mul(actions.len() as u64);
     let (project, asked) = (space.project.clone(), actions.clone());
     let mut answers =

@@ -11,6 +11,7 @@
 //! * `presence`: which actions may have Entries, and `recent`: which small Blobs are here, both in memory;
 //! * `slab`: small Blobs that lie together; [`laid`]: how they do;
 //! * `alias`: other names of Blobs;
+//! * `heads`: those of Catalogs that are followed;
 //! * `note`: what was counted, and who contradicted himself;
 //! * `file`: the file, and each step on it; `open`: files in any state; `shrink`: a smaller one in its place;
 //! * `collect`, [`scan`]: page by page, for collection and for verification;
@@ -19,6 +20,7 @@
 mod alias;
 mod file;
 mod group;
+mod heads;
 pub mod laid;
 mod note;
 mod open;
@@ -44,12 +46,10 @@ pub use collect::{EntryName, EntryPage, Forgotten, Kept};
 use file::Db;
 pub use note::{KeptTally, MAX_CONTRADICTIONS, MAX_TALLIES};
 pub use open::set_aside;
-use potluck_keys::pair::Signer;
 use potluck_keys::signed::{ClaimError, SealKey, Signed};
 use potluck_protocol::action::{ActionId, Project};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{Entry, claim_digest};
-use potluck_protocol::head::Head;
 use redb::{ReadableTable as _, WriteTransaction};
 pub use rows::{Contradiction, MAX_INLINE_BYTES, OwnCatalog, PinRow, RowError, Tally};
 pub use shrink::{Shrunk, WORTH};
@@ -657,36 +657,6 @@ impl Index {
             }
             Ok(())
         })
-    }
-
-    /// Remembers a Catalog Head of somebody who is followed, so that an older one can never be passed off as new.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    pub fn keep_head(&self, signer: &Signer, head: &Signed<Head>) -> Result<(), IndexError> {
-        let claim = head.authentic()?;
-        self.change(Durability::Durable, |change| {
-            let mut table = redb!(self, change.open_table(rows::HEADS))?;
-            let key = (signer.as_bytes(), claim.project.as_str(), claim.instance.as_bytes());
-            redb!(self, table.insert(key, rows::plain(head.bytes()).as_slice()))?;
-            Ok(())
-        })
-    }
-
-    /// All Catalog Heads that were remembered, with those whose they are.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    pub fn heads(&self) -> Result<Vec<(Signer, Signed<Head>)>, IndexError> {
-        let read = redb!(self, self.db.begin_read())?;
-        let table = redb!(self, read.open_table(rows::HEADS))?;
-        let mut heads = Vec::new();
-        for row in redb!(self, table.iter())? {
-            let (key, row) = redb!(self, row)?;
-            let signer = Signer::from_bytes(*key.value().0);
-            heads.push((signer, Signed::decode(rows::bytes(row.value())?)?));
-        }
-        Ok(heads)
     }
 }
 

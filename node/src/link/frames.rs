@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use potluck_protocol::codec::{CodecError, SHARED_BYTES};
+use potluck_protocol::codec::{CodecError, Fault, SHARED_BYTES};
 use potluck_protocol::frame::{Frame, HEADER_BYTES, Message, body_len, frame, read_body, read_shared_body};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -47,7 +47,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     /// # Errors
     /// [`FrameError`].
     pub async fn next<M: Message>(&mut self, stall: Duration) -> Result<Option<M>, FrameError> {
-        next(&mut self.from, &mut self.body, (None, stall)).await
+        next(&mut self.from, &mut self.body, (None, stall), M::MAX_BYTES).await
     }
 }
 
@@ -58,7 +58,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
 /// [`FrameError`]; an end in the middle of a message is one.
 pub async fn read_message<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<M>, FrameError> {
     match from.read_u8().await {
-        Ok(first) => rest(from, first, &mut Vec::new()).await.map(Some),
+        Ok(first) => rest(from, first, &mut Vec::new(), M::MAX_BYTES).await.map(Some),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -74,13 +74,26 @@ pub async fn read_message_within<M: Message>(
     idle: Option<Duration>,
     stall: Duration,
 ) -> Result<Option<M>, FrameError> {
-    next(from, &mut Vec::new(), (idle, stall)).await
+    next(from, &mut Vec::new(), (idle, stall), M::MAX_BYTES).await
+}
+
+/// The same where less may be said than on the way back: at most so many bytes.
+///
+/// # Errors
+/// [`FrameError`].
+pub async fn read_question_within<M: Message>(
+    from: &mut (impl AsyncRead + Unpin),
+    times: (Option<Duration>, Duration),
+    most: usize,
+) -> Result<Option<M>, FrameError> {
+    next(from, &mut Vec::new(), times, most).await
 }
 
 async fn next<M: Message>(
     from: &mut (impl AsyncRead + Unpin),
     body: &mut Vec<u8>,
     (idle, stall): (Option<Duration>, Duration),
+    most: usize,
 ) -> Result<Option<M>, FrameError> {
     let first = match idle {
         Some(idle) => tokio::time::timeout(idle, from.read_u8()).await.map_err(|_| FrameError::Stalled)?,
@@ -88,7 +101,7 @@ async fn next<M: Message>(
     };
     match first {
         Ok(first) => {
-            let whole = tokio::time::timeout(stall, rest(from, first, body)).await;
+            let whole = tokio::time::timeout(stall, rest(from, first, body, most)).await;
             whole.map_err(|_| FrameError::Stalled)?.map(Some)
         }
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
@@ -101,10 +114,17 @@ async fn rest<M: Message>(
     from: &mut (impl AsyncRead + Unpin),
     first: u8,
     body: &mut Vec<u8>,
+    most: usize,
 ) -> Result<M, FrameError> {
     let mut header = [first; HEADER_BYTES];
     from.read_exact(&mut header[1..]).await?;
     let len = body_len::<M>(header).map_err(FrameError::Codec)?;
+    if len > most {
+        return Err(FrameError::Codec(CodecError {
+            at: 0,
+            fault: Fault::TooLong { limit: most, got: len as u64 },
+        }));
+    }
     if len >= SHARED_BYTES {
         let body = long(from, len).await?;
         return read_shared_body(&body).map_err(FrameError::Codec);
@@ -189,6 +209,22 @@ mod tests {
         one.write_all(&[0, 0]).await.unwrap();
         let slow = read_message_within::<Request>(&mut other, None, stall).await;
         assert!(matches!(slow, Err(FrameError::Stalled)));
+    }
+
+    #[tokio::test]
+    async fn of_a_question_no_more_is_read_than_one_may_have() {
+        let data = |len| Request::Write(Data { id: 1, bytes: Bytes::new(vec![7; len]).unwrap(), last: true });
+        let read = async |len: usize, most: usize| {
+            let frame = frame(&data(len)).unwrap();
+            let bytes = [frame.begin.as_slice(), &frame.end].concat();
+            let times = (None, Duration::from_secs(5));
+            (read_question_within::<Request>(&mut &bytes[..], times, most).await, bytes.len() - HEADER_BYTES)
+        };
+        let (_, size) = read(1000, 0).await;
+        assert_eq!(read(1000, size).await.0.unwrap(), Some(data(1000)));
+        let fault = Fault::TooLong { limit: size - 1, got: size as u64 };
+        let refused = read(1000, size - 1).await.0;
+        assert!(matches!(refused, Err(FrameError::Codec(error)) if error.fault == fault));
     }
 
     #[tokio::test]

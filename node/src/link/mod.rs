@@ -11,7 +11,9 @@ mod pending;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use frames::{FrameError, Frames, read_message, read_message_within, write_frame, write_message};
+pub use frames::{
+    FrameError, Frames, read_message, read_message_within, read_question_within, write_frame, write_message,
+};
 use heard::{Heard, LastHeard};
 use mouth::{Mouth, TOGETHER};
 pub use pending::Pending;
@@ -112,6 +114,16 @@ where
     /// Whether the stream has broken.
     pub fn is_closed(&self) -> bool {
         self.says.is_closed()
+    }
+
+    /// Whether nothing came for so long.
+    pub fn is_silent(&self, span: Duration) -> bool {
+        self.heard.at().elapsed() >= span
+    }
+
+    /// Whether it is the same stream.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.open, &other.open)
     }
 
     /// Asks a question, once there is a place for it; nothing when the stream has broken.

@@ -48,6 +48,7 @@ impl Behaviour {
         let peer = identity.public().to_peer_id();
         let limits = ConnectionLimits::default()
             .with_max_established(Some(limits::MAX_CONNECTIONS))
+            .with_max_established_incoming(Some(limits::MAX_CONNECTIONS_INCOMING))
             .with_max_established_per_peer(Some(limits::MAX_CONNECTIONS_PER_PEER))
             .with_max_pending_incoming(Some(limits::MAX_PENDING_INCOMING))
             .with_max_pending_outgoing(Some(limits::MAX_PENDING));

@@ -117,7 +117,10 @@ pub(super) async fn start(
         .with_other_transport(|_| bulk.transport(handshake))
         .map_err(|error| setup(&error))?
         .with_other_transport(|pair| {
-            let quic = quic::tokio::Transport::new(quic::Config::new(pair));
+            let mut config = quic::Config::new(pair);
+            // It is kept in memory also for those who have yet to show that they are members.
+            (config.max_connection_data, config.max_stream_data) = (limits::QUIC_WINDOW, limits::QUIC_WINDOW);
+            let quic = quic::tokio::Transport::new(config);
             quic.and_then(move |connection, point| admission.clone().prove_on(connection, point).boxed())
         })
         .map_err(|error| setup(&error))?

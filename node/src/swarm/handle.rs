@@ -97,6 +97,29 @@ impl<M> Default for Alone<M> {
     }
 }
 
+impl<M: Message + Addressed + Send + Sync + 'static> Alone<M> {
+    /// Lets the socket go if nothing comes by it any more, as when something on the way has forgotten it: the connection
+    /// beside it may be well. Gives whether it was that one.
+    fn let_go(&self, link: &Link<M, M>) -> bool {
+        if !link.is_silent(limits::READ_STALL) {
+            return false;
+        }
+        let Ok(mut kept) = self.place.try_lock() else { return false };
+        let is_kept = matches!(&*kept, Kept::Link(known) if known.is(link));
+        if is_kept {
+            *kept = Kept::Not(Some(Instant::now() + self.pause()));
+        }
+        is_kept
+    }
+
+    /// How long none is opened after this.
+    fn pause(&self) -> Duration {
+        let (first, last) = limits::BULK_AGAIN;
+        let mut refused = self.refused.lock().expect("nobody panics while counting");
+        refused.get_or_insert_with(|| Backoff::new(first, last)).step()
+    }
+}
+
 /// One kept stream. Held locked while it is being opened: a peer that is slow to agree is asked for one at a time, or
 /// those that were given up would pile up in libp2p.
 type Place<M> = tokio::sync::Mutex<Kept<M>>;
@@ -237,8 +260,7 @@ impl Handle {
         });
     }
 
-    /// Notes that what was asked for did not come.
-    pub fn failed(&self, peer: PeerId, way: Way) {
+    fn failed(&self, peer: PeerId, way: Way) {
         self.of_flow(peer, |flow| flow.ways.failed(way));
     }
 
@@ -359,6 +381,23 @@ impl Handle {
         }
     }
 
+    /// The stream of look-ups beside the others, when `silent` was the socket, and nothing comes by it any more.
+    pub async fn ask_beside(&self, peer: PeerId, silent: &Link<Ask, Ask>) -> Option<Link<Ask, Ask>> {
+        if !self.links(peer).alone.0.let_go(silent) {
+            return None;
+        }
+        tracing::debug!(%peer, "a socket for questions is silent");
+        self.link(peer, Purpose::Ask, |links| &links.ask).await
+    }
+
+    /// Notes that Blobs that were asked for on a stream did not come.
+    pub fn failed_on(&self, peer: PeerId, (link, way): (&Link<Blobs, Blobs>, Way)) {
+        self.failed(peer, way);
+        if self.links(peer).alone.1.let_go(link) {
+            tracing::debug!(%peer, "a socket for blobs is silent");
+        }
+    }
+
     /// The stream of Blobs from a peer, and the way it goes: a socket of its own where one can be had and is not the slower
     /// way, or else one beside the others.
     pub async fn blobs(&self, peer: PeerId) -> Option<(Link<Blobs, Blobs>, Way)> {
@@ -421,17 +460,14 @@ impl Handle {
             }
             let started = Instant::now();
             let link = bulk.dial(peer, purpose).await.map(Link::start);
-            let mut refused = alone.refused.lock().expect("nobody panics while counting");
             *kept = match &link {
                 Some(link) => {
-                    *refused = None;
+                    *alone.refused.lock().expect("nobody panics while counting") = None;
                     Kept::Link(link.clone())
                 }
                 None => {
-                    let (first, last) = limits::BULK_AGAIN;
-                    let pause = refused.get_or_insert_with(|| Backoff::new(first, last)).step();
-                    let pause = pause.max(started.elapsed() * limits::BULK_SHARE).min(last);
-                    Kept::Not(Some(Instant::now() + pause))
+                    let pause = alone.pause().max(started.elapsed() * limits::BULK_SHARE);
+                    Kept::Not(Some(Instant::now() + pause.min(limits::BULK_AGAIN.1)))
                 }
             };
             link

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Most connections at a time in one Network.
 pub const MAX_CONNECTIONS: u32 = 512;
+/// Most of them that others have set up: the rest is for those whom this node wants to reach.
+pub const MAX_CONNECTIONS_INCOMING: u32 = 384;
 /// Most connections to one peer: a TCP and a QUIC one, and one more that crosses them.
 pub const MAX_CONNECTIONS_PER_PEER: u32 = 4;
 /// Most connections that this node is setting up at a time.
@@ -21,6 +23,8 @@ pub const MAX_UNPROVEN: usize = 128;
 pub const MAX_UNPROVEN_PER_IP: usize = 32;
 /// How long such a peer may stay.
 pub const UNPROVEN: Duration = Duration::from_secs(10);
+/// Most bytes of one QUIC connection that came and were not read yet: what is on its way at 1 Gbit/s and 30 ms.
+pub const QUIC_WINDOW: u32 = 4 << 20;
 /// Most connections that come from one IP group, members or not, where there are such groups.
 pub const MAX_CONNECTIONS_PER_GROUP: usize = 64;
 /// Most inbound streams of one purpose from one peer.
@@ -51,6 +55,8 @@ pub const MESSAGE_STALL: Duration = Duration::from_secs(15);
 pub const IDLE: Duration = Duration::from_secs(300);
 /// How long after one hello of a peer the next is not looked at. Who says more meanwhile waits.
 pub const HELLO_PAUSE: Duration = Duration::from_millis(100);
+/// How long after each Head that a peer pushed nothing more is heard on the stream by which it came.
+pub const HEAD_PAUSE: Duration = Duration::from_millis(1);
 /// How soon a hello is said again that was not heard, at first and at last.
 pub const HELLO_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 /// How long an answer may take to come.

@@ -13,7 +13,7 @@ use libp2p::PeerId;
 use potluck_protocol::codec::{Wire as _, Writer};
 use potluck_protocol::frame::Message;
 use potluck_protocol::names::Purpose;
-use potluck_protocol::peer::{Answer, Ask, Found, Heads, Hello, Question, Topic};
+use potluck_protocol::peer::{Answer, Ask, Found, Heads, Hello, MAX_QUESTION_BYTES, Question, Topic};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -25,7 +25,7 @@ use super::bulk::PeerStream;
 use super::{Handle, limits};
 use crate::catalog;
 use crate::catalog::plan::Event;
-use crate::link::{read_message_within, write_message};
+use crate::link::{read_message_within, read_question_within, write_message};
 use crate::observe::span;
 use crate::outside::Outside;
 use crate::peer::Peer;
@@ -159,8 +159,8 @@ impl Drop for Place {
 
 /// The next question on a stream. Nothing at its end, and nothing when the peer is silent for long, says half of
 /// something, or says nonsense: it opens another when it needs one.
-async fn heard<M: Message>(from: &mut (impl AsyncRead + Unpin)) -> Option<M> {
-    read_message_within(from, Some(limits::IDLE), limits::MESSAGE_STALL).await.ok().flatten()
+async fn heard<M: Message>(from: &mut (impl AsyncRead + Unpin), most: usize) -> Option<M> {
+    read_question_within(from, (Some(limits::IDLE), limits::MESSAGE_STALL), most).await.ok().flatten()
 }
 
 /// Writes a message within the time that a peer may take to read it; gives whether it did.
@@ -193,14 +193,20 @@ async fn hello(asker: &Asker, mut stream: PeerStream) {
 /// The peer pushes Heads, and asks for some.
 async fn heads(asker: &Asker, mut stream: PeerStream) {
     let Asker { outside, peer, .. } = asker;
-    while let Some(message) = heard::<Heads>(&mut stream).await {
+    while let Some(message) = heard::<Heads>(&mut stream, Heads::MAX_BYTES).await {
         match message {
             Heads::Push(push) => {
+                let count = push.heads.len();
                 for head in push.heads {
                     if !catalog::driver::pushed(outside, peer, &head).await {
                         return;
                     }
                 }
+                // Each may have cost a signature, whether or not it was news: nobody is to keep a thread busy with them.
+                tokio::time::sleep(
+                    limits::HEAD_PAUSE.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)),
+                )
+                .await;
             }
             Heads::Pull(pull) => {
                 let (outside, peer) = (Arc::clone(outside), peer.clone());
@@ -216,7 +222,7 @@ async fn heads(asker: &Asker, mut stream: PeerStream) {
 
 /// The peer looks for actions.
 async fn ask(asker: &Asker, mut stream: PeerStream) {
-    while let Some(Ask::Question(question)) = heard(&mut stream).await {
+    while let Some(Ask::Question(question)) = heard(&mut stream, MAX_QUESTION_BYTES).await {
         for part in parts(question.id, found(asker, question).await) {
             if !send(&mut stream, &Ask::Answer(part)).await {
                 return;

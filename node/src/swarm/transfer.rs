@@ -101,7 +101,7 @@ pub async fn fetch(
         }
     };
     if matches!(ended, Err(Cut::Failed)) {
-        handle.failed(peer, way);
+        handle.failed_on(peer, (&link, way));
     }
     if !matches!(ended, Ok(_) | Err(Cut::Said(_))) {
         stop(&link, id).await;
@@ -381,6 +381,7 @@ impl Small<'_> {
                     };
                 }
                 _ => {
+                    self.from.0.failed_on(self.from.1, (&link, way));
                     stop(&link, answers.id).await;
                     return Brought::Failed;
                 }

@@ -100,7 +100,7 @@ fn the_only_holder_whose_stream_broke_is_asked_again() {
                     case.feed(event);
                 }
                 Action::FindBlob { need, .. } => {
-                    drop(case.feed(Event::Sources { need: *need, peers: Vec::new() }))
+                    case.feed(Event::Sources { need: *need, peers: Vec::new() });
                 }
                 _ => {}
             }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use potluck_protocol::codec::Bytes;
 use potluck_protocol::digest::Digest;
 use potluck_protocol::peer::{
-    Blobs, End, Have, Inline, MAX_INLINE_BYTES, MAX_VALUES_BYTES, No, Packing, Piece, Run, Several, Small,
-    Values, Want,
+    Blobs, End, Have, Inline, MAX_INLINE_BYTES, MAX_QUESTION_BYTES, MAX_VALUES_BYTES, No, Packing, Piece,
+    Run, Several, Small, Values, Want,
 };
 use potluck_protocol::piece::{PIECE_BYTES, Pieces};
 use tokio::io::{AsyncWriteExt as _, WriteHalf};
@@ -221,7 +221,7 @@ pub(super) async fn serve(asker: &Asker, stream: PeerStream) {
     let (mut reader, writer) = tokio::io::split(stream);
     let (to, messages) = mpsc::channel(limits::MAX_WAITING);
     let reading = async move {
-        while let Some(message) = heard::<Blobs>(&mut reader).await {
+        while let Some(message) = heard::<Blobs>(&mut reader, MAX_QUESTION_BYTES).await {
             if to.send(message).await.is_err() {
                 return;
             }
