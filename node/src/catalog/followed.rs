@@ -185,9 +185,12 @@ impl Followed {
         self.known(topic).is_some_and(|known| !known.listings.is_empty())
     }
 
-    /// Whether a Catalog of a topic is known that holds at `now`.
-    pub fn is_living(&self, topic: &Topic, now: Time) -> bool {
-        self.known(topic).is_some_and(|known| known.listings.values().any(|listing| listing.not_after > now))
+    /// Whether a machine of a signer seems to be no more: nothing of it is known that holds at `now`, and something of
+    /// another one is.
+    pub fn is_over(&self, topic: &Topic, machine: &Instance, now: Time) -> bool {
+        let Some(known) = self.known(topic) else { return false };
+        let mut living = known.listings.iter().filter(|(_, listing)| listing.not_after > now).peekable();
+        living.peek().is_some() && !living.any(|(instance, _)| instance == machine)
     }
 
     /// Bytes of filters that are held in memory.
@@ -290,6 +293,9 @@ mod tests {
             followed.take(&topic, machine(number), listing(1, 10, 10 + u64::from(number))).unwrap();
         }
         assert!(followed.listing(&topic, &machine(0)).is_none(), "it ended first");
+        let over = |number, now| followed.is_over(&topic, &machine(number), Time::from_millis(now));
+        assert!(over(1, 11) && over(0, 11) && !over(2, 11), "the first ends at 11");
+        assert!(!over(1, 1000), "nothing of any holds");
         assert_eq!(followed.listings().count(), MAX_INSTANCES);
         assert_eq!(followed.held(), 10 * MAX_INSTANCES as u64);
         followed.looked(&topic, Time::from_millis(77));

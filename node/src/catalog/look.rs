@@ -95,10 +95,11 @@ pub(super) async fn look(outside: &Arc<Outside>, topic: &Topic, source: Source) 
     for offers in lines {
         let mut offers = offers.into_iter();
         let Some(newest) = offers.next() else { continue };
-        // A machine that is no more, of a signer who has others.
-        let is_over = newest.claim().is_some_and(|claim| claim.not_after <= clock::now())
-            && source != Source::Disk
-            && outside.engine().followed().is_living(topic, clock::now());
+        let now = clock::now();
+        let is_over = newest.claim().is_some_and(|claim| {
+            claim.not_after <= now && outside.engine().followed().is_over(topic, &claim.instance, now)
+        });
+        let is_over = is_over && source != Source::Disk;
         well &= is_over || take(outside, (topic, source), &newest).await;
         offers.for_each(|offer| compare(outside, topic, &offer));
     }

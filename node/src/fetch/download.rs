@@ -118,3 +118,26 @@ impl Downloads {
         lock(&self.stops).remove(&transfer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use potluck_protocol::digest::Digest;
+    use potluck_protocol::piece::PIECE_BYTES;
+
+    use super::*;
+
+    /// Whoever claims a size says what is looked for, and one who is wrong must not be in the way of one who is right.
+    #[test]
+    fn a_blob_of_another_size_is_another_download() {
+        let downloads = Downloads::default();
+        let digest = Digest::of(b"large");
+        let [right, wrong] = [3, 2].map(|pieces| Need { digest, size: pieces * PIECE_BYTES as u64 });
+        let of_right = downloads.begin(&right, BTreeSet::new());
+        let of_wrong = downloads.begin(&wrong, BTreeSet::new());
+        assert!(Arc::ptr_eq(&downloads.of(&right).unwrap(), &of_right));
+        assert!(Arc::ptr_eq(&downloads.of(&wrong).unwrap(), &of_wrong));
+        downloads.close(&wrong);
+        assert!(downloads.of(&wrong).is_none());
+        assert!(Arc::ptr_eq(&downloads.of(&right).unwrap(), &of_right));
+    }
+}

@@ -9,7 +9,9 @@ use std::time::Duration;
 use potluck_keys::pair::Pair;
 use potluck_keys::time::Time;
 use potluck_protocol::action::Recipe;
+use potluck_protocol::codec::Text;
 use potluck_protocol::entry::{BlobOutput, Labels, Output};
+use potluck_protocol::head::{CATALOG, Head, Instance};
 
 use super::pending::MAX_ROWS;
 use super::*;
@@ -81,6 +83,37 @@ fn the_outbox_keeps_what_came_while_a_catalog_was_made() {
     let left = index.outbox(&project("p"), 10).unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].0, ActionId::from_bytes([2; 32]));
+}
+
+#[test]
+fn of_a_catalog_only_so_many_heads_are_remembered_and_those_that_end_last() {
+    let index = Index::in_memory().unwrap();
+    let ann = Pair::from_seed(&[1; 32], "");
+    let head = |name: &str, number: u8| {
+        let issued = Time::from_millis(1_000_000);
+        let head = Head {
+            project: project(name),
+            name: Text::new(CATALOG).unwrap(),
+            recipe: None,
+            instance: Instance::from_bytes([number; 16]),
+            sequence: 1,
+            root: Digest::of(&[number]),
+            size: 10,
+            issued,
+            // The later ones end first.
+            not_after: issued.plus(Duration::from_secs(1000 - u64::from(number))),
+        };
+        Signed::sign(&head, &[&ann]).unwrap()
+    };
+    index.keep_head(&ann.signer(), &head("q", 255)).unwrap();
+    for number in 0..100 {
+        index.keep_head(&ann.signer(), &head("p", number)).unwrap();
+    }
+    let kept = index.heads_of(&ann.signer(), &project("p")).unwrap();
+    let kept: Vec<_> = kept.iter().map(|head| head.authentic().unwrap().instance).collect();
+    assert_eq!(kept, (0..64).map(|number| Instance::from_bytes([number; 16])).collect::<Vec<_>>());
+    assert_eq!(index.heads_of(&ann.signer(), &project("q")).unwrap().len(), 1);
+    assert_eq!(index.heads().unwrap().len(), 65);
 }
 
 #[test]

@@ -129,6 +129,27 @@ fn what_was_taken_back_on_its_way_is_taken_back_once_it_is_there() {
     assert_eq!(all(&mut plan, at(60_002)).1, [Do::Withdraw(net(), blob(1))]);
 }
 
+#[test]
+fn no_blob_is_said_to_be_where_something_is_shared_no_more() {
+    let mut plan = plan();
+    let stood = BTreeMap::from([(blob(1), at(1_000_000)), (heads(1), at(1_000_000))]);
+    plan.feed(at(0), Event::Stood(net(), stood));
+    plan.feed(at(0), Event::Say(net(), blob(2)));
+    plan.feed(at(0), Event::Say("elsewhere".to_owned(), blob(3)));
+    plan.feed(at(0), Event::Keys(1_000_000));
+    for (network, number) in [(net(), 2), ("elsewhere".to_owned(), 3)] {
+        let _ = all(&mut plan, at(60_000));
+        plan.feed(at(60_000), Event::Said { network, what: blob(number), well: true });
+    }
+    let _ = all(&mut plan, at(60_001));
+    plan.feed(at(60_002), Event::UnsayBlobs(net()));
+    let done = all(&mut plan, at(60_002)).1;
+    for number in [1, 2] {
+        assert!(done.contains(&Do::Withdraw(net(), blob(number))), "{number}: {done:?}");
+    }
+    assert_eq!(done.iter().filter(|done| matches!(done, Do::Withdraw(..))).count(), 2, "{done:?}");
+}
+
 /// Lets days pass; gives when each thing was said, and how it stands in the end.
 fn days(plan: &mut Announce, from: Moment, days: u64) -> (Vec<(Moment, What)>, BTreeMap<Key, Moment>) {
     let (end, mut now) = (from.plus(Duration::from_secs(days * 86_400)), from);

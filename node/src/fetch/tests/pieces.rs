@@ -83,6 +83,35 @@ fn pieces_come_from_all_who_have_them_and_none_is_asked_for_twice_before_the_end
     assert_eq!(case.plan.len(), 0);
 }
 
+/// The disk may take long to say what is here, and who wanted it may have gone meanwhile and come back.
+#[test]
+fn what_an_earlier_opening_found_is_not_taken_for_what_the_present_one_does() {
+    let mut case = Case::with(&["ann"]);
+    let bring = |bring| Event::Bring {
+        bring,
+        topic: topic(0),
+        blobs: vec![large()],
+        among: Vec::new(),
+        until: at(100),
+    };
+    let projects = || BTreeSet::from([Project::default()]);
+    assert_eq!(case.feed(bring(1)), [Action::Open { open: 1, need: large(), projects: projects() }]);
+    let given_up = case.pass(100_000);
+    assert!(given_up.contains(&Action::Close(large())), "{given_up:?}");
+    let until = at(200_000);
+    let again =
+        case.feed(Event::Bring { bring: 2, topic: topic(0), blobs: vec![large()], among: Vec::new(), until });
+    assert_eq!(again, [Action::Open { open: 2, need: large(), projects: projects() }]);
+    let opened = |open| {
+        let opened = Some(Opened::Part(Bits::none(COUNT)));
+        Event::Opened { open, need: large(), opened, own: Vec::new() }
+    };
+    assert_eq!(case.feed(opened(1)), []);
+    let asked = case.feed(opened(2));
+    assert!(!asked_pieces(&asked).is_empty(), "{asked:?}");
+    assert_eq!(case.feed(opened(1)), [], "nor is the one closed that is under way");
+}
+
 #[test]
 fn the_only_holder_whose_stream_broke_is_asked_again() {
     let (mut case, mut actions) = begun(&["ann"], &[]);
