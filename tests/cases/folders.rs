@@ -128,10 +128,10 @@ fn what_was_put_so_is_found_by_its_sha_256() {
     let nothing = by_sha256(abc);
     assert_eq!(nothing.code, 3);
     assert!(nothing.stderr.contains("put --sha256"), "{}", nothing.stderr);
-    let put = |path| person.run(["--json", "put", "--sha256"].into_iter().chain(KEY).chain([path]));
-    assert_eq!(object(put("abc"))["sha256"], abc);
+    let put = |key, path| person.run(["--json", "put", "--sha256", "--recipe", "test@1", "--key", key, path]);
+    assert_eq!(object(put("01", "abc"))["sha256"], abc);
     assert_eq!(by_sha256(abc).ok(), "abc");
-    let tree = object(put("in"));
+    let tree = object(put("02", "in"));
     assert_eq!(tree["members"], 5);
     // Of "potluck " 400,000 times, by another program.
     let large = "5a0791e5b807908c9c28d7b7e58187c074b732946770fac74e41a040e6f6d86f";

@@ -344,7 +344,8 @@ fn what_is_damaged_is_a_miss_to_whom_would_take_it() {
 fn a_port_that_is_taken_keeps_nobody_from_the_socket_in_the_home() {
     let (ann, ben) = (Person::at_home(), Person::at_home());
     let ann_up = daemon(&ann);
-    let ben_up = ben.up(&["--http", &ann_up.http()]);
+    ben.set_http(&ann_up.http());
+    let ben_up = ben.up(&[]);
     assert!(ben_up.ready["http"].is_null(), "{}", ben_up.ready);
     let failure = ben.status()["http"]["failure"].as_str().unwrap().to_owned();
     assert!(failure.contains(&ann_up.http()), "{failure}");

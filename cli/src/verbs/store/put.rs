@@ -5,16 +5,16 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use potluck_node::cache::{Answer, Cache as _, CacheError, Publication, Question};
+use potluck_node::cache::{Cache as _, CacheError, Publication};
 use potluck_node::control::client::Client;
 use potluck_node::home::Home;
 use potluck_node::materialise::Done;
 use potluck_node::materialise::gather;
 use potluck_node::observe::span;
-use potluck_protocol::control::{Alias, Job, MAX_ALIASES};
+use potluck_protocol::codec::Bytes;
+use potluck_protocol::control::{Alias, Claims, Job, MAX_ALIASES};
 use potluck_protocol::digest::Digest;
 use potluck_protocol::entry::{BlobOutput, Labels, Output, TreeOutput};
 use potluck_protocol::tree::Kind;
@@ -58,7 +58,7 @@ impl Put {
             let (digest, size) = self.blob(&client).await?;
             let claim = publication(Output::Blob(BlobOutput { digest, size }));
             let entry = client.publish(claim.clone()).await?;
-            stands(&client, claim).await?;
+            stands(&client, (claim, &entry)).await?;
             let mut object = json!({ "entry": entry.to_string(), "blob": digest.to_string(), "size": size });
             let mut text = format!("{digest}, {size} bytes");
             if self.sha256 {
@@ -127,7 +127,7 @@ impl Put {
                 client.publish(publication(output.clone())).await?
             }
         };
-        stands(client, publication(output)).await?;
+        stands(client, (publication(output), &entry)).await?;
         if self.sha256 {
             let files = tree.members().iter().filter_map(|member| match &member.kind {
                 Kind::File { digest, .. } => Some(*digest),
@@ -144,13 +144,19 @@ impl Put {
     }
 }
 
-/// Sees to it that the key gives what was put: what a node has claimed of a key it claims for good.
-async fn stands(client: &Client, claim: Publication) -> Result<(), Failure> {
+/// Sees to it that what was put is what the claim says that stands now: what a node has claimed of a key it claims for
+/// good. Of a key that is longer than those of tools it cannot be asked.
+async fn stands(client: &Client, (claim, entry): (Publication, &Digest)) -> Result<(), Failure> {
     let Publication { project, recipe, key, output, .. } = claim;
-    let question = Question { project, recipe, keys: vec![key], deadline: Duration::ZERO };
-    match client.lookup(question).await?.pop() {
-        Some(Answer::Hit(other)) if other != output => {
-            let message = format!("the key gives another output already: {}", other.digest());
+    let Some(key) = Bytes::new(key) else { return Ok(()) };
+    let what = Claims { project, recipe, keys: vec![key], ask: false };
+    let report = client.work(Job::Claims(what), |_| {}).await?;
+    let report: Value = serde_json::from_slice(&report).unwrap_or_default();
+    let claims = report["actions"][0]["claims"].as_array().into_iter().flatten();
+    let stands = claims.filter(|claim| claim["entry"] == entry.to_string());
+    match stands.filter_map(|claim| claim["output"].as_str()).next() {
+        Some(other) if other != output.digest().to_string() => {
+            let message = format!("the key gives another output already: {other}");
             Err(Failure::failed(message)
                 .hint("take another key: who claims two outputs of one is not believed"))
         }
