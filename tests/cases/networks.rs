@@ -153,7 +153,9 @@ fn a_network_that_gets_other_settings_is_entered_again_at_the_same_addresses() {
         let other = other.collect::<Vec<_>>().join("\n");
         assert!(other.contains(&peer), "{settings}");
         fs::write(&file, other).unwrap();
-        let entered = |_: &Value| log().matches(" entered ").count() == round + 1;
+        let entered = |status: &Value| {
+            log().matches(" entered ").count() == round + 1 && !status["networks"]["lab"].is_null()
+        };
         let status = ann.until("it is entered again", entered);
         let here = status["networks"]["lab"]["listen"].as_array().unwrap();
         assert!(here.len() == 2 && here[0].as_str().unwrap().starts_with(&listen[0]), "{status:#}");

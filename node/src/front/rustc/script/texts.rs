@@ -6,11 +6,14 @@
 //! program runs is looked at.
 
 use memchr::memmem;
-use object::{Object as _, ObjectSection as _, ReadRef, SectionFlags, elf};
+use object::{Object as _, ObjectSection as _, ReadRef, SectionFlags, SectionKind, elf};
 
 use super::super::reads::is_volatile;
 use super::super::text::{beginnings, goes_on};
 
+/// Sections that are loaded and hold tables for whoever unwinds the stack, in which short names stand by chance (gABI,
+/// "Special Sections"; LSB 5.0 Core, "Additional Special Sections").
+const TABLES: &[&[u8]] = &[b".eh_frame", b".eh_frame_hdr", b".gcc_except_table"];
 /// What the standard library says of itself; names within these are not asked for.
 const WORDS: &[&[u8]] = &[b"ASCII", b"CAPACITY"];
 
@@ -18,7 +21,8 @@ const WORDS: &[&[u8]] = &[b"ASCII", b"CAPACITY"];
 pub(in super::super) struct Texts<'a>(Vec<&'a [u8]>);
 
 impl<'a> Texts<'a> {
-    /// Of an ELF file the sections that are loaded and hold no code (gABI, "Section Attribute Flags"); all of any other.
+    /// Of an ELF file the sections that are loaded and hold data of the program's own, no code, and nothing for those who
+    /// link it (gABI, "Section Attribute Flags"); all of any other.
     pub(in super::super) fn of(program: impl ReadRef<'a>) -> Self {
         let whole = || program.len().and_then(|len| program.read_bytes_at(0, len)).unwrap_or_default();
         let Ok(file) = object::File::parse(program) else { return Self(vec![whole()]) };
@@ -26,7 +30,10 @@ impl<'a> Texts<'a> {
         for section in file.sections() {
             let SectionFlags::Elf { sh_flags } = section.flags() else { return Self(vec![whole()]) };
             let (loaded, code) = (u64::from(elf::SHF_ALLOC), u64::from(elf::SHF_EXECINSTR));
-            if sh_flags & (loaded | code) == loaded {
+            let linking =
+                matches!(section.kind(), SectionKind::Metadata | SectionKind::Note | SectionKind::Elf(_));
+            let table = section.name_bytes().is_ok_and(|name| TABLES.contains(&name));
+            if sh_flags & (loaded | code) == loaded && !linking && !table {
                 let Ok(data) = section.data() else { return Self(vec![whole()]) };
                 parts.push(data);
             }
@@ -76,6 +83,22 @@ mod tests {
         assert!(
             memmem::find(&own, symbol.as_bytes()).is_some() && !texts.hold(&symbol),
             "a symbol is no text"
+        );
+    }
+
+    /// Or a short name would count for every larger program, by chance.
+    #[test]
+    fn what_is_there_to_unwind_or_to_link_is_no_text() {
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let file = object::File::parse(own.as_slice()).unwrap();
+        let texts = Texts::of(own.as_slice());
+        let is_taken = |name: &str| {
+            let data = file.section_by_name(name).unwrap_or_else(|| panic!("{name}")).data().unwrap();
+            texts.0.iter().any(|part| std::ptr::eq(part.as_ptr(), data.as_ptr()))
+        };
+        assert!([".rodata", ".data", ".data.rel.ro"].into_iter().all(is_taken));
+        assert!(
+            ![".eh_frame", ".gcc_except_table", ".dynstr", ".rela.dyn", ".text"].into_iter().any(is_taken)
         );
     }
 
